@@ -1,0 +1,1 @@
+//! sampan-shim-protocol

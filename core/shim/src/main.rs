@@ -1,0 +1,2 @@
+//! sampan-shim
+fn main() {}
