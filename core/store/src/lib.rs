@@ -27,10 +27,14 @@ const APPLICATION_ID: i64 = 0x536d_706e;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file is a database, but not one of Sampan's, or not a database at all.
-    #[error("{path}: not a Sampan state database ({detail}); it was left as it is. Restore it from a backup, or move it away to start empty")]
+    #[error(
+        "{path}: not a Sampan state database ({detail}); it was left as it is. Restore it from a backup, or move it away to start empty"
+    )]
     Foreign { path: PathBuf, detail: String },
     /// The file was written by a later release.
-    #[error("{path}: written by a newer Sampan (schema {found}, this one knows {known}); it was left as it is. Start that version instead")]
+    #[error(
+        "{path}: written by a newer Sampan (schema {found}, this one knows {known}); it was left as it is. Start that version instead"
+    )]
     Newer { path: PathBuf, found: i64, known: i64 },
     /// A key that must be new exists already.
     #[error("{collection} {key:?} exists already")]
@@ -87,9 +91,7 @@ struct Inner {
 impl Store {
     /// Opens the database, creating or migrating it. The parent directory must exist.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(database("open"))?;
         Self::prepare(connection, Some(path.to_owned()))
     }
@@ -186,9 +188,7 @@ impl Store {
 
     /// Folds the write-ahead log into the file; called at an orderly stop.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        self.lock()
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(database("checkpoint"))
+        self.lock().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(database("checkpoint"))
     }
 }
 
