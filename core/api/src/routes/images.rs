@@ -1,0 +1,137 @@
+//! `/images` and `/commit`.
+
+use base64::Engine as _;
+use bollard_stubs::models::{AuthConfig, ContainerConfig};
+use http::StatusCode;
+use sampan_engine::images::{CommitOptions, ImportOptions};
+use sampan_engine::{Engine, Error, Result};
+
+use crate::request::Call;
+use crate::response::{Answer, empty, json, json_status, json_stream, stream as stream_body};
+use crate::routes::archive::receiver;
+
+/// `GET /images/json`
+pub async fn list(engine: &Engine, call: &Call) -> Answer {
+    let mut filters = call.query.filters()?;
+    if let Some(name) = call.query.get("filter") {
+        filters.add("reference", name);
+    }
+    json(&engine.list_images(call.query.flag("all"), filters, call.query.flag("digests")).await?)
+}
+
+/// `GET /images/{name}/json`
+pub async fn inspect(engine: &Engine, name: &str) -> Answer {
+    json(&engine.inspect_image(name).await?)
+}
+
+/// `GET /images/{name}/history`
+pub async fn history(engine: &Engine, name: &str) -> Answer {
+    json(&engine.image_history(name).await?)
+}
+
+/// `POST /images/{name}/tag`
+pub async fn tag(engine: &Engine, name: &str, call: &Call) -> Answer {
+    engine.tag_image(name, call.query.required("repo")?, call.query.get("tag")).await?;
+    empty(StatusCode::CREATED)
+}
+
+/// `DELETE /images/{name}`
+pub async fn remove(engine: &Engine, name: &str, call: &Call) -> Answer {
+    json(&engine.remove_image(name, call.query.flag("force"), call.query.flag("noprune")).await?)
+}
+
+/// `POST /images/create`: a pull with `fromImage`, an import with `fromSrc`.
+pub async fn create(engine: &Engine, call: &mut Call) -> Answer {
+    if let Some(source) = call.query.get("fromSrc") {
+        if source != "-" {
+            return Err(Error::unsupported(format!(
+                "import from {source}: the daemon fetches no URLs for imports; download it and import the file"
+            )));
+        }
+        let options = ImportOptions {
+            repo: call.query.get("repo").map(str::to_owned),
+            tag: call.query.get("tag").map(str::to_owned),
+            message: call.query.get("message").map(str::to_owned),
+            changes: call.query.all("changes"),
+            platform: call.query.get("platform").map(str::to_owned),
+        };
+        let upload = call.upload();
+        return json_stream(receiver(engine.import_image(upload, options).await?));
+    }
+    let name = call.query.required("fromImage")?;
+    let reference = match call.query.get("tag") {
+        Some(tag) if tag.contains(':') => format!("{name}@{tag}"),
+        Some(tag) => format!("{name}:{tag}"),
+        None => name.to_owned(),
+    };
+    let auth = registry_auth(call)?;
+    json_stream(receiver(engine.pull_image(&reference, call.query.get("platform"), auth).await?))
+}
+
+/// `POST /images/{name}/push`
+pub async fn push(engine: &Engine, name: &str, call: &Call) -> Answer {
+    let auth = registry_auth(call)?;
+    json_stream(receiver(engine.push_image(name, call.query.get("tag"), auth).await?))
+}
+
+/// The `X-Registry-Auth` header: base64url of a JSON document.
+pub fn registry_auth(call: &Call) -> Result<Option<AuthConfig>> {
+    let Some(text) = call.header("x-registry-auth").filter(|text| !text.is_empty()) else { return Ok(None) };
+    let alphabet = base64::engine::GeneralPurpose::new(
+        &base64::alphabet::URL_SAFE,
+        base64::engine::GeneralPurposeConfig::new()
+            .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
+    );
+    // Some clients use the standard alphabet.
+    let text = text.replace('+', "-").replace('/', "_");
+    // The text is a credential: an error shows none of it.
+    let wrong = || Error::invalid("header X-Registry-Auth: not base64url of a JSON document");
+    let json = alphabet.decode(text).map_err(|_| wrong())?;
+    let auth: AuthConfig = serde_json::from_slice(&json).map_err(|_| wrong())?;
+    let empty = auth.username.as_deref().unwrap_or_default().is_empty()
+        && auth.identitytoken.as_deref().unwrap_or_default().is_empty()
+        && auth.registrytoken.as_deref().unwrap_or_default().is_empty()
+        && auth.auth.as_deref().unwrap_or_default().is_empty();
+    Ok((!empty).then_some(auth))
+}
+
+/// `POST /images/load`
+pub async fn load(engine: &Engine, call: &mut Call) -> Answer {
+    let quiet = call.query.flag("quiet");
+    let upload = call.upload();
+    json_stream(receiver(engine.load_images(upload, quiet).await?))
+}
+
+/// `GET /images/get` and `GET /images/{name}/get`
+pub async fn save(engine: &Engine, names: Vec<String>) -> Answer {
+    if names.is_empty() {
+        return Err(Error::invalid("parameter names is missing: name the images to save"));
+    }
+    stream_body("application/x-tar", receiver(engine.save_images(names).await?))
+}
+
+/// `GET /images/search`
+pub fn search() -> Answer {
+    Err(Error::unsupported("this daemon does not search registries; name the image and its registry to pull it"))
+}
+
+/// `POST /images/prune`
+pub async fn prune(engine: &Engine, call: &Call) -> Answer {
+    json(&engine.prune_images(call.query.filters()?).await?)
+}
+
+/// `POST /commit`
+pub async fn commit(engine: &Engine, call: &mut Call) -> Answer {
+    let config: Option<ContainerConfig> = call.json_or_default().await?;
+    let options = CommitOptions {
+        container: call.query.required("container")?.to_owned(),
+        repo: call.query.get("repo").map(str::to_owned),
+        tag: call.query.get("tag").map(str::to_owned),
+        comment: call.query.get("comment").map(str::to_owned),
+        author: call.query.get("author").map(str::to_owned),
+        pause: call.query.flag_or("pause", true),
+        changes: call.query.all("changes"),
+        config,
+    };
+    json_status(StatusCode::CREATED, &engine.commit(options).await?)
+}

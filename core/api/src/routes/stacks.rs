@@ -1,0 +1,1 @@
+//! `/sampan/v1/stacks`: the reconciler.

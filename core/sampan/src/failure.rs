@@ -1,0 +1,63 @@
+//! What a command ends with when it does not succeed.
+
+use std::fmt;
+
+/// A failed command: what to print and the exit status.
+#[derive(Debug)]
+pub struct Failure {
+    /// Printed to standard error; empty when all is said already.
+    pub message: String,
+    /// The exit status.
+    pub code: u8,
+    /// The HTTP status, when the daemon refused.
+    pub status: Option<u16>,
+}
+
+/// A command's result.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// Exit status 1.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: 1, status: None }
+    }
+
+    /// The command was typed wrong: exit status 125, as Docker's.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: 125, status: None }
+    }
+
+    /// The daemon refused.
+    pub fn daemon(status: u16, message: impl Into<String>) -> Self {
+        Self { message: format!("Error response from daemon: {}", message.into()), code: 1, status: Some(status) }
+    }
+
+    /// Ends with a program's own exit status, and nothing to print.
+    pub fn exit(code: u8) -> Self {
+        Self { message: String::new(), code, status: None }
+    }
+
+    /// The same with another exit status.
+    #[must_use]
+    pub fn with_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Whether the daemon answered that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        self.status == Some(404)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}

@@ -1,0 +1,133 @@
+//! Lists of objects: a table, quiet ids, JSON, or a template for each row.
+
+use serde_json::{Map, Value};
+use std::io::{self, Write};
+
+use crate::failure::{Failure, Outcome};
+use crate::output::template::Template;
+
+/// A row's fields under the names that templates use.
+pub type Row = Map<String, Value>;
+
+/// Makes a row.
+pub fn row<const N: usize>(fields: [(&str, Value); N]) -> Row {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// A column: its heading and the field it shows.
+pub type Column = (&'static str, &'static str);
+
+/// Prints rows as `--format` says: empty or `table` for the columns given, `table {{…}}` for others, `json`, or a template.
+pub fn print(rows: &[Row], columns: &[Column], format: Option<&str>) -> Outcome {
+    let mut out = String::new();
+    render(&mut out, rows, columns, format)?;
+    write_all(&out)
+}
+
+/// Writes to standard output; a reader that went away ends the program quietly.
+pub fn write_all(text: &str) -> Outcome {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::exit(0)),
+        other => other.map_err(Failure::from),
+    }
+}
+
+fn render(out: &mut String, rows: &[Row], columns: &[Column], format: Option<&str>) -> Outcome {
+    match format.unwrap_or("table") {
+        "table" | "" => {
+            let headings: Vec<String> = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
+            let lines = rows
+                .iter()
+                .map(|row| columns.iter().map(|(_, field)| text(row.get(*field).unwrap_or(&Value::Null))).collect());
+            align(out, std::iter::once(headings).chain(lines).collect());
+        }
+        "json" => {
+            for row in rows {
+                out.push_str(&serde_json::to_string(row).map_err(|error| Failure::new(error.to_string()))?);
+                out.push('\n');
+            }
+        }
+        format => {
+            if let Some(template) = format.strip_prefix("table") {
+                let template = parse(template.trim_start())?;
+                let headings = columns
+                    .iter()
+                    .map(|(heading, field)| ((*field).to_owned(), Value::String((*heading).to_owned())))
+                    .collect();
+                let mut lines = vec![cells(&template, &Value::Object(headings))?];
+                for row in rows {
+                    lines.push(cells(&template, &Value::Object(row.clone()))?);
+                }
+                align(out, lines);
+            } else {
+                let template = parse(format)?;
+                for row in rows {
+                    out.push_str(&template.render(&Value::Object(row.clone())).map_err(Failure::usage)?);
+                    out.push('\n');
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn cells(template: &Template, value: &Value) -> Outcome<Vec<String>> {
+    Ok(template.render(value).map_err(Failure::usage)?.split('\t').map(str::to_owned).collect())
+}
+
+/// A template, with the escapes that shells leave as they are (`\t`, `\n`).
+pub fn parse(text: &str) -> Outcome<Template> {
+    Template::parse(&text.replace("\\t", "\t").replace("\\n", "\n")).map_err(Failure::usage)
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// Three spaces between columns, as Docker's tables have them.
+fn align(out: &mut String, lines: Vec<Vec<String>>) {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
+    for line in lines {
+        let mut written = String::new();
+        for (column, cell) in line.iter().enumerate() {
+            written.push_str(cell);
+            if column + 1 < line.len() {
+                written.extend(std::iter::repeat_n(' ', widths[column] - cell.chars().count() + 3));
+            }
+        }
+        out.push_str(written.trim_end());
+        out.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn shown(format: Option<&str>) -> String {
+        let rows = [
+            row([("ID", json!("abc")), ("Names", json!("web"))]),
+            row([("ID", json!("de")), ("Names", json!("a-longer-name"))]),
+        ];
+        let mut out = String::new();
+        render(&mut out, &rows, &[("CONTAINER ID", "ID"), ("NAMES", "Names")], format).unwrap();
+        out
+    }
+
+    #[test]
+    fn tables_align_and_templates_render_rows() {
+        assert_eq!(shown(None), "CONTAINER ID   NAMES\nabc            web\nde             a-longer-name\n");
+        assert_eq!(shown(Some("{{.Names}}")), "web\na-longer-name\n");
+        assert_eq!(shown(Some("table {{.Names}}\\t{{.ID}}")), "NAMES           CONTAINER ID\nweb             abc\na-longer-name   de\n");
+        assert_eq!(shown(Some("json")).lines().next().unwrap(), r#"{"ID":"abc","Names":"web"}"#);
+    }
+}
