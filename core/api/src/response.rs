@@ -51,10 +51,7 @@ pub fn text(body: &'static str) -> Answer {
 }
 
 /// 200 with a body that is sent as it comes.
-pub fn stream(
-    content_type: &'static str,
-    chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-) -> Answer {
+pub fn stream(content_type: &'static str, chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Answer {
     build(StatusCode::OK, content_type, StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))).boxed_unsync())
 }
 

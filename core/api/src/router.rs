@@ -66,7 +66,9 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
         ("GET", ["images", name @ .., "history"]) if !name.is_empty() => images::history(engine, &name.join("/")).await,
         ("GET", ["images", name @ .., "get"]) if !name.is_empty() => images::save(engine, vec![name.join("/")]).await,
         ("POST", ["images", name @ .., "tag"]) if !name.is_empty() => images::tag(engine, &name.join("/"), &call).await,
-        ("POST", ["images", name @ .., "push"]) if !name.is_empty() => images::push(engine, &name.join("/"), &call).await,
+        ("POST", ["images", name @ .., "push"]) if !name.is_empty() => {
+            images::push(engine, &name.join("/"), &call).await
+        }
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => images::remove(engine, &name.join("/"), &call).await,
         ("POST", ["commit"]) => images::commit(engine, &mut call).await,
         ("POST", ["build"]) => build::build(engine, &mut call).await,
@@ -95,7 +97,9 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
         ("POST", ["sampan", "v1", "plugins", name, "upgrade"]) => plugins::upgrade(engine, name, &mut call).await,
         ("DELETE", ["sampan", "v1", "plugins", name]) => plugins::remove(engine, name, &call).await,
 
-        (_, ["sampan", "v1", "stacks", rest @ ..]) => stacks::route(server, &call.method.clone(), rest, &mut call).await,
+        (_, ["sampan", "v1", "stacks", rest @ ..]) => {
+            stacks::route(server, &call.method.clone(), rest, &mut call).await
+        }
 
         ("POST", ["session"] | ["grpc"]) => Err(Error::not_found(
             "this engine builds with its own builder and has no BuildKit session; use `sampan build`, or set DOCKER_BUILDKIT=0",

@@ -132,7 +132,9 @@ impl Server {
             }
             Err(error) => {
                 tracing::error!(request = id, %method, path, %error, "a handler failed");
-                failure(&Error::internal(format!("internal error in request {id} ({method} {path}); the daemon's log has more")))
+                failure(&Error::internal(format!(
+                    "internal error in request {id} ({method} {path}); the daemon's log has more"
+                )))
             }
         };
         if head {
@@ -142,7 +144,10 @@ impl Server {
         headers.insert("Api-Version", HeaderValue::from_static(crate::API_VERSION));
         headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
         headers.insert("Ostype", HeaderValue::from_static("linux"));
-        headers.insert(http::header::SERVER, HeaderValue::from_static(concat!("Sampan/", env!("CARGO_PKG_VERSION"), " (linux)")));
+        headers.insert(
+            http::header::SERVER,
+            HeaderValue::from_static(concat!("Sampan/", env!("CARGO_PKG_VERSION"), " (linux)")),
+        );
         response
     }
 }

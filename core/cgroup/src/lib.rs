@@ -1,1 +1,445 @@
-//! sampan-cgroup
+//! Control groups: one way to limit, count, freeze and end the processes of a container, whichever version the host has.
+//!
+//! [`Hierarchy::detect`] finds out once; [`Cgroup`] is a path below it. Limits enter in Docker's units
+//! ([`Limits`]), numbers leave as [`Stats`].
+//!
+//! Invariants: every operation is idempotent; nothing outside of the given path is written, except that controllers
+//! are enabled for it on the way down (version 2) and that `cpuset` is filled from the parent (version 1).
+
+mod devices;
+mod limits;
+mod stats;
+mod v1;
+mod v2;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub use devices::{Access, DeviceKind, DeviceRule, default_rules};
+pub use limits::Limits;
+pub use stats::Stats;
+
+/// Why a cgroup could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// Nothing is mounted that we could use.
+    #[error("no cgroup file system is mounted at /sys/fs/cgroup; mount one (cgroup2 is best)")]
+    Absent,
+    /// A limit needs a controller that this host does not have.
+    #[error("this host has no {controller} cgroup controller, which {wanted} needs")]
+    NoController { controller: &'static str, wanted: &'static str },
+    /// A file of the kernel refused.
+    #[error("cgroup: {action} {path}: {source}")]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// Device rules are a program of the kernel's in version 2, and it refused it.
+    #[error("cgroup: device rules of {path}: {source}")]
+    Devices {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// Processes would not die.
+    #[error("cgroup {path}: processes are left after they were killed")]
+    Busy { path: PathBuf },
+}
+
+/// Which generation of the interface limits go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// A hierarchy for each controller.
+    V1,
+    /// One for all.
+    V2,
+}
+
+/// The cgroup file systems of this host.
+#[derive(Debug, Clone)]
+pub struct Hierarchy {
+    version: Version,
+    hybrid: bool,
+    /// Where each controller lives: the root of its hierarchy (version 1), or one root for all.
+    controllers: BTreeMap<String, PathBuf>,
+    unified: Option<PathBuf>,
+}
+
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+impl Hierarchy {
+    /// Looks at `/sys/fs/cgroup`.
+    pub fn detect() -> Result<Self, CgroupError> {
+        Self::detect_at(Path::new("/sys/fs/cgroup"))
+    }
+
+    fn detect_at(root: &Path) -> Result<Self, CgroupError> {
+        if is_cgroup2(root) {
+            let listed = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+            let mut controllers: BTreeMap<String, PathBuf> =
+                listed.split_whitespace().map(|name| (name.to_owned(), root.to_owned())).collect();
+            // Freezing and device rules belong to every cgroup of version 2.
+            for built_in in ["freezer", "devices"] {
+                controllers.insert(built_in.to_owned(), root.to_owned());
+            }
+            return Ok(Self { version: Version::V2, hybrid: false, controllers, unified: Some(root.to_owned()) });
+        }
+        let mut controllers = BTreeMap::new();
+        let mut unified = None;
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for line in mounts.lines() {
+            let mut fields = line.split(' ');
+            let (Some(_), Some(target), Some(kind), Some(options)) =
+                (fields.next(), fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let target = PathBuf::from(target);
+            if !target.starts_with(root) {
+                continue;
+            }
+            if kind == "cgroup2" {
+                unified = Some(target);
+            } else if kind == "cgroup" {
+                for name in options.split(',') {
+                    let known = [
+                        "cpu",
+                        "cpuacct",
+                        "cpuset",
+                        "memory",
+                        "devices",
+                        "freezer",
+                        "blkio",
+                        "pids",
+                        "hugetlb",
+                        "net_cls",
+                        "net_prio",
+                        "perf_event",
+                    ];
+                    if known.contains(&name) {
+                        controllers.entry(name.to_owned()).or_insert_with(|| target.clone());
+                    }
+                }
+            }
+        }
+        if controllers.is_empty() && unified.is_none() {
+            return Err(CgroupError::Absent);
+        }
+        Ok(Self { version: Version::V1, hybrid: unified.is_some(), controllers, unified })
+    }
+
+    /// The generation in use.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether version 2 is mounted beside the controllers of version 1.
+    #[must_use]
+    pub fn hybrid(&self) -> bool {
+        self.hybrid
+    }
+
+    /// Names of the controllers.
+    pub fn controllers(&self) -> impl Iterator<Item = &str> {
+        self.controllers.keys().map(String::as_str)
+    }
+
+    /// Whether there is such a controller.
+    #[must_use]
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.contains_key(controller)
+    }
+
+    /// The mount points to show inside a container under version 1: name of the folder and where it lies.
+    #[must_use]
+    pub fn mount_points(&self) -> BTreeMap<String, PathBuf> {
+        let mut points = BTreeMap::new();
+        for root in self.controllers.values().chain(self.unified.iter()) {
+            if let Some(name) = root.file_name() {
+                points.insert(name.to_string_lossy().into_owned(), root.clone());
+            }
+        }
+        points
+    }
+
+    /// The cgroup at an absolute path such as `/sampan-ab12cd/<id>`.
+    #[must_use]
+    pub fn cgroup(&self, path: &str) -> Cgroup {
+        Cgroup { hierarchy: self.clone(), path: path.trim_matches('/').to_owned() }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)]
+fn is_cgroup2(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|found| i64::from(found.filesystem_type().0) == CGROUP2_MAGIC)
+}
+
+/// A cgroup, whether it exists yet or not.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    hierarchy: Hierarchy,
+    path: String,
+}
+
+impl Cgroup {
+    /// Every directory that this cgroup is: one for each hierarchy.
+    fn directories(&self) -> Vec<PathBuf> {
+        let mut roots: Vec<&PathBuf> = self.hierarchy.controllers.values().collect();
+        roots.sort();
+        roots.dedup();
+        roots.into_iter().map(|root| root.join(&self.path)).collect()
+    }
+
+    /// The directory of one controller.
+    fn directory(&self, controller: &str) -> Option<PathBuf> {
+        self.hierarchy.controllers.get(controller).map(|root| root.join(&self.path))
+    }
+
+    /// Makes sure that it exists.
+    pub fn ensure(&self) -> Result<(), CgroupError> {
+        match self.hierarchy.version {
+            Version::V1 => v1::ensure(self),
+            Version::V2 => v2::ensure(self),
+        }
+    }
+
+    /// Applies the limits that are given; the others stay.
+    pub fn apply(&self, limits: &Limits) -> Result<(), CgroupError> {
+        match self.hierarchy.version {
+            Version::V1 => v1::apply(self, limits)?,
+            Version::V2 => v2::apply(self, limits)?,
+        }
+        match &limits.devices {
+            Some(rules) => self.apply_devices(rules),
+            None => Ok(()),
+        }
+    }
+
+    fn apply_devices(&self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+        match self.hierarchy.version {
+            Version::V1 => v1::devices(self, rules),
+            Version::V2 => {
+                let Some(directory) = self.directory("devices") else { return Ok(()) };
+                devices::attach(&directory, rules).map_err(|source| CgroupError::Devices { path: directory, source })
+            }
+        }
+    }
+
+    /// Moves a process into it.
+    pub fn attach(&self, pid: i32) -> Result<(), CgroupError> {
+        for directory in self.directories() {
+            write(&directory.join("cgroup.procs"), &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The directory for `CLONE_INTO_CGROUP`; only version 2 can do that.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<OwnedFd> {
+        if self.hierarchy.version == Version::V1 {
+            return None;
+        }
+        let root = self.hierarchy.unified.as_ref()?;
+        fs::File::open(root.join(&self.path)).ok().map(OwnedFd::from)
+    }
+
+    /// Processes in it and below.
+    #[must_use]
+    pub fn processes(&self) -> Vec<i32> {
+        let Some(directory) = self.directories().into_iter().next() else { return Vec::new() };
+        let mut found = Vec::new();
+        collect_processes(&directory, &mut found);
+        found.sort_unstable();
+        found
+    }
+
+    /// Stops every process from running.
+    pub fn freeze(&self) -> Result<(), CgroupError> {
+        self.set_frozen(true)
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        self.set_frozen(false)
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Result<(), CgroupError> {
+        let Some(directory) = self.directory("freezer") else {
+            return Err(CgroupError::NoController { controller: "freezer", wanted: "pausing" });
+        };
+        let (file, value) = match self.hierarchy.version {
+            Version::V1 => ("freezer.state", if frozen { "FROZEN" } else { "THAWED" }),
+            Version::V2 => ("cgroup.freeze", if frozen { "1" } else { "0" }),
+        };
+        write(&directory.join(file), value)?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.is_frozen() != frozen && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Whether it is frozen.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        let Some(directory) = self.directory("freezer") else { return false };
+        match self.hierarchy.version {
+            Version::V1 => {
+                fs::read_to_string(directory.join("freezer.state")).is_ok_and(|state| state.trim() == "FROZEN")
+            }
+            Version::V2 => fs::read_to_string(directory.join("cgroup.events"))
+                .is_ok_and(|events| events.lines().any(|line| line == "frozen 1")),
+        }
+    }
+
+    /// Kills every process in it, also frozen ones, and waits until they are gone.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let processes = self.processes();
+            if processes.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(CgroupError::Busy { path: PathBuf::from(&self.path) });
+            }
+            for pid in processes {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+            if self.is_frozen() {
+                let _ = self.thaw();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The numbers.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        match self.hierarchy.version {
+            Version::V1 => v1::stats(self),
+            Version::V2 => v2::stats(self),
+        }
+    }
+
+    /// How many processes the kernel has killed in it for want of memory.
+    #[must_use]
+    pub fn oom_kills(&self) -> u64 {
+        let (file, key) = match self.hierarchy.version {
+            Version::V1 => ("memory.oom_control", "oom_kill"),
+            Version::V2 => ("memory.events", "oom_kill"),
+        };
+        self.directory("memory")
+            .map_or(0, |directory| stats::keyed(&directory.join(file)).get(key).copied().unwrap_or(0))
+    }
+
+    /// Removes it with what is below; processes must be gone.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        for directory in self.directories() {
+            remove_tree(&directory)?;
+        }
+        Ok(())
+    }
+}
+
+fn collect_processes(directory: &Path, found: &mut Vec<i32>) {
+    let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    found.extend(listed.lines().filter_map(|line| line.parse::<i32>().ok()));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect_processes(&entry.path(), found);
+        }
+    }
+}
+
+fn remove_tree(directory: &Path) -> Result<(), CgroupError> {
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(CgroupError::File { action: "list", path: directory.to_owned(), source }),
+        Ok(entries) => {
+            for entry in entries.flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    remove_tree(&entry.path())?;
+                }
+            }
+        }
+    }
+    // A process that was just reaped can hold its cgroup for a moment.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        match fs::remove_dir(directory) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(source) => return Err(CgroupError::File { action: "remove", path: directory.to_owned(), source }),
+        }
+    }
+}
+
+fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    fs::write(path, value).map_err(|source| CgroupError::File { action: "write", path: path.to_owned(), source })
+}
+
+fn make_directory(path: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(CgroupError::File { action: "create", path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_cgroup_limits_counts_kills_and_goes() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: a_cgroup_limits_counts_kills_and_goes needs root");
+            return;
+        }
+        let Ok(hierarchy) = Hierarchy::detect() else {
+            println!("skipped: a_cgroup_limits_counts_kills_and_goes needs a cgroup mount");
+            return;
+        };
+        let parent = hierarchy.cgroup(&format!("/sampan-test-{}", std::process::id()));
+        let cgroup = hierarchy.cgroup(&format!("/sampan-test-{}/one", std::process::id()));
+        cgroup.ensure().unwrap();
+        cgroup.ensure().unwrap();
+        let limits = Limits {
+            memory: Some(64 << 20),
+            pids: Some(20),
+            cpu_shares: Some(512),
+            devices: Some(default_rules()),
+            ..Limits::default()
+        };
+        cgroup.apply(&limits).unwrap();
+        cgroup.apply(&limits).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        cgroup.attach(i32::try_from(child.id()).unwrap()).unwrap();
+        assert_eq!(cgroup.processes(), [i32::try_from(child.id()).unwrap()]);
+        let stats = cgroup.stats();
+        assert_eq!(stats.memory_limit, Some(64 << 20));
+        assert_eq!(stats.pids_limit, Some(20));
+        assert_eq!(stats.pids_current, 1);
+        cgroup.freeze().unwrap();
+        assert!(cgroup.is_frozen());
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        cgroup.kill().unwrap();
+        assert!(!reaper.join().unwrap().success());
+        cgroup.remove().unwrap();
+        cgroup.remove().unwrap();
+        parent.remove().unwrap();
+        assert!(cgroup.directories().iter().all(|directory| !directory.exists()));
+    }
+}

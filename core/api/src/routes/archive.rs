@@ -17,7 +17,9 @@ pub async fn export(engine: &Engine, id: &str) -> Answer {
 }
 
 /// A receiver as a stream.
-pub fn receiver<T: Send + 'static>(receiver: tokio::sync::mpsc::Receiver<T>) -> impl futures_util::Stream<Item = T> + Send {
+pub fn receiver<T: Send + 'static>(
+    receiver: tokio::sync::mpsc::Receiver<T>,
+) -> impl futures_util::Stream<Item = T> + Send {
     stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
 }
 

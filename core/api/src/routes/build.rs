@@ -1,7 +1,7 @@
 //! `POST /build`, the classic build endpoint.
 
 use base64::Engine as _;
-use sampan_engine::build::{BuildRequest, BuildContext};
+use sampan_engine::build::{BuildContext, BuildRequest};
 use sampan_engine::{Engine, Error, Result};
 use std::collections::HashMap;
 
@@ -31,7 +31,10 @@ pub async fn build(engine: &Engine, call: &mut Call) -> Answer {
         target: query.get("target").map(str::to_owned),
         platform: query.get("platform").map(str::to_owned),
         network: query.get("networkmode").map(str::to_owned),
-        extra_hosts: query.get("extrahosts").map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default(),
+        extra_hosts: query
+            .get("extrahosts")
+            .map(|text| text.split(',').map(str::to_owned).collect())
+            .unwrap_or_default(),
         shm_size: query.number("shmsize")?,
         memory: query.number("memory")?,
         memory_swap: query.number("memswap")?,

@@ -4,7 +4,9 @@ use bollard_stubs::models::{ContainerCreateBody, ContainerUpdateBody, ContainerW
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
 use http::StatusCode;
-use sampan_engine::containers::{AttachOptions, ListOptions, LogOptions, LogRecord, OutputStream, RemoveOptions, WaitCondition};
+use sampan_engine::containers::{
+    AttachOptions, ListOptions, LogOptions, LogRecord, OutputStream, RemoveOptions, WaitCondition,
+};
 use sampan_engine::{Engine, Error, Result};
 use std::time::Duration;
 
@@ -94,11 +96,8 @@ pub fn size(call: &Call) -> Result<(u16, u16)> {
 
 /// `DELETE /containers/{id}`
 pub async fn remove(engine: &Engine, id: &str, call: &Call) -> Answer {
-    let options = RemoveOptions {
-        force: call.query.flag("force"),
-        volumes: call.query.flag("v"),
-        link: call.query.flag("link"),
-    };
+    let options =
+        RemoveOptions { force: call.query.flag("force"), volumes: call.query.flag("v"), link: call.query.flag("link") };
     engine.remove(id, options).await?;
     no_content()
 }
@@ -109,7 +108,9 @@ pub async fn wait(engine: &Engine, id: &str, call: &Call) -> Answer {
         None | Some("not-running") => WaitCondition::NotRunning,
         Some("next-exit") => WaitCondition::NextExit,
         Some("removed") => WaitCondition::Removed,
-        Some(other) => return Err(Error::invalid(format!("invalid condition: {other:?} (not-running, next-exit or removed)"))),
+        Some(other) => {
+            return Err(Error::invalid(format!("invalid condition: {other:?} (not-running, next-exit or removed)")));
+        }
     };
     let waiting = engine.wait(id, condition).await?;
     json_stream(stream::once(async move {
@@ -238,7 +239,9 @@ fn civil(days: i64) -> (i64, i64, i64) {
 /// `1700000000.000000001`: seconds and a fraction, in nanoseconds since the epoch.
 pub fn timestamp(call: &Call, name: &str) -> Result<Option<i64>> {
     let Some(text) = call.query.get(name) else { return Ok(None) };
-    let wrong = || Error::invalid(format!("parameter {name}: {text:?} is not a Unix time (seconds, with an optional fraction)"));
+    let wrong = || {
+        Error::invalid(format!("parameter {name}: {text:?} is not a Unix time (seconds, with an optional fraction)"))
+    };
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let seconds: i64 = seconds.parse().map_err(|_| wrong())?;
     if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
