@@ -1,0 +1,33 @@
+//! Containers live in the host's network.
+
+use sampan_driver_sdk::network::{EndpointSpec, Failure, Guest, HostFacts, Mode, NetworkSpec, Step};
+
+struct Host;
+
+impl Guest for Host {
+    fn mode(_: NetworkSpec) -> Result<Mode, Failure> {
+        Ok(Mode::Host)
+    }
+
+    fn create(_: HostFacts, _: NetworkSpec) -> Result<Vec<Step>, Failure> {
+        Ok(Vec::new())
+    }
+
+    fn join(_: HostFacts, _: NetworkSpec, _: EndpointSpec) -> Result<Vec<Step>, Failure> {
+        Ok(Vec::new())
+    }
+
+    fn publishes(_: NetworkSpec) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    fn left(_: NetworkSpec, _: EndpointSpec) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn removed(_: NetworkSpec) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+sampan_driver_sdk::network::export!(Host with_types_in sampan_driver_sdk::network::bindings);
