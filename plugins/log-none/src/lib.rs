@@ -1,6 +1,11 @@
 //! Keeps nothing.
 
-use sampan_driver_sdk::log_writer::{Failure, Guest, GuestSink, OptionValue, Sink, Source};
+mod bindings {
+    wit_bindgen::generate!({ world: "log-driver", path: "../../wit", generate_all });
+}
+
+use bindings::exports::sampan::driver::logs::{Guest, GuestSink, Sink, Source};
+use bindings::sampan::driver::types::{Failure, OptionValue};
 
 struct Nothing;
 
@@ -26,4 +31,4 @@ impl Guest for Nothing {
     }
 }
 
-sampan_driver_sdk::log_writer::export!(Nothing with_types_in sampan_driver_sdk::log_writer::bindings);
+bindings::export!(Nothing with_types_in bindings);

@@ -1,6 +1,6 @@
 //! A bridge for each network, a veth pair for each endpoint.
 
-use sampan_driver_sdk::network::{Address, EndpointSpec, Failure, Guest, HostFacts, Intent, Link, LinkKind, Mode, NetworkSpec, OptionValue, Place, Route, Step, Veth};
+use sampan_driver_sdk::network::{Address, Attachment, EndpointSpec, Failure, Guest, HostFacts, Intent, Link, LinkKind, NetworkSpec, OptionValue, Place, Route, Step, Veth};
 use sampan_driver_sdk::options::truth;
 
 struct Bridge;
@@ -35,8 +35,8 @@ fn with_prefix(address: &str, cidr: &str) -> String {
 }
 
 impl Guest for Bridge {
-    fn mode(_: NetworkSpec) -> Result<Mode, Failure> {
-        Ok(Mode::Joined)
+    fn attached(_: NetworkSpec) -> Result<Attachment, Failure> {
+        Ok(Attachment::Joined)
     }
 
     fn create(_: HostFacts, network: NetworkSpec) -> Result<Vec<Step>, Failure> {

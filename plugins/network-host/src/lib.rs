@@ -1,12 +1,12 @@
 //! Containers live in the host's network.
 
-use sampan_driver_sdk::network::{EndpointSpec, Failure, Guest, HostFacts, Mode, NetworkSpec, Step};
+use sampan_driver_sdk::network::{Attachment, EndpointSpec, Failure, Guest, HostFacts, NetworkSpec, Step};
 
 struct Host;
 
 impl Guest for Host {
-    fn mode(_: NetworkSpec) -> Result<Mode, Failure> {
-        Ok(Mode::Host)
+    fn attached(_: NetworkSpec) -> Result<Attachment, Failure> {
+        Ok(Attachment::Host)
     }
 
     fn create(_: HostFacts, _: NetworkSpec) -> Result<Vec<Step>, Failure> {

@@ -1,12 +1,12 @@
 //! Containers have a loopback and nothing else.
 
-use sampan_driver_sdk::network::{EndpointSpec, Failure, Guest, HostFacts, Mode, NetworkSpec, Step};
+use sampan_driver_sdk::network::{Attachment, EndpointSpec, Failure, Guest, HostFacts, NetworkSpec, Step};
 
 struct None;
 
 impl Guest for None {
-    fn mode(_: NetworkSpec) -> Result<Mode, Failure> {
-        Ok(Mode::Isolated)
+    fn attached(_: NetworkSpec) -> Result<Attachment, Failure> {
+        Ok(Attachment::Isolated)
     }
 
     fn create(_: HostFacts, _: NetworkSpec) -> Result<Vec<Step>, Failure> {

@@ -7,6 +7,9 @@
 //! impl sampan_driver_sdk::log::Guest for Driver { /* … */ }
 //! sampan_driver_sdk::log::export!(Driver with_types_in sampan_driver_sdk::log::bindings);
 //! ```
+//!
+//! A log driver that only writes (world `log-driver`) generates its own bindings with `wit_bindgen::generate!`, as
+//! `plugins/examples/log-plain` shows, and takes [`frame`] and [`options`] from here.
 
 pub mod frame;
 pub mod options;
@@ -18,7 +21,7 @@ pub mod layer {
         wit_bindgen::generate!({ world: "layer-driver", path: "../../wit", pub_export_macro: true, default_bindings_module: "sampan_driver_sdk::layer::bindings", generate_all });
     }
     pub use bindings::export;
-    pub use bindings::exports::sampan::driver::layers::{Changes, Guest, Prepared, Whiteouts};
+    pub use bindings::exports::sampan::driver::layers::{ChangeView, Guest, Prepared, Whiteouts};
     pub use bindings::sampan::driver::storage_plan::{Directory, Mount, Place, Step};
     pub use bindings::sampan::driver::types::{Failure, HostFacts};
 }
@@ -42,7 +45,7 @@ pub mod network {
         wit_bindgen::generate!({ world: "network-driver", path: "../../wit", pub_export_macro: true, default_bindings_module: "sampan_driver_sdk::network::bindings", generate_all });
     }
     pub use bindings::export;
-    pub use bindings::exports::sampan::driver::network::{EndpointSpec, Guest, Mode, NetworkSpec, Subnet};
+    pub use bindings::exports::sampan::driver::network::{Attachment, EndpointSpec, Guest, NetworkSpec, Subnet};
     pub use bindings::sampan::driver::network_plan::{Address, Intent, Link, LinkKind, Place, Route, Step, Veth};
     pub use bindings::sampan::driver::types::{Failure, HostFacts, Object, OptionValue};
 }
@@ -55,17 +58,6 @@ pub mod log {
     }
     pub use bindings::export;
     pub use bindings::exports::sampan::driver::history::{Cursor, Guest as HistoryGuest, GuestCursor, Query};
-    pub use bindings::exports::sampan::driver::logs::{Guest, GuestSink, Sink, Source};
-    pub use bindings::sampan::driver::types::{Failure, Object, OptionValue};
-}
-
-/// Log drivers that only write.
-pub mod log_writer {
-    #[allow(missing_docs)]
-    pub mod bindings {
-        wit_bindgen::generate!({ world: "log-driver", path: "../../wit", pub_export_macro: true, default_bindings_module: "sampan_driver_sdk::log_writer::bindings", generate_all });
-    }
-    pub use bindings::export;
     pub use bindings::exports::sampan::driver::logs::{Guest, GuestSink, Sink, Source};
     pub use bindings::sampan::driver::types::{Failure, Object, OptionValue};
 }

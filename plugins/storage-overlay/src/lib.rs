@@ -1,6 +1,6 @@
 //! Layers as directories below `layers/`, containers below `containers/`, joined by overlayfs.
 
-use sampan_driver_sdk::layer::{Changes, Directory, Failure, Guest, HostFacts, Mount, Place, Prepared, Step, Whiteouts};
+use sampan_driver_sdk::layer::{ChangeView, Directory, Failure, Guest, HostFacts, Mount, Place, Prepared, Step, Whiteouts};
 
 struct Overlay;
 
@@ -50,8 +50,8 @@ impl Guest for Overlay {
         Ok(Prepared { plan, root: Place::Given(0) })
     }
 
-    fn changes(id: String, _: Vec<String>) -> Result<Changes, Failure> {
-        Ok(Changes::Upper(Place::Tree(container(&id, "upper"))))
+    fn changes(id: String, _: Vec<String>) -> Result<ChangeView, Failure> {
+        Ok(ChangeView::Upper(Place::Tree(container(&id, "upper"))))
     }
 
     fn remove_layer(id: String) -> Result<Vec<Step>, Failure> {

@@ -1,6 +1,6 @@
 //! Full copies: slow and large, but they need nothing of the kernel or the file system.
 
-use sampan_driver_sdk::layer::{Changes, Directory, Failure, Guest, HostFacts, Mount, Place, Prepared, Step, Whiteouts};
+use sampan_driver_sdk::layer::{ChangeView, Directory, Failure, Guest, HostFacts, Mount, Place, Prepared, Step, Whiteouts};
 
 struct Vfs;
 
@@ -43,9 +43,9 @@ impl Guest for Vfs {
         Ok(Prepared { plan, root: Place::Given(0) })
     }
 
-    fn changes(id: String, parents: Vec<String>) -> Result<Changes, Failure> {
+    fn changes(id: String, parents: Vec<String>) -> Result<ChangeView, Failure> {
         let before = parents.first().map_or_else(|| Place::Tree("empty".into()), |parent| place("layers", parent));
-        Ok(Changes::Compare((before, place("containers", &id))))
+        Ok(ChangeView::Compare((before, place("containers", &id))))
     }
 
     fn remove_layer(id: String) -> Result<Vec<Step>, Failure> {

@@ -1,7 +1,12 @@
 //! A log driver to copy from: each record becomes `time=… stream=… message="…"` in `/log/plain.log`.
 
 use sampan_driver_sdk::frame::records;
-use sampan_driver_sdk::log_writer::{Failure, Guest, GuestSink, OptionValue, Sink, Source};
+mod bindings {
+    wit_bindgen::generate!({ world: "log-driver", path: "../../../wit", generate_all });
+}
+
+use bindings::exports::sampan::driver::logs::{Guest, GuestSink, Sink, Source};
+use bindings::sampan::driver::types::{Failure, OptionValue};
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -47,4 +52,4 @@ impl Guest for Plain {
     }
 }
 
-sampan_driver_sdk::log_writer::export!(Plain with_types_in sampan_driver_sdk::log_writer::bindings);
+bindings::export!(Plain with_types_in bindings);
