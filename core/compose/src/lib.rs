@@ -1,1 +1,19 @@
-//! sampan-compose
+//! Compose files to a normalized [`Project`].
+//!
+//! Data enters as text through [`Files`], which the caller implements, and leaves as a [`Loaded`] project or as
+//! [`Diagnostics`] that point at file, line and column. Both name every path that was consulted, so that a
+//! watcher knows what to watch even while a file is broken.
+//!
+//! Invariants: this crate never opens a file, never blocks, never knows tokio or the kernel. The same options and the
+//! same file contents give the same project. No key is dropped: each is decoded, or refused with its place.
+
+pub mod files;
+pub mod model;
+
+mod diagnostic;
+mod load;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use files::{Files, MemoryFiles, PathKind, ReadError};
+pub use load::{LoadOptions, Loaded, load};
+pub use model::{Project, Service};
