@@ -163,7 +163,8 @@ impl Client {
         });
         let mut request = Self::request(method, path, StreamBody::new(stream).boxed_unsync(), "application/x-tar")?;
         for (name, value) in headers {
-            let value = header::HeaderValue::from_str(value).map_err(|_| Failure::new(format!("header {name}: not text")))?;
+            let value =
+                header::HeaderValue::from_str(value).map_err(|_| Failure::new(format!("header {name}: not text")))?;
             request.headers_mut().insert(*name, value);
         }
         self.checked(request).await
@@ -298,7 +299,9 @@ impl Query {
         let mut map = std::collections::BTreeMap::<&str, Vec<&str>>::new();
         for filter in filters {
             let Some((name, value)) = filter.split_once('=') else {
-                return Err(Failure::usage(format!("invalid argument \"{filter}\" for \"-f, --filter\" flag: bad format of filter (expected name=value)")));
+                return Err(Failure::usage(format!(
+                    "invalid argument \"{filter}\" for \"-f, --filter\" flag: bad format of filter (expected name=value)"
+                )));
             };
             map.entry(name).or_default().push(value);
         }

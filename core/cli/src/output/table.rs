@@ -92,7 +92,9 @@ fn text(value: &Value) -> String {
 fn align(out: &mut String, lines: Vec<Vec<String>>) {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|column| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
         .collect();
     for line in lines {
         let mut written = String::new();
@@ -127,7 +129,10 @@ mod tests {
     fn tables_align_and_templates_render_rows() {
         assert_eq!(shown(None), "CONTAINER ID   NAMES\nabc            web\nde             a-longer-name\n");
         assert_eq!(shown(Some("{{.Names}}")), "web\na-longer-name\n");
-        assert_eq!(shown(Some("table {{.Names}}\\t{{.ID}}")), "NAMES           CONTAINER ID\nweb             abc\na-longer-name   de\n");
+        assert_eq!(
+            shown(Some("table {{.Names}}\\t{{.ID}}")),
+            "NAMES           CONTAINER ID\nweb             abc\na-longer-name   de\n"
+        );
         assert_eq!(shown(Some("json")).lines().next().unwrap(), r#"{"ID":"abc","Names":"web"}"#);
     }
 }

@@ -136,10 +136,8 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
             }
             ')' => {
                 // Fields may follow a group: `(index .A 0).B`.
-                let fields: String = rest[1..]
-                    .chars()
-                    .take_while(|c| *c == '.' || c.is_alphanumeric() || *c == '_')
-                    .collect();
+                let fields: String =
+                    rest[1..].chars().take_while(|c| *c == '.' || c.is_alphanumeric() || *c == '_').collect();
                 let used = 1 + fields.len();
                 found.push(Token::Close(fields));
                 used
@@ -203,7 +201,8 @@ fn quoted(text: &str) -> Result<(String, usize), String> {
             '\\' => escaped = true,
             '"' => {
                 let raw = &text[..=at];
-                let value = serde_json::from_str(raw).map_err(|_| format!("template parsing error: bad string {raw}"))?;
+                let value =
+                    serde_json::from_str(raw).map_err(|_| format!("template parsing error: bad string {raw}"))?;
                 return Ok((value, at + 1));
             }
             _ => {}
@@ -299,7 +298,9 @@ fn conditional(tokens: &[Token], pieces: &mut Pieces, depth: usize) -> Result<No
         "with" => Ok(Node::With(pipeline(rest)?, body, otherwise)),
         "range" => {
             let (key, item, over) = match rest {
-                [Token::Word(key), Token::Comma, Token::Word(item), Token::Assign, over @ ..] => (Some(key), Some(item), over),
+                [Token::Word(key), Token::Comma, Token::Word(item), Token::Assign, over @ ..] => {
+                    (Some(key), Some(item), over)
+                }
                 [Token::Word(item), Token::Assign, over @ ..] => (None, Some(item), over),
                 over => (None, None, over),
             };
@@ -340,7 +341,10 @@ fn commands(tokens: &[Token], at: &mut usize, depth: usize) -> Result<Pipeline, 
                 let Some(Token::Close(fields)) = tokens.get(*at) else {
                     return Err("template parsing error: unclosed left paren".to_owned());
                 };
-                current.push(Operand::Group(inner, fields.split('.').filter(|f| !f.is_empty()).map(str::to_owned).collect()));
+                current.push(Operand::Group(
+                    inner,
+                    fields.split('.').filter(|f| !f.is_empty()).map(str::to_owned).collect(),
+                ));
             }
             Token::Literal(value) => current.push(Operand::Literal(value.clone())),
             Token::Word(word) => current.push(operand(word)?),
@@ -356,8 +360,31 @@ fn commands(tokens: &[Token], at: &mut usize, depth: usize) -> Result<Pipeline, 
 }
 
 const FUNCTIONS: [&str; 25] = [
-    "json", "len", "index", "join", "lower", "upper", "title", "split", "println", "print", "printf", "truncate", "pad",
-    "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "slice", "html", "prettyjson",
+    "json",
+    "len",
+    "index",
+    "join",
+    "lower",
+    "upper",
+    "title",
+    "split",
+    "println",
+    "print",
+    "printf",
+    "truncate",
+    "pad",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "and",
+    "or",
+    "not",
+    "slice",
+    "html",
+    "prettyjson",
 ];
 
 fn operand(word: &str) -> Result<Operand, String> {
@@ -579,7 +606,8 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         "slice" => {
             let from = arguments.get(1).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
             let word: Vec<char> = text(0)?.chars().collect();
-            let to = arguments.get(2).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).unwrap_or(word.len());
+            let to =
+                arguments.get(2).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).unwrap_or(word.len());
             Value::String(word.get(from..to).ok_or_else(wrong)?.iter().collect())
         }
         "not" => Value::Bool(!truth(first()?)),
@@ -642,10 +670,13 @@ fn printf(format: &str, arguments: &[Value]) -> String {
         match letters.next() {
             Some('%') => out.push('%'),
             Some(verb) => {
-                let value = arguments.next().map_or_else(|| format!("%!{verb}(MISSING)"), |value| match verb {
-                    'q' => serde_json::to_string(&show(value)).unwrap_or_default(),
-                    _ => show(value),
-                });
+                let value = arguments.next().map_or_else(
+                    || format!("%!{verb}(MISSING)"),
+                    |value| match verb {
+                        'q' => serde_json::to_string(&show(value)).unwrap_or_default(),
+                        _ => show(value),
+                    },
+                );
                 let left = width.starts_with('-');
                 let columns = width.trim_start_matches('-').split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
                 let columns = usize::min(columns, 1000);
@@ -684,7 +715,10 @@ mod tests {
             ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
             ("{{if .State.Health}}{{.State.Health.Status}}{{else if .Empty}}e{{else}}none{{end}}", "none"),
             ("{{range .Args}}<{{.}}>{{end}}", "<-c><echo>"),
-            ("{{range $p, $conf := .Ports}}{{$p}}={{if $conf}}{{(index $conf 0).HostPort}}{{end}};{{end}}", "80/tcp=8080;90/udp=;"),
+            (
+                "{{range $p, $conf := .Ports}}{{$p}}={{if $conf}}{{(index $conf 0).HostPort}}{{end}};{{end}}",
+                "80/tcp=8080;90/udp=;",
+            ),
             (r#"{{(index (index .Ports "80/tcp") 0).HostPort}}"#, "8080"),
             (r#"{{join .Args " "}}"#, "-c echo"),
             ("{{.Id | upper | printf \"%-5s|\"}}", "ABC  |"),

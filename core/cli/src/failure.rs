@@ -11,6 +11,8 @@ pub struct Failure {
     pub code: u8,
     /// The HTTP status, when the daemon refused.
     pub status: Option<u16>,
+    /// Whether the command was typed wrong.
+    usage: bool,
 }
 
 /// A command's result.
@@ -19,28 +21,42 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 impl Failure {
     /// Exit status 1.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 1, status: None }
+        Self { message: message.into(), code: 1, status: None, usage: false }
     }
 
     /// The command was typed wrong: exit status 125, as Docker's.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 125, status: None }
+        Self { message: message.into(), code: 125, status: None, usage: true }
     }
 
     /// The daemon refused.
     pub fn daemon(status: u16, message: impl Into<String>) -> Self {
-        Self { message: format!("Error response from daemon: {}", message.into()), code: 1, status: Some(status) }
+        Self {
+            message: format!("Error response from daemon: {}", message.into()),
+            code: 1,
+            status: Some(status),
+            usage: false,
+        }
     }
 
     /// Ends with a program's own exit status, and nothing to print.
     pub fn exit(code: u8) -> Self {
-        Self { message: String::new(), code, status: None }
+        Self { message: String::new(), code, status: None, usage: false }
     }
 
     /// The same with another exit status.
     #[must_use]
     pub fn with_code(mut self, code: u8) -> Self {
         self.code = code;
+        self
+    }
+
+    /// A usage error found after parsing says where to read more, as those found while parsing do.
+    #[must_use]
+    pub fn located(mut self, path: &str) -> Self {
+        if self.usage && !self.message.contains("\nSee '") {
+            self.message = format!("sampan: {}\nSee '{path} --help'.", self.message);
+        }
         self
     }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::daemon;
 use crate::failure::{Failure, Outcome};
+use crate::paths::Paths;
 
 /// How long a daemon may take until it answers; the first start compiles nothing, so this is for slow disks.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,7 +25,7 @@ pub async fn start(socket: &Path) -> Outcome {
             socket.display()
         )));
     }
-    let paths = daemon::Paths::from_environment();
+    let paths = Paths::from_environment();
     let log = paths.root.join("daemon.log");
     std::fs::create_dir_all(&paths.root)
         .map_err(|error| Failure::new(format!("create the data root {}: {error}", paths.root.display())))?;

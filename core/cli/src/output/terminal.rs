@@ -27,7 +27,8 @@ impl RawMode {
             return Ok(Self(None));
         }
         let input = std::io::stdin();
-        let before = termios::tcgetattr(input.as_fd()).map_err(|error| Failure::new(format!("read the terminal's mode: {error}")))?;
+        let before = termios::tcgetattr(input.as_fd())
+            .map_err(|error| Failure::new(format!("read the terminal's mode: {error}")))?;
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
         // The container's terminal makes carriage returns; output from here stays as it comes.
@@ -86,7 +87,11 @@ impl DetachKeys {
                 },
             })
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|key| Failure::usage(format!("invalid detach keys: unknown character: {key:?} (a letter, or ctrl- and one of a-z @ [ \\ ] ^ _)")))?;
+            .map_err(|key| {
+                Failure::usage(format!(
+                    "invalid detach keys: unknown character: {key:?} (a letter, or ctrl- and one of a-z @ [ \\ ] ^ _)"
+                ))
+            })?;
         Ok(Self { keys, matched: 0 })
     }
 

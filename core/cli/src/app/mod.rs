@@ -1,0 +1,260 @@
+//! From arguments to a command. Only the command that was named is built, so that the others cost nothing.
+
+mod complaint;
+mod help;
+mod refine;
+mod table;
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use crate::client::Client;
+use crate::commands::compose::ProjectArgs;
+use crate::context::Context;
+use crate::daemon::DaemonArgs;
+use crate::failure::{Failure, Outcome};
+use crate::paths;
+
+pub use table::tree;
+
+/// What the program brings along.
+#[derive(Debug, Clone, Copy)]
+pub struct Hooks {
+    /// Runs the daemon until it ends.
+    pub daemon: fn(DaemonArgs) -> ExitCode,
+}
+
+/// A command under way.
+pub type Running = Pin<Box<dyn Future<Output = Outcome>>>;
+
+/// A command.
+#[derive(Debug)]
+pub struct Verb {
+    /// Its name and other names.
+    pub names: &'static [&'static str],
+    /// One line on what it does.
+    pub about: &'static str,
+    /// What follows the name.
+    pub usage: &'static str,
+    /// Declares its options.
+    pub declare: fn(Command) -> Command,
+    /// Runs it.
+    pub run: fn(Context, ArgMatches) -> Running,
+}
+
+/// Declares a [`Verb`]: names, about, usage, arguments, function.
+macro_rules! verb {
+    ([$($name:literal),+], $about:literal, $usage:literal, $args:ty, $run:path) => {
+        $crate::app::Verb {
+            names: &[$($name),+],
+            about: $about,
+            usage: $usage,
+            declare: |command| <$args as clap::Args>::augment_args(command),
+            run: |context, matches| {
+                Box::pin(async move {
+                    let args = <$args as clap::FromArgMatches>::from_arg_matches(&matches)
+                        .map_err(|error| $crate::failure::Failure::usage(error.to_string()))?;
+                    $run(context, args).await
+                })
+            },
+        }
+    };
+}
+pub(crate) use verb;
+
+/// Commands under one name.
+#[derive(Debug)]
+pub struct Group {
+    /// Its name and other names.
+    pub names: &'static [&'static str],
+    /// One line on what it is about.
+    pub about: &'static str,
+    /// The commands in it.
+    pub verbs: &'static [&'static Verb],
+    /// Whether project options may stand before the command.
+    pub project: bool,
+}
+
+/// Options that stand before the command.
+#[derive(Debug, Args)]
+struct RootArgs {
+    /// Location of client config files (default "$HOME/.docker")
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Daemon socket to connect to
+    #[arg(short = 'H', long)]
+    host: Option<String>,
+    /// Do not start a daemon when none answers
+    #[arg(long)]
+    no_autostart: bool,
+    /// Print version information and quit
+    #[arg(short, long)]
+    version: bool,
+    /// Enable debug mode
+    #[arg(short = 'D', long, hide = true)]
+    debug: bool,
+    /// Set the logging level
+    #[arg(short = 'l', long, hide = true)]
+    log_level: Option<String>,
+    /// Name of the context to use
+    #[arg(short, long, hide = true)]
+    context: Option<String>,
+}
+
+/// Runs the program's command line.
+pub fn main(hooks: Hooks) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // Compose's own spelling of a plugin's name, and `docker` as a link to this program, change nothing.
+    match dispatch(hooks, &arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("{}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(hooks: Hooks, arguments: &[OsString]) -> Outcome<ExitCode> {
+    let root = refine::refine(RootArgs::augment_args(Command::new("sampan")));
+    let split = refine::leading(&root, arguments);
+    let (before, rest) = arguments.split_at(split);
+    let options: RootArgs = parse(root, "sampan", "[OPTIONS] COMMAND [ARG...]", before, &help::root)?;
+    if options.version {
+        println!("Sampan version {}", env!("CARGO_PKG_VERSION"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(context) = options.context.as_deref().filter(|context| *context != "default") {
+        return Err(Failure::usage(format!(
+            "contexts are not supported (got {context:?}): name the daemon's socket with --host"
+        )));
+    }
+    let Some((name, rest)) = rest.split_first() else {
+        print!("{}", help::root());
+        return Ok(ExitCode::SUCCESS);
+    };
+    let name = name.to_string_lossy();
+    match (&*name, rest) {
+        ("daemon", rest) => {
+            let command = refine::refine(DaemonArgs::augment_args(Command::new("daemon")));
+            let describe = command.clone();
+            let args: DaemonArgs = parse(command, "sampan daemon", "[OPTIONS]", rest, &|| {
+                help::verb("sampan daemon", &["daemon"], "[OPTIONS]", "Run the engine", &describe)
+            })?;
+            Ok((hooks.daemon)(args))
+        }
+        ("help", rest) => {
+            let mut asked: Vec<OsString> = rest.to_vec();
+            asked.push("--help".into());
+            find(&options, &asked)
+        }
+        _ => {
+            let all: Vec<OsString> = std::iter::once(OsString::from(&*name)).chain(rest.iter().cloned()).collect();
+            find(&options, &all)
+        }
+    }
+}
+
+/// Finds the command, in a group or alone, and runs it.
+fn find(options: &RootArgs, arguments: &[OsString]) -> Outcome<ExitCode> {
+    let Some((first, rest)) = arguments.split_first() else { return Ok(ExitCode::SUCCESS) };
+    let name = first.to_string_lossy();
+    if name == "--help" {
+        print!("{}", help::root());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(group) = table::GROUPS.iter().find(|group| group.names.contains(&&*name)) {
+        return in_group(options, group, rest);
+    }
+    match table::TOP.iter().find(|verb| verb.names.contains(&&*name)) {
+        Some(verb) => run(options, verb, &format!("sampan {name}"), rest, ProjectArgs::default()),
+        None => Err(complaint::unknown_command("sampan", &name, table::names())),
+    }
+}
+
+fn in_group(options: &RootArgs, group: &'static Group, arguments: &[OsString]) -> Outcome<ExitCode> {
+    let path = format!("sampan {}", group.names[0]);
+    let mut project = ProjectArgs::default();
+    let mut rest = arguments;
+    if group.project {
+        let command = refine::refine(ProjectArgs::augment_args(Command::new("compose")));
+        let split = refine::leading(&command, arguments);
+        let (before, after) = arguments.split_at(split);
+        project = parse(command, &path, "[OPTIONS] COMMAND", before, &|| help::group(group))?;
+        rest = after;
+    }
+    let Some((name, rest)) = rest.split_first() else {
+        print!("{}", help::group(group));
+        return Ok(ExitCode::SUCCESS);
+    };
+    let name = name.to_string_lossy();
+    if matches!(&*name, "--help" | "-h" | "help") {
+        print!("{}", help::group(group));
+        return Ok(ExitCode::SUCCESS);
+    }
+    match group.verbs.iter().find(|verb| verb.names.contains(&&*name)) {
+        Some(verb) => run(options, verb, &format!("{path} {name}"), rest, project),
+        None if name.starts_with('-') => Err(complaint::usage(format!("unknown flag: {name}"), &path)),
+        None => Err(complaint::unknown_command(&path, &name, group.verbs.iter().map(|verb| verb.names[0]))),
+    }
+}
+
+fn run(
+    options: &RootArgs,
+    verb: &'static Verb,
+    path: &str,
+    arguments: &[OsString],
+    project: ProjectArgs,
+) -> Outcome<ExitCode> {
+    let command = refine::refine((verb.declare)(Command::new(verb.names[0])));
+    let describe = command.clone();
+    let text = || help::verb(path, verb.names, verb.usage, verb.about, &describe);
+    let matches = matches(command, path, verb.usage, arguments, &text)?;
+    let context = Context {
+        client: Client::new(&paths::host(options.host.as_deref()), !options.no_autostart)?,
+        config: options.config.clone().unwrap_or_else(paths::client_config),
+        project,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("start the runtime: {error}")))?;
+    let outcome = runtime.block_on((verb.run)(context, matches));
+    // A thread may wait for input for ever; what counts is done.
+    runtime.shutdown_background();
+    outcome.map(|()| ExitCode::SUCCESS).map_err(|failure| failure.located(path))
+}
+
+/// Parses arguments; `--help` prints the text and ends.
+fn matches(
+    command: Command,
+    path: &str,
+    usage: &str,
+    arguments: &[OsString],
+    text: &dyn Fn() -> String,
+) -> Outcome<ArgMatches> {
+    let describe = command.clone();
+    command.no_binary_name(true).try_get_matches_from(arguments).map_err(|error| {
+        if error.kind() == clap::error::ErrorKind::DisplayHelp {
+            print!("{}", text());
+            return Failure::exit(0);
+        }
+        complaint::of_clap(&error, &describe, path, usage, arguments)
+    })
+}
+
+fn parse<T: FromArgMatches>(
+    command: Command,
+    path: &str,
+    usage: &str,
+    arguments: &[OsString],
+    text: &dyn Fn() -> String,
+) -> Outcome<T> {
+    let matches = matches(command, path, usage, arguments, text)?;
+    T::from_arg_matches(&matches).map_err(|error| Failure::usage(error.to_string()))
+}

@@ -1,0 +1,4 @@
+//! The commands, a file for each subject.
+
+pub mod compose;
+pub mod version;
