@@ -1,1 +1,33 @@
-//! sampan-image
+//! Images: names, content, layers, archives and registries.
+//!
+//! Data enters as tar streams (archives, layers, changes of a container) and as documents of Docker and OCI, and leaves
+//! as the same; unpacked layers live in directories that a [`LayerBackend`] gives. The crate knows nothing of
+//! containers, of drivers or of Docker's API.
+//!
+//! Invariants:
+//! - an image is visible only when its documents and layers are here, verified against their digests;
+//! - whatever comes out of an archive is hostile: a layer acts only inside its own directory;
+//! - documents and layer tars are kept byte for byte, so that what came in goes out with the same digests.
+
+mod backend;
+mod blobs;
+mod config;
+mod digest;
+mod error;
+mod manifest;
+mod record;
+mod reference;
+mod store;
+pub mod timestamp;
+mod unpack;
+
+pub use backend::{BackendError, ChangeView, LayerBackend, Whiteouts};
+pub use blobs::{BlobWriter, Blobs};
+pub use config::{ContainerDefaults, Healthcheck, HistoryEntry, ImageConfig, RootFs, host_architecture};
+pub use digest::{ChainId, DiffId, Digest, InvalidDigest};
+pub use error::ImageError;
+pub use manifest::Platform;
+pub use record::{ImageRecord, LayerRef};
+pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, ImageRef, InvalidRef};
+pub use store::{Hold, ImageStore, Removed};
+pub use unpack::Compression;
