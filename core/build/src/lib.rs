@@ -1,1 +1,20 @@
-//! sampan-build
+//! Dockerfile builds: text in, layers and an image configuration out.
+//!
+//! The middle is pure: [`parser`] reads the language, [`expand`] its variables, [`graph`] what depends on what,
+//! [`dockerignore`] which files count, [`cache`] what a step's result is known by. None of them touches a file, the
+//! network or the clock. [`executor`] walks the graph over a [`backend::Backend`], which the engine implements: it alone
+//! opens roots, runs programs and keeps layers.
+//!
+//! Invariants:
+//! - nothing of a build context, a Dockerfile or a base image is trusted: every path below a root is resolved inside it;
+//! - a key is made of contents, never of times; secrets are in no key, no history and no message;
+//! - a file that does not parse, or a build that fails, leaves no layer, no image and no scratch space behind.
+//!
+//! The parser is ours: of the maintained ones, `parse-dockerfile` has spans but reads one here-document at most and
+//! drops its name, and none splits the arguments of ENV, LABEL and ARG.
+
+pub mod instruction;
+pub mod lines;
+pub mod parser;
+pub mod source;
+pub mod words;
