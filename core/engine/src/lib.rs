@@ -9,10 +9,170 @@
 //! - one lock per container, taken before any of network, volume or store, and never held across another container's;
 //! - what a driver decides, the engine executes; there is no driver behaviour here that a component could not replace.
 
+pub mod build;
 pub mod config;
+pub mod containers;
 pub mod error;
+pub mod events;
+pub mod facts;
 pub mod filters;
+pub mod images;
+pub mod instance;
+mod layers;
+mod networks;
+mod plugins;
+mod system;
+mod volumes;
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::fcntl::{Flock, FlockArg};
+use sampan_store::Store;
 
 pub use config::EngineConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use filters::Filters;
+
+use containers::Containers;
+use events::Events;
+use facts::Facts;
+use images::Images;
+use instance::Instance;
+use layers::Layers;
+use networks::Networks;
+use volumes::Volumes;
+
+/// One engine over one data root. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    layers: Layers,
+    images: Images,
+    volumes: Volumes,
+    networks: Networks,
+    containers: Containers,
+    /// Held as long as the engine lives; the kernel lets go of it when the process dies.
+    _lock: Flock<File>,
+}
+
+/// What every manager works with.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: EngineConfig,
+    pub(crate) instance: Instance,
+    pub(crate) store: Store,
+    pub(crate) facts: Facts,
+    pub(crate) events: Events,
+    pub(crate) cgroups: sampan_cgroup::Hierarchy,
+}
+
+impl Engine {
+    /// Opens the data root: takes its lock, opens the state, adopts what runs, clears what is left over, and starts
+    /// what restart policies say. Must be called within a tokio runtime.
+    pub async fn open(config: EngineConfig) -> Result<Self> {
+        private_directory(&config.root, 0o711)?;
+        let lock = lock(&config.root)?;
+        for directory in [config.root.join("containers"), config.cache(), config.tmp()] {
+            private_directory(&directory, 0o700)?;
+        }
+        private_directory(&config.run, 0o711)?;
+        for directory in ["c", "m", "netns"] {
+            private_directory(&config.run.join(directory), 0o711)?;
+        }
+        empty(&config.tmp())?;
+        let instance = Instance::of(&config.root)
+            .map_err(|error| Error::internal(format!("read the instance's identity: {error}")))?;
+        let store = Store::open(&config.database())?;
+        let facts = Facts::measure(&config.root);
+        let cgroups = sampan_cgroup::Hierarchy::detect().map_err(Error::unsupported)?;
+        let shared = Arc::new(Shared { config, instance, store, facts, events: Events::default(), cgroups });
+        let layers = Layers::open(&shared)?;
+        let images = Images::open(&shared, &layers)?;
+        let volumes = Volumes::open(&shared)?;
+        let networks = Networks::open(&shared).await?;
+        let containers = Containers::open(&shared, &layers, &images, &volumes, &networks)?;
+        let engine =
+            Self { inner: Arc::new(Inner { shared, layers, images, volumes, networks, containers, _lock: lock }) };
+        engine.inner.containers.restore().await?;
+        Ok(engine)
+    }
+
+    /// Ends in order: containers go on when live restore is set, and are stopped otherwise; the state is folded.
+    pub async fn shutdown(&self) {
+        self.inner.containers.shutdown().await;
+        self.inner.networks.shutdown().await;
+        if let Err(error) = self.inner.shared.store.checkpoint() {
+            tracing::warn!(%error, "the state was not folded");
+        }
+    }
+
+    /// The state store, for those who keep documents of their own beside the engine's (the reconciler).
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.shared.store
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &EngineConfig {
+        &self.inner.shared.config
+    }
+}
+
+fn lock(root: &Path) -> Result<Flock<File>> {
+    let path = root.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| Error::internal(format!("open {}: {error}", path.display())))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => Error::conflict(format!(
+            "another daemon works on {} already; stop it, or give this one a root of its own (--root, SAMPAN_ROOT)",
+            root.display()
+        )),
+        other => Error::internal(format!("lock {}: {other}", path.display())),
+    })
+}
+
+fn private_directory(path: &Path, mode: u32) -> Result<()> {
+    let make = || {
+        fs::create_dir_all(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    };
+    make().map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => "; the daemon must run as root",
+            std::io::ErrorKind::ReadOnlyFilesystem => "; choose a root on a writable file system (--root, SAMPAN_ROOT)",
+            _ => "",
+        };
+        Error::internal(format!("create the directory {}: {error}{hint}", path.display()))
+    })
+}
+
+fn empty(directory: &Path) -> Result<()> {
+    let clear = || -> std::io::Result<()> {
+        for entry in fs::read_dir(directory)? {
+            sampan_storage::remove_tree(&entry?.path())?;
+        }
+        Ok(())
+    };
+    clear().map_err(|error| Error::internal(format!("empty {}: {error}", directory.display())))
+}
+
+/// Runs blocking work (file trees, driver calls, namespaces) on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::internal(format!("a worker thread failed: {error}"))),
+    }
+}

@@ -1,0 +1,204 @@
+//! Containers: their records, their life cycle, and what goes in and out of them.
+//!
+//! `record` is what the store keeps, `link` the connection to a container's shim, `streams` its output and input.
+
+mod archive;
+mod attach;
+mod exec;
+mod health;
+mod lifecycle;
+mod link;
+mod logs;
+mod record;
+mod stats;
+mod streams;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::Shared;
+use crate::error::Result;
+use crate::filters::Filters;
+use crate::images::Images;
+use crate::layers::Layers;
+use crate::networks::Networks;
+use crate::volumes::Volumes;
+
+pub use streams::{Attached, Output, OutputStream, StdinWriter};
+
+/// `ps`.
+#[derive(Debug, Clone, Default)]
+pub struct ListOptions {
+    /// Those that do not run, too.
+    pub all: bool,
+    /// The newest so many.
+    pub limit: Option<usize>,
+    /// Compute sizes.
+    pub size: bool,
+    /// Docker's filters.
+    pub filters: Filters,
+}
+
+/// `rm`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RemoveOptions {
+    /// Kill it if it runs.
+    pub force: bool,
+    /// Remove its anonymous volumes.
+    pub volumes: bool,
+    /// Remove a link instead; refused.
+    pub link: bool,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitCondition {
+    /// That it does not run, which may be so already.
+    NotRunning,
+    /// That it ends after now.
+    NextExit,
+    /// That it is gone.
+    Removed,
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitStatus {
+    /// The exit code.
+    pub code: i64,
+    /// Why there is none.
+    pub error: Option<String>,
+}
+
+/// `attach`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AttachOptions {
+    /// Follow what comes from now on.
+    pub stream: bool,
+    /// Begin with what was written before.
+    pub logs: bool,
+    /// Take input.
+    pub stdin: bool,
+    /// Give output.
+    pub stdout: bool,
+    /// Give errors.
+    pub stderr: bool,
+}
+
+/// `logs`.
+#[derive(Debug, Clone, Default)]
+pub struct LogOptions {
+    /// Go on with what comes.
+    pub follow: bool,
+    /// Output.
+    pub stdout: bool,
+    /// Errors.
+    pub stderr: bool,
+    /// Nanoseconds since the epoch.
+    pub since_ns: Option<i64>,
+    /// Nanoseconds since the epoch.
+    pub until_ns: Option<i64>,
+    /// The last so many lines.
+    pub tail: Option<u64>,
+    /// With the attributes of log options; not kept by every driver.
+    pub details: bool,
+}
+
+/// A piece of a log: a line with its end, or a part of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    /// Nanoseconds since the epoch.
+    pub time_ns: u64,
+    /// Which output.
+    pub stream: OutputStream,
+    /// The line goes on in the next record of the stream.
+    pub partial: bool,
+    /// The bytes, with the newline unless partial.
+    pub bytes: Bytes,
+}
+
+/// A log being read.
+#[derive(Debug)]
+pub struct Logs {
+    /// Whether it is of a terminal.
+    pub tty: bool,
+    /// Ends at the end of the log, or of the container when followed.
+    pub records: mpsc::Receiver<LogRecord>,
+}
+
+/// `exec` being started.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ExecStart {
+    /// Nobody wants its output.
+    pub detach: bool,
+    /// It has a terminal; must agree with how it was created.
+    pub tty: bool,
+    /// Rows and columns.
+    pub size: Option<(u16, u16)>,
+}
+
+/// A file in a container, for the header of `archive`.
+#[derive(Debug, Clone, Serialize)]
+pub struct PathStat {
+    /// Last part of the path.
+    pub name: String,
+    /// Bytes.
+    pub size: i64,
+    /// Go's file mode bits.
+    pub mode: u32,
+    /// RFC 3339.
+    pub mtime: String,
+    /// Where a link points to.
+    #[serde(rename = "linkTarget")]
+    pub link_target: String,
+}
+
+/// The containers of an engine. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Containers {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    layers: Layers,
+    images: Images,
+    volumes: Volumes,
+    networks: Networks,
+}
+
+impl Containers {
+    pub(crate) fn open(
+        shared: &Arc<Shared>,
+        layers: &Layers,
+        images: &Images,
+        volumes: &Volumes,
+        networks: &Networks,
+    ) -> Result<Self> {
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared: Arc::clone(shared),
+                layers: layers.clone(),
+                images: images.clone(),
+                volumes: volumes.clone(),
+                networks: networks.clone(),
+            }),
+        })
+    }
+
+    /// Adopts what runs, clears what is left over, and starts what policies say.
+    pub(crate) async fn restore(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Lets go of containers (live restore), or stops them.
+    pub(crate) async fn shutdown(&self) {}
+}
+
+/// A future that [`crate::Engine::wait`] hands out, so that the wait has begun before it is awaited.
+pub type Waiting = std::pin::Pin<Box<dyn Future<Output = Result<WaitStatus>> + Send>>;

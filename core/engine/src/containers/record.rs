@@ -1,0 +1,112 @@
+//! What is known of a container.
+
+use std::collections::HashMap;
+
+use bollard_stubs::models::{ContainerConfig, EndpointSettings, HostConfig};
+use sampan_store::Collection;
+use serde::{Deserialize, Serialize};
+
+/// Containers by id.
+pub(crate) const CONTAINERS: Collection<ContainerRecord> = Collection::new("containers");
+/// Ids of containers by name.
+pub(crate) const NAMES: Collection<String> = Collection::new("container-names");
+
+/// A container as the store keeps it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct ContainerRecord {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Without a slash.
+    pub name: String,
+    /// Nanoseconds since the epoch.
+    pub created_ns: u64,
+    /// `sha256:…` of the image; empty for one without (a file system of its own).
+    pub image: String,
+    /// Chain ids of the image's layers, nearest first.
+    pub chain: Vec<String>,
+    /// What the image brought and the request changed.
+    pub config: ContainerConfig,
+    /// How it is run.
+    pub host: HostConfig,
+    /// Networks to join, by the name asked for.
+    pub networks: HashMap<String, EndpointSettings>,
+    /// What is mounted.
+    pub mounts: Vec<MountRecord>,
+    /// Log driver with the daemon's defaults applied.
+    pub log_driver: String,
+    /// Its options.
+    pub log_options: HashMap<String, String>,
+    /// How it stands.
+    pub state: State,
+    /// How often the restart policy has started it.
+    pub restart_count: u32,
+    /// Stopped by hand, which `unless-stopped` and `always` honour.
+    pub stopped_by_hand: bool,
+}
+
+/// A mount of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MountRecord {
+    /// `bind`, `volume` or `tmpfs`.
+    pub kind: String,
+    /// Name of the volume.
+    pub name: Option<String>,
+    /// Path on the host; empty for volumes until they are mounted.
+    pub source: String,
+    /// Path in the container.
+    pub destination: String,
+    /// Of the volume.
+    pub driver: Option<String>,
+    /// As given, such as `ro,z`.
+    pub mode: String,
+    /// Writable.
+    pub rw: bool,
+    /// Such as `rprivate`.
+    pub propagation: String,
+    /// Do not copy what the image has there into an empty volume.
+    pub no_copy: bool,
+    /// Folder of the volume.
+    pub subpath: Option<String>,
+    /// Options of a tmpfs.
+    pub options: String,
+}
+
+/// The state of a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    /// Never started.
+    #[default]
+    Created,
+    /// Runs.
+    Running,
+    /// Runs, frozen.
+    Paused,
+    /// Waits for the restart policy.
+    Restarting,
+    /// Is being removed.
+    Removing,
+    /// Has ended.
+    Exited,
+    /// Could not be removed whole.
+    Dead,
+}
+
+/// How a container stands.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// The state.
+    pub status: Status,
+    /// Process 1 in the host's numbering, while it runs.
+    pub pid: i32,
+    /// Of the last end.
+    pub exit_code: i64,
+    /// Why it could not start.
+    pub error: String,
+    /// The kernel killed a process for want of memory.
+    pub oom_killed: bool,
+    /// Nanoseconds since the epoch; zero when never.
+    pub started_ns: u64,
+    /// Nanoseconds since the epoch; zero when never.
+    pub finished_ns: u64,
+}
