@@ -1,0 +1,196 @@
+//! The drivers' own durable state: a map for each driver, changed as a whole by each call that succeeds.
+//!
+//! A call that touches its driver's map holds it until it ends, so calls of one driver see each other's changes whole
+//! or not at all. The map is read from the store once and kept.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use sampan_store::{Collection, Durability, Store, StoreError};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+const STATE: Collection<String> = Collection::new("driver-kv");
+
+const KEY: usize = 256;
+const VALUE: usize = 64 << 10;
+/// Keys that one call may list.
+const LISTED: usize = 1000;
+/// What one driver may keep.
+const TOTAL: usize = 16 << 20;
+
+/// A driver's map.
+#[derive(Debug)]
+pub struct Shared {
+    store: Store,
+    prefix: String,
+    map: Arc<Mutex<Option<Map>>>,
+}
+
+type Map = BTreeMap<String, Vec<u8>>;
+
+impl Shared {
+    /// The map of a driver by its path in the collection (`log/json-file`).
+    pub fn new(store: Store, driver: &str) -> Self {
+        Self { store, prefix: format!("{driver}/"), map: Arc::default() }
+    }
+
+    async fn hold(&self) -> Result<OwnedMutexGuard<Option<Map>>, StoreError> {
+        let mut held = self.map.clone().lock_owned().await;
+        if held.is_none() {
+            let rows = self.store.read(|tx| STATE.prefix(tx, &self.prefix))?;
+            let strip = |key: String| key.get(self.prefix.len()..).unwrap_or_default().to_owned();
+            *held = Some(
+                rows.into_iter().map(|(key, value)| (strip(key), BASE64.decode(value).unwrap_or_default())).collect(),
+            );
+        }
+        Ok(held)
+    }
+
+    /// Forgets everything, in memory and in the store.
+    pub fn forget(&self) -> Result<(), StoreError> {
+        if let Ok(mut held) = self.map.try_lock() {
+            *held = None;
+        }
+        self.store.write(Durability::Process, |tx| {
+            for (key, _) in STATE.prefix(tx, &self.prefix)? {
+                STATE.delete(tx, &key)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What one call has changed so far.
+#[derive(Debug)]
+pub struct Transaction {
+    shared: Arc<Shared>,
+    held: Option<OwnedMutexGuard<Option<Map>>>,
+    changes: BTreeMap<String, Option<Vec<u8>>>,
+    /// Why the call fails although the driver may say that it succeeded.
+    violation: Option<String>,
+}
+
+impl Transaction {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, held: None, changes: BTreeMap::new(), violation: None }
+    }
+
+    async fn map(&mut self) -> Result<&Map, StoreError> {
+        if self.held.is_none() {
+            self.held = Some(self.shared.hold().await?);
+        }
+        static EMPTY: Map = BTreeMap::new();
+        Ok(self.held.as_deref().and_then(Option::as_ref).unwrap_or(&EMPTY))
+    }
+
+    pub async fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(change) = self.changes.get(key) {
+            return Ok(change.clone());
+        }
+        Ok(self.map().await?.get(key).cloned())
+    }
+
+    pub async fn set(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), StoreError> {
+        self.map().await?;
+        if key.is_empty() || key.len() > KEY {
+            self.violation = Some(format!("a key of its state has {} bytes, not 1 to {KEY}", key.len()));
+        } else if value.as_ref().is_some_and(|value| value.len() > VALUE) {
+            self.violation = Some(format!("the value of {key:?} in its state has more than {VALUE} bytes"));
+        } else if self.changes.len() >= 10 * LISTED {
+            self.violation = Some("one call changes more than 10,000 keys of its state".to_owned());
+        } else {
+            self.changes.insert(key, value);
+        }
+        Ok(())
+    }
+
+    pub async fn keys(&mut self, prefix: &str, after: Option<&str>) -> Result<Vec<String>, StoreError> {
+        self.map().await?;
+        static EMPTY: Map = BTreeMap::new();
+        let map = self.held.as_deref().and_then(Option::as_ref).unwrap_or(&EMPTY);
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let range = (from, Bound::Unbounded);
+        let kept = map.range::<str, _>(range).map(|(key, _)| key).filter(|key| !self.changes.contains_key(*key));
+        let new = self.changes.range::<str, _>(range).filter(|(_, value)| value.is_some()).map(|(key, _)| key);
+        let matching = |key: &&String| key.starts_with(prefix);
+        let mut keys: Vec<String> = kept.take_while(matching).take(LISTED).cloned().collect();
+        keys.extend(new.take_while(matching).take(LISTED).cloned());
+        keys.sort_unstable();
+        keys.truncate(LISTED);
+        Ok(keys)
+    }
+
+    /// Ends the call: keeps what it changed if it succeeded. `Err` with a text is the driver's fault.
+    pub fn finish(&mut self, succeeded: bool) -> Result<Result<(), String>, StoreError> {
+        let changes = std::mem::take(&mut self.changes);
+        let violation = self.violation.take();
+        let Some(mut held) = self.held.take() else { return Ok(violation.map_or(Ok(()), Err)) };
+        if let Some(violation) = violation {
+            return Ok(Err(violation));
+        }
+        let Some(map) = held.as_mut().filter(|_| succeeded && !changes.is_empty()) else { return Ok(Ok(())) };
+        let size = |key: &str, value: &Vec<u8>| key.len() + value.len();
+        let before: usize = map.iter().map(|(key, value)| size(key, value)).sum();
+        let added: usize = changes.iter().filter_map(|(key, value)| value.as_ref().map(|value| size(key, value))).sum();
+        if before + added > TOTAL {
+            return Ok(Err(format!("its state has more than {} MiB", TOTAL >> 20)));
+        }
+        let prefix = &self.shared.prefix;
+        self.shared.store.write::<_, StoreError>(Durability::Process, |tx| {
+            for (key, value) in &changes {
+                let path = format!("{prefix}{key}");
+                match value {
+                    Some(value) => STATE.put(tx, &path, &BASE64.encode(value))?,
+                    None => drop(STATE.delete(tx, &path)?),
+                }
+            }
+            Ok(())
+        })?;
+        for (key, value) in changes {
+            match value {
+                Some(value) => drop(map.insert(key, value)),
+                None => drop(map.remove(&key)),
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_call_changes_all_or_nothing() {
+        let store = Store::in_memory().unwrap();
+        let shared = Arc::new(Shared::new(store.clone(), "log/x"));
+        let mut call = Transaction::new(shared.clone());
+        call.set("b".into(), Some(b"1".to_vec())).await.unwrap();
+        call.set("a".into(), Some(b"2".to_vec())).await.unwrap();
+        assert_eq!(call.keys("", None).await.unwrap(), ["a", "b"]);
+        assert_eq!(call.finish(false).unwrap(), Ok(()));
+
+        let mut call = Transaction::new(shared.clone());
+        assert_eq!(call.get("a").await.unwrap(), None);
+        call.set("a".into(), Some(b"3".to_vec())).await.unwrap();
+        call.set("c".into(), Some(b"4".to_vec())).await.unwrap();
+        assert_eq!(call.finish(true).unwrap(), Ok(()));
+
+        // Another process of the same store sees it.
+        let again = Arc::new(Shared::new(store, "log/x"));
+        let mut call = Transaction::new(again);
+        assert_eq!(call.get("a").await.unwrap().unwrap(), b"3");
+        call.set("a".into(), None).await.unwrap();
+        assert_eq!(call.keys("", Some("a")).await.unwrap(), ["c"]);
+        assert_eq!(call.keys("", None).await.unwrap(), ["c"]);
+        call.set("x".repeat(300), Some(Vec::new())).await.unwrap();
+        assert!(call.finish(true).unwrap().unwrap_err().contains("300 bytes"));
+    }
+}
