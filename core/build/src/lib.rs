@@ -13,8 +13,16 @@
 //! The parser is ours: of the maintained ones, `parse-dockerfile` has spans but reads one here-document at most and
 //! drops its name, and none splits the arguments of ENV, LABEL and ARG.
 
+pub mod cache;
+pub mod dockerignore;
+pub mod expand;
+pub mod graph;
 pub mod instruction;
 pub mod lines;
+pub mod mount;
 pub mod parser;
+pub mod pattern;
+pub mod scope;
 pub mod source;
+pub mod state;
 pub mod words;
