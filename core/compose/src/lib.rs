@@ -10,10 +10,28 @@
 pub mod files;
 pub mod model;
 
+mod assemble;
+mod decode;
 mod diagnostic;
+mod discover;
+mod dotenv;
+mod hash;
+mod interpolate;
 mod load;
+mod merge;
+mod node;
+mod normalize;
+mod output;
+mod query;
+mod session;
+mod suggest;
+mod validate;
+mod words;
+mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use discover::{FILE_NAMES, OVERRIDE_NAMES};
 pub use files::{Files, MemoryFiles, PathKind, ReadError};
 pub use load::{LoadOptions, Loaded, load};
 pub use model::{Project, Service};
+pub use query::Used;

@@ -1,11 +1,19 @@
 //! The entry: options in, project out.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::files::Files;
+use crate::assemble::{Scope, env_file, read_documents, tree};
+use crate::decode::{self, Cx, Places};
+use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
+use crate::discover::{discover, is_project_name, name_of_directory};
+use crate::files::{Files, PathKind};
+use crate::interpolate::{Env, interpolate};
 use crate::model::Project;
+use crate::node::Node;
+use crate::normalize::normalize;
+use crate::session::{Session, clean};
+use crate::validate::validate;
 
 /// What to load, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +65,153 @@ pub struct Loaded {
 ///
 /// # Errors
 /// Everything that is wrong with it, as far as it could be read.
-pub fn load(_options: &LoadOptions, _files: &dyn Files) -> Result<Loaded, Diagnostics> {
-    Err(Diagnostics::default())
+pub fn load(options: &LoadOptions, files: &dyn Files) -> Result<Loaded, Diagnostics> {
+    let home = options.env.get("HOME").filter(|home| home.starts_with('/')).map(PathBuf::from);
+    let mut session = Session::new(files, home);
+    let project = run(options, &mut session);
+    let failed = session.failed();
+    let Diagnostics { items, inputs } = session.into_diagnostics();
+    match project {
+        Some(project) if !failed => {
+            let warnings = items.into_iter().filter(|item| item.severity == Severity::Warning).collect();
+            Ok(Loaded { project, inputs, warnings })
+        }
+        _ => Err(Diagnostics { items, inputs }),
+    }
+}
+
+fn run(options: &LoadOptions, session: &mut Session<'_>) -> Option<Project> {
+    let mut env = options.env.clone();
+    let given_dir = options.project_dir.as_deref().map(|dir| clean(&options.working_dir.join(dir)));
+    let first_dir = given_dir.clone().unwrap_or_else(|| options.working_dir.clone());
+    env_files(options, session, &first_dir, &mut env)?;
+    let paths = compose_files(options, session, &first_dir, &env)?;
+    let project_dir = match (given_dir, paths.first()) {
+        (Some(dir), _) => dir,
+        (None, Some(first)) if first != Path::new("-") => first.parent().unwrap_or(Path::new("/")).to_owned(),
+        (None, _) => options.working_dir.clone(),
+    };
+    if project_dir != first_dir {
+        env_files(options, session, &project_dir, &mut env)?;
+    }
+    let mut documents = Vec::new();
+    let mut broken = false;
+    for path in &paths {
+        match read_documents(session, path, &project_dir, None) {
+            Some(found) => documents.extend(found),
+            None => broken = true,
+        }
+    }
+    let name = project_name(options, session, &documents, &project_dir, &env)?;
+    env.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
+    let mut scope = Scope::new(&env, options.interpolate);
+    let root = tree(session, &mut scope, documents, &mut paths.clone());
+    if broken {
+        return None;
+    }
+    let root = root?;
+    let mut cx = Cx { session, env: &env, key: "", places: Places::default() };
+    let mut project = decode::project(&mut cx, &root);
+    project.name = name;
+    project.working_dir = project_dir;
+    project.compose_files = paths;
+    normalize(&mut project, &profiles(options, &env));
+    validate(&mut cx, &project);
+    Some(project)
+}
+
+/// Reads the env files into `env`; what the caller's environment has stays, later files come before earlier ones.
+fn env_files(options: &LoadOptions, session: &mut Session<'_>, dir: &Path, env: &mut Env) -> Option<()> {
+    let listed: Vec<PathBuf> = match env.get("COMPOSE_ENV_FILES").filter(|_| options.env_files.is_empty()) {
+        Some(list) => list.split(',').filter(|path| !path.is_empty()).map(PathBuf::from).collect(),
+        None => options.env_files.clone(),
+    };
+    let mut paths: Vec<PathBuf> = listed.iter().map(|path| clean(&options.working_dir.join(path))).collect();
+    let disabled = env.get("COMPOSE_DISABLE_ENV_FILE").is_some_and(|value| value == "1" || value == "true");
+    if paths.is_empty() && !disabled {
+        let default = dir.join(".env");
+        if session.kind(&default) == PathKind::File {
+            paths.push(default);
+        }
+    }
+    let mut found = Env::new();
+    for path in paths {
+        let lookup = |name: &str| env.get(name).or_else(|| found.get(name)).cloned();
+        let variables = env_file(session, &path, None, &lookup)?;
+        found.extend(variables);
+    }
+    for (key, value) in found {
+        env.entry(key).or_insert(value);
+    }
+    Some(())
+}
+
+/// The compose files, absolute: given, from the environment, or found.
+fn compose_files(options: &LoadOptions, session: &mut Session<'_>, dir: &Path, env: &Env) -> Option<Vec<PathBuf>> {
+    let absolute = |path: &Path| match path == Path::new("-") {
+        true => path.to_owned(),
+        false => clean(&options.working_dir.join(path)),
+    };
+    if !options.files.is_empty() {
+        return Some(options.files.iter().map(|path| absolute(path)).collect());
+    }
+    if let Some(list) = env.get("COMPOSE_FILE").filter(|list| !list.is_empty()) {
+        let separator = env.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
+        let paths = list.split(separator).filter(|path| !path.is_empty());
+        return Some(paths.map(|path| absolute(Path::new(path))).collect());
+    }
+    let found = discover(session, dir);
+    if found.is_empty() {
+        let message = format!("there is no compose file in {} or in a directory above it", dir.display());
+        let help = "name one with -f, or write a compose.yaml";
+        session.plain_error(Diagnostic::error(message).with_help(help));
+        return None;
+    }
+    Some(found)
+}
+
+fn profiles(options: &LoadOptions, env: &Env) -> BTreeSet<String> {
+    let listed = env.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
+    // The command line stands instead of the environment.
+    let names: Vec<&str> = match options.profiles.is_empty() {
+        true => listed.split(',').collect(),
+        false => options.profiles.iter().map(String::as_str).collect(),
+    };
+    names.into_iter().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// `-p`, `COMPOSE_PROJECT_NAME`, the last top-level `name`, the directory.
+fn project_name(
+    options: &LoadOptions,
+    session: &mut Session<'_>,
+    documents: &[Node],
+    dir: &Path,
+    env: &Env,
+) -> Option<String> {
+    let given = options.project_name.as_ref().or_else(|| env.get("COMPOSE_PROJECT_NAME"));
+    let written = documents.iter().rev().find_map(|document| document.get("name").filter(|name| !name.is_null()));
+    let (name, at) = match (given.filter(|name| !name.is_empty()), written) {
+        (Some(name), _) => (name.clone(), None),
+        (None, Some(node)) => {
+            let mut node = node.clone();
+            if options.interpolate {
+                interpolate(session, &mut node, env);
+            }
+            (node.scalar_text().unwrap_or_default(), Some(node.at))
+        }
+        (None, None) => (name_of_directory(dir), None),
+    };
+    if is_project_name(&name) {
+        return Some(name);
+    }
+    let message = match name.is_empty() {
+        true => "the project has no name".to_owned(),
+        false => format!("`{name}` can't be the name of a project"),
+    };
+    let help = "use lower case letters, digits, - and _, a letter or digit first";
+    match at {
+        Some(at) => session.error_help(at, message, help),
+        None => session.plain_error(Diagnostic::error(message).with_help(help)),
+    }
+    None
 }

@@ -30,7 +30,6 @@ model! {
         pub pull: bool,
         /// `HOST=ADDRESS`.
         pub extra_hosts: Vec<String>,
-        pub isolation: String,
         pub network: String,
         pub target: String,
         pub secrets: Vec<BuildSecret>,

@@ -34,23 +34,6 @@ model! {
         pub cpus: Option<f64>,
         pub memory: Option<Bytes>,
         pub pids: Option<i64>,
-        pub devices: Vec<Device>,
-        pub generic_resources: Vec<GenericResource>,
-    }
-
-    /// A device asked for by capability.
-    pub struct Device {
-        pub capabilities: Vec<String>,
-        pub driver: String,
-        /// -1 is all.
-        pub count: Option<i64>,
-        pub device_ids: Vec<String>,
-        pub options: BTreeMap<String, String>,
-    }
-
-    pub struct GenericResource {
-        pub kind: String,
-        pub value: i64,
     }
 
     pub struct RestartPolicy {

@@ -3,7 +3,7 @@
 //! Serialized by `serde` it is what the daemon stores; the canonical text of `config` is
 //! [`Project::to_json`](crate::Project::to_json) and `to_yaml`, which leave out what is the daemon's own business.
 
-mod build;
+pub(crate) mod build;
 mod deploy;
 mod mounts;
 mod ports;
@@ -17,10 +17,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use build::{Build, BuildSecret};
-pub use deploy::{
-    Deploy, DeployResources, Device, GenericResource, Placement, Preference, ResourceLimits, RestartPolicy,
-    UpdateConfig,
-};
+pub use deploy::{Deploy, DeployResources, Placement, Preference, ResourceLimits, RestartPolicy, UpdateConfig};
 pub use mounts::{BindOptions, FileReference, ImageOptions, MountType, TmpfsOptions, VolumeMount, VolumeOptions};
 pub use ports::{Port, PublishedPorts};
 pub use resource::{Config, Digest, Ipam, IpamPool, Network, Secret, SecretValue, Volume};

@@ -13,8 +13,6 @@ pub enum MountType {
     Volume,
     Tmpfs,
     Image,
-    Npipe,
-    Cluster,
 }
 
 /// An entry of a service's `volumes`.

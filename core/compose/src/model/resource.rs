@@ -82,8 +82,6 @@ model! {
         pub environment: Option<String>,
         pub external: bool,
         pub labels: BTreeMap<String, String>,
-        pub driver: String,
-        pub driver_opts: BTreeMap<String, String>,
         /// The variable's value at load. Not part of `config`'s text.
         pub value: Option<SecretValue>,
         /// Of the file's content at load, if it is a readable file. Not part of `config`'s text.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Build, Bytes, Deploy, Extensions, FileReference, Port, VolumeMount, model};
+use super::{Build, Bytes, Deploy, Extensions, FileReference, Port, ResourceLimits, VolumeMount, model};
 
 model! {
     /// A service, normalized. Empty texts, lists and maps mean "not set" unless the field is an option.
@@ -21,8 +21,6 @@ model! {
         /// `host` or `private`.
         pub cgroup: String,
         pub cgroup_parent: String,
-        pub cpu_count: Option<i64>,
-        pub cpu_percent: Option<f64>,
         /// Microseconds.
         pub cpu_period: Option<i64>,
         /// Microseconds.
@@ -63,7 +61,6 @@ model! {
         pub init: Option<bool>,
         /// `shareable`, `private`, `host`, `none`, `service:NAME` or `container:NAME`.
         pub ipc: String,
-        pub isolation: String,
         /// `label_file`s included.
         pub labels: BTreeMap<String, String>,
         /// Where some of the labels came from; absolute.
@@ -199,6 +196,52 @@ impl Service {
     #[must_use]
     pub fn replicas(&self) -> u32 {
         self.scale.or_else(|| self.deploy.as_ref().and_then(|deploy| deploy.replicas)).unwrap_or(1)
+    }
+
+    fn limits(&self) -> Option<&ResourceLimits> {
+        self.deploy.as_ref().and_then(|deploy| deploy.resources.limits.as_ref())
+    }
+
+    /// Processors it may use: `cpus` or `deploy.resources.limits.cpus`.
+    #[must_use]
+    pub fn cpu_limit(&self) -> Option<f64> {
+        self.cpus.or_else(|| self.limits().and_then(|limits| limits.cpus))
+    }
+
+    /// Memory it may use: `mem_limit` or `deploy.resources.limits.memory`.
+    #[must_use]
+    pub fn memory_limit(&self) -> Option<Bytes> {
+        self.mem_limit.or_else(|| self.limits().and_then(|limits| limits.memory))
+    }
+
+    /// Memory it is meant to have: `mem_reservation` or `deploy.resources.reservations.memory`.
+    #[must_use]
+    pub fn memory_reservation(&self) -> Option<Bytes> {
+        let deploy = || self.deploy.as_ref()?.resources.reservations.as_ref()?.memory;
+        self.mem_reservation.or_else(deploy)
+    }
+
+    /// Processes it may have: `pids_limit` or `deploy.resources.limits.pids`.
+    #[must_use]
+    pub fn process_limit(&self) -> Option<i64> {
+        self.pids_limit.or_else(|| self.limits().and_then(|limits| limits.pids))
+    }
+
+    /// `restart`, or what `deploy.restart_policy` says in its words; empty when neither is given.
+    #[must_use]
+    pub fn restart_policy(&self) -> String {
+        if !self.restart.is_empty() {
+            return self.restart.clone();
+        }
+        let Some(policy) = self.deploy.as_ref().and_then(|deploy| deploy.restart_policy.as_ref()) else {
+            return String::new();
+        };
+        match (policy.condition.as_str(), policy.max_attempts) {
+            ("none", _) => "no".to_owned(),
+            ("on-failure", Some(attempts)) => format!("on-failure:{attempts}"),
+            ("on-failure", None) => "on-failure".to_owned(),
+            _ => "always".to_owned(),
+        }
     }
 }
 

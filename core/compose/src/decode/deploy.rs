@@ -1,0 +1,115 @@
+//! `deploy`.
+
+use super::Cx;
+use super::fields::Fields;
+use crate::model::{Deploy, DeployResources, Placement, Preference, ResourceLimits, RestartPolicy, UpdateConfig};
+use crate::node::Node;
+
+pub(super) fn deploy(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Deploy> {
+    let mut fields = Fields::of(cx, node, "`deploy`")?;
+    let mut deploy = Deploy {
+        mode: fields
+            .get(cx, "mode", |cx, node| cx.word(node, &["replicated", "global", "replicated-job", "global-job"])),
+        replicas: fields.option(cx, "replicas", Cx::count),
+        labels: fields.get(cx, "labels", Cx::pairs),
+        update_config: fields.option(cx, "update_config", update),
+        rollback_config: fields.option(cx, "rollback_config", update),
+        resources: fields.get(cx, "resources", resources),
+        restart_policy: fields.option(cx, "restart_policy", restart_policy),
+        placement: fields.get(cx, "placement", placement),
+        endpoint_mode: fields.get(cx, "endpoint_mode", |cx, node| cx.word(node, &["vip", "dnsrr"])),
+        ..Deploy::default()
+    };
+    deploy.extensions = fields.finish(cx, &[]);
+    if deploy.mode.ends_with("-job") {
+        cx.bad(node, format!("mode {} is not supported yet", deploy.mode));
+    }
+    if deploy.mode == "global" && deploy.replicas.is_some_and(|replicas| replicas > 1) {
+        cx.bad(node, "a global service has one replica on one host");
+    }
+    for key in ["placement", "endpoint_mode"] {
+        if let Some(entry) = node.entry(key) {
+            cx.session.warning(entry.at, format!("`{key}` has no effect on one host"));
+        }
+    }
+    Some(deploy)
+}
+
+fn update(cx: &mut Cx<'_, '_>, node: &Node) -> Option<UpdateConfig> {
+    let mut fields = Fields::of(cx, node, "an update")?;
+    let update = UpdateConfig {
+        parallelism: fields.option(cx, "parallelism", Cx::count),
+        delay: fields.option(cx, "delay", Cx::duration),
+        failure_action: fields.get(cx, "failure_action", |cx, node| cx.word(node, &["continue", "rollback", "pause"])),
+        monitor: fields.option(cx, "monitor", Cx::duration),
+        max_failure_ratio: fields.get(cx, "max_failure_ratio", Cx::float),
+        order: fields.get(cx, "order", |cx, node| cx.word(node, &["stop-first", "start-first"])),
+    };
+    fields.finish(cx, &[]);
+    if update.max_failure_ratio > 1.0 {
+        cx.bad(node, "`max_failure_ratio` is between 0 and 1");
+    }
+    Some(update)
+}
+
+fn resources(cx: &mut Cx<'_, '_>, node: &Node) -> Option<DeployResources> {
+    let mut fields = Fields::of(cx, node, "`resources`")?;
+    let resources = DeployResources {
+        limits: fields.option(cx, "limits", limits),
+        reservations: fields.option(cx, "reservations", reservations),
+    };
+    fields.finish(cx, &[]);
+    Some(resources)
+}
+
+fn limits(cx: &mut Cx<'_, '_>, node: &Node) -> Option<ResourceLimits> {
+    let mut fields = Fields::of(cx, node, "`limits`")?;
+    let limits = ResourceLimits {
+        cpus: fields.option(cx, "cpus", Cx::float),
+        memory: fields.option(cx, "memory", Cx::bytes),
+        pids: fields.option(cx, "pids", Cx::integer),
+    };
+    fields.finish(cx, &[]);
+    Some(limits)
+}
+
+fn reservations(cx: &mut Cx<'_, '_>, node: &Node) -> Option<ResourceLimits> {
+    let mut fields = Fields::of(cx, node, "`reservations`")?;
+    let limits = ResourceLimits {
+        cpus: fields.option(cx, "cpus", Cx::float),
+        memory: fields.option(cx, "memory", Cx::bytes),
+        pids: None,
+    };
+    fields.finish(cx, &["devices", "generic_resources"]);
+    Some(limits)
+}
+
+fn restart_policy(cx: &mut Cx<'_, '_>, node: &Node) -> Option<RestartPolicy> {
+    let mut fields = Fields::of(cx, node, "a restart policy")?;
+    let policy = RestartPolicy {
+        condition: fields.get(cx, "condition", |cx, node| cx.word(node, &["none", "on-failure", "any"])),
+        delay: fields.option(cx, "delay", Cx::duration),
+        max_attempts: fields.option(cx, "max_attempts", Cx::count),
+        window: fields.option(cx, "window", Cx::duration),
+    };
+    fields.finish(cx, &[]);
+    Some(policy)
+}
+
+fn placement(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Placement> {
+    let mut fields = Fields::of(cx, node, "`placement`")?;
+    let placement = Placement {
+        constraints: fields.get(cx, "constraints", Cx::strings),
+        preferences: fields.get(cx, "preferences", |cx, node| {
+            cx.list(node, |cx, item| {
+                let mut fields = Fields::of(cx, item, "a preference")?;
+                let spread = fields.get(cx, "spread", Cx::string);
+                fields.finish(cx, &[]);
+                Some(Preference { spread })
+            })
+        }),
+        max_replicas_per_node: fields.get(cx, "max_replicas_per_node", Cx::count),
+    };
+    fields.finish(cx, &[]);
+    Some(placement)
+}

@@ -1,0 +1,155 @@
+//! A service's keys.
+
+use super::fields::Fields;
+use super::{Cx, build, deploy, mounts, networking, ports, process};
+use crate::model::Service;
+use crate::node::Node;
+
+/// Known keys of a service that are not handled yet.
+const UNSUPPORTED: &[&str] = &[
+    "blkio_config",
+    "cpu_count",
+    "cpu_percent",
+    "credential_spec",
+    "external_links",
+    "gpus",
+    "models",
+    "post_start",
+    "pre_start",
+    "pre_stop",
+    "provider",
+    "use_api_socket",
+];
+
+const PULL: &[&str] = &["always", "never", "missing", "if_not_present", "build", "refresh", "daily", "weekly"];
+
+pub(super) fn service(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Service> {
+    let mut fields = Fields::of(cx, node, "a service")?;
+    let mut service = Service::default();
+    program(cx, &mut fields, &mut service);
+    limits(cx, &mut fields, &mut service);
+    rights(cx, &mut fields, &mut service);
+    places(cx, &mut fields, &mut service);
+    operation(cx, &mut fields, &mut service);
+    service.extensions = fields.finish(cx, UNSUPPORTED);
+    Some(service)
+}
+
+/// What runs.
+fn program(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
+    service.image = fields.get(cx, "image", Cx::string);
+    service.build = fields.option(cx, "build", build::build);
+    service.platform = fields.get(cx, "platform", Cx::string);
+    service.pull_policy = fields.get(cx, "pull_policy", pull_policy);
+    service.command = fields.option(cx, "command", process::command);
+    service.entrypoint = fields.option(cx, "entrypoint", process::command);
+    service.working_dir = fields.get(cx, "working_dir", Cx::string);
+    service.user = fields.get(cx, "user", Cx::string);
+    service.init = fields.get(cx, "init", Cx::optional_boolean);
+    service.tty = fields.get(cx, "tty", Cx::boolean);
+    service.stdin_open = fields.get(cx, "stdin_open", Cx::boolean);
+    service.runtime = fields.get(cx, "runtime", Cx::string);
+    process::environment(cx, fields, service);
+    process::labels(cx, fields, service);
+    service.annotations = fields.get(cx, "annotations", Cx::pairs);
+}
+
+/// What it may use.
+fn limits(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
+    service.cpus = fields.option(cx, "cpus", Cx::float);
+    service.cpuset = fields.get(cx, "cpuset", Cx::string);
+    service.cpu_shares = fields.option(cx, "cpu_shares", Cx::integer);
+    service.cpu_period = fields.option(cx, "cpu_period", process::microseconds);
+    service.cpu_quota = fields.option(cx, "cpu_quota", process::microseconds);
+    service.cpu_rt_period = fields.option(cx, "cpu_rt_period", process::microseconds);
+    service.cpu_rt_runtime = fields.option(cx, "cpu_rt_runtime", process::microseconds);
+    service.mem_limit = fields.option(cx, "mem_limit", Cx::bytes);
+    service.mem_reservation = fields.option(cx, "mem_reservation", Cx::bytes);
+    service.mem_swappiness = fields.option(cx, "mem_swappiness", Cx::integer);
+    service.memswap_limit = fields.option(cx, "memswap_limit", Cx::bytes_or_unlimited);
+    service.oom_kill_disable = fields.get(cx, "oom_kill_disable", Cx::boolean);
+    service.oom_score_adj = fields.option(cx, "oom_score_adj", Cx::integer);
+    service.pids_limit = fields.option(cx, "pids_limit", Cx::integer);
+    service.shm_size = fields.option(cx, "shm_size", Cx::bytes);
+    service.ulimits = fields.get(cx, "ulimits", process::ulimits);
+    service.sysctls = fields.get(cx, "sysctls", Cx::pairs);
+    service.storage_opt = fields.get(cx, "storage_opt", Cx::options);
+    service.deploy = fields.option(cx, "deploy", deploy::deploy);
+    for (name, value, low, high) in [
+        ("oom_score_adj", service.oom_score_adj, -1000, 1000),
+        ("mem_swappiness", service.mem_swappiness, -1, 100),
+        ("pids_limit", service.pids_limit, -1, i64::from(i32::MAX)),
+        ("cpu_shares", service.cpu_shares, 0, 262_144),
+    ] {
+        if let Some(value) = value.filter(|value| !(low..=high).contains(value)) {
+            cx.session.error(fields.at, format!("`{name}`: {value} is not between {low} and {high}"));
+        }
+    }
+}
+
+/// What it is allowed and kept from.
+fn rights(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
+    service.cap_add = fields.get(cx, "cap_add", Cx::strings);
+    service.cap_drop = fields.get(cx, "cap_drop", Cx::strings);
+    service.privileged = fields.get(cx, "privileged", Cx::boolean);
+    service.read_only = fields.get(cx, "read_only", Cx::boolean);
+    service.security_opt = fields.get(cx, "security_opt", Cx::strings);
+    service.group_add = fields.get(cx, "group_add", Cx::texts);
+    service.userns_mode = fields.get(cx, "userns_mode", Cx::string);
+    service.pid = fields.get(cx, "pid", Cx::string);
+    service.ipc = fields.get(cx, "ipc", Cx::string);
+    service.uts = fields.get(cx, "uts", Cx::string);
+    service.cgroup = fields.get(cx, "cgroup", |cx, node| cx.word(node, &["host", "private"]));
+    service.cgroup_parent = fields.get(cx, "cgroup_parent", Cx::string);
+    service.devices = fields.get(cx, "devices", process::devices);
+    service.device_cgroup_rules = fields.get(cx, "device_cgroup_rules", Cx::strings);
+    // Meaningful on Windows alone.
+    fields.get(cx, "isolation", |cx, node| cx.word(node, &["default"]));
+}
+
+/// Where it is reached and what it reaches.
+fn places(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
+    service.ports = fields.get(cx, "ports", ports::ports);
+    service.expose = fields.get(cx, "expose", ports::expose);
+    service.networks = fields.get(cx, "networks", networking::networks);
+    service.network_mode = fields.get(cx, "network_mode", Cx::string);
+    service.links = fields.get(cx, "links", Cx::strings);
+    service.extra_hosts = fields.get(cx, "extra_hosts", networking::extra_hosts);
+    service.dns = fields.get(cx, "dns", networking::dns);
+    service.dns_search = fields.get(cx, "dns_search", Cx::one_or_more);
+    service.dns_opt = fields.get(cx, "dns_opt", Cx::strings);
+    service.hostname = fields.get(cx, "hostname", networking::hostname);
+    service.domainname = fields.get(cx, "domainname", Cx::string);
+    service.mac_address = fields.get(cx, "mac_address", networking::mac_address);
+    service.volumes = fields.get(cx, "volumes", mounts::volumes);
+    service.volumes_from = fields.get(cx, "volumes_from", Cx::strings);
+    service.tmpfs = fields.get(cx, "tmpfs", Cx::one_or_more);
+    service.secrets = fields.get(cx, "secrets", mounts::secrets);
+    service.configs = fields.get(cx, "configs", mounts::configs);
+}
+
+/// How it is run and watched over.
+fn operation(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
+    service.container_name = fields.get(cx, "container_name", process::container_name);
+    service.profiles = fields.get(cx, "profiles", process::profiles);
+    service.depends_on = fields.get(cx, "depends_on", networking::depends_on);
+    service.restart = fields.get(cx, "restart", process::restart);
+    service.healthcheck = fields.option(cx, "healthcheck", process::healthcheck);
+    service.logging = fields.option(cx, "logging", process::logging);
+    service.scale = fields.option(cx, "scale", Cx::count);
+    service.stop_signal = fields.get(cx, "stop_signal", Cx::string);
+    service.stop_grace_period = fields.option(cx, "stop_grace_period", Cx::duration);
+    service.attach = fields.get(cx, "attach", Cx::optional_boolean);
+    service.develop = fields.option(cx, "develop", process::develop);
+    // Resolved before; what is left of a wrong one was reported there.
+    let _ = fields.node("extends");
+}
+
+fn pull_policy(cx: &mut Cx<'_, '_>, node: &Node) -> Option<String> {
+    if let Some(period) = node.as_str().and_then(|text| text.strip_prefix("every_")) {
+        let checked = crate::model::units::parse_duration(period);
+        return checked.map_err(|message| cx.bad(node, message)).ok().map(|_| format!("every_{period}"));
+    }
+    // Two words for one thing: the reference keeps the one that was written.
+    cx.word(node, PULL)
+}

@@ -1,0 +1,142 @@
+//! Questions a project answers: names, order, what is used.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{MountType, Project, Service};
+
+/// Keys of the resources that the services of a project need.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Used {
+    pub networks: BTreeSet<String>,
+    pub volumes: BTreeSet<String>,
+    pub secrets: BTreeSet<String>,
+    pub configs: BTreeSet<String>,
+}
+
+impl Project {
+    /// A service, active or not.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.get(name).or_else(|| self.inactive.get(name))
+    }
+
+    /// The image a service runs: its `image`, or `PROJECT-SERVICE` when it is built without one.
+    #[must_use]
+    pub fn image_name(&self, service: &str) -> String {
+        match self.service(service) {
+            Some(found) if !found.image.is_empty() => found.image.clone(),
+            _ => format!("{}-{service}", self.name),
+        }
+    }
+
+    /// What the active services use; only this is created.
+    #[must_use]
+    pub fn used(&self) -> Used {
+        let mut used = Used::default();
+        for service in self.services.values() {
+            used.networks.extend(service.networks.keys().cloned());
+            let named =
+                service.volumes.iter().filter(|mount| mount.kind == MountType::Volume && !mount.source.is_empty());
+            used.volumes.extend(named.map(|mount| mount.source.clone()));
+            used.secrets.extend(service.secrets.iter().map(|reference| reference.source.clone()));
+            used.configs.extend(service.configs.iter().map(|reference| reference.source.clone()));
+            if let Some(build) = &service.build {
+                used.secrets.extend(build.secrets.iter().map(|reference| reference.source.clone()));
+            }
+        }
+        used
+    }
+
+    /// Makes an inactive service active, with the services it requires: it was named on the command line. False when
+    /// there is no such service.
+    pub fn activate(&mut self, name: &str) -> bool {
+        if self.services.contains_key(name) {
+            return true;
+        }
+        let Some(service) = self.inactive.remove(name) else { return false };
+        let needed: Vec<String> = service
+            .depends_on
+            .iter()
+            .filter(|(_, dependency)| dependency.required)
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.services.insert(name.to_owned(), service);
+        for name in needed {
+            self.activate(&name);
+        }
+        true
+    }
+
+    /// Services in the order in which they start: dependencies first, names decide among equals.
+    #[must_use]
+    pub fn start_order(&self) -> Vec<&str> {
+        self.start_levels().into_iter().flatten().collect()
+    }
+
+    /// Services in groups: each group depends on earlier ones alone. A circle, which loading refuses, comes last.
+    #[must_use]
+    pub fn start_levels(&self) -> Vec<Vec<&str>> {
+        let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (name, service) in &self.services {
+            let needs = service.depends_on.keys().map(String::as_str);
+            waiting.insert(name, needs.filter(|need| self.services.contains_key(*need)).collect());
+        }
+        let mut levels = Vec::new();
+        while !waiting.is_empty() {
+            let mut ready: Vec<&str> =
+                waiting.iter().filter(|(_, needs)| needs.is_empty()).map(|(name, _)| *name).collect();
+            if ready.is_empty() {
+                ready = waiting.keys().copied().collect();
+            }
+            for name in &ready {
+                waiting.remove(name);
+            }
+            for needs in waiting.values_mut() {
+                needs.retain(|need| !ready.contains(need));
+            }
+            levels.push(ready);
+        }
+        levels
+    }
+
+    /// Active services that depend on a service directly.
+    #[must_use]
+    pub fn dependents(&self, name: &str) -> Vec<&str> {
+        let depends = |service: &Service| service.depends_on.contains_key(name);
+        self.services.iter().filter(|(_, service)| depends(service)).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Names of the active services, as `config --services` lists them.
+    #[must_use]
+    pub fn service_names(&self) -> Vec<&str> {
+        self.services.keys().map(String::as_str).collect()
+    }
+
+    /// Keys of the volumes in use, as `config --volumes` lists them.
+    #[must_use]
+    pub fn volume_names(&self) -> Vec<&str> {
+        let used = self.used();
+        self.volumes.keys().filter(|key| used.volumes.contains(*key)).map(String::as_str).collect()
+    }
+
+    /// Keys of the networks in use, as `config --networks` lists them.
+    #[must_use]
+    pub fn network_names(&self) -> Vec<&str> {
+        let used = self.used();
+        self.networks.keys().filter(|key| used.networks.contains(*key)).map(String::as_str).collect()
+    }
+
+    /// Images of the active services, as `config --images` lists them.
+    #[must_use]
+    pub fn images(&self) -> Vec<String> {
+        self.services.keys().map(|name| self.image_name(name)).collect()
+    }
+
+    /// Profiles that any service names, as `config --profiles` lists them.
+    #[must_use]
+    pub fn profile_names(&self) -> Vec<&str> {
+        let all = self.services.values().chain(self.inactive.values());
+        let names: BTreeSet<&str> = all.flat_map(|service| service.profiles.iter().map(String::as_str)).collect();
+        names.into_iter().collect()
+    }
+}
