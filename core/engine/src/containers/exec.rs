@@ -2,9 +2,28 @@
 
 use bollard_stubs::models::{ExecConfig, ExecInspectResponse, IdResponse};
 
-use super::{Attached, ExecStart};
+use std::sync::Arc;
+
+use super::{Attached, Container, Containers, ExecStart};
 use crate::Engine;
 use crate::error::{Error, Result};
+
+/// The `exec`s of a container.
+#[derive(Debug, Default)]
+pub(crate) struct Execs {}
+
+impl Execs {
+    /// Ids, for `inspect`.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// The shim has told that an exec has ended. Called in the order of the shim's events, so it must not wait.
+pub(crate) fn exited(_containers: &Containers, _container: &Arc<Container>, _id: &str, _code: u8) {}
+
+/// The container has ended, and its `exec`s with it.
+pub(crate) fn end_all(_containers: &Containers, _container: &Arc<Container>) {}
 
 fn unsupported<T>() -> Result<T> {
     Err(Error::unsupported("exec is not there yet"))

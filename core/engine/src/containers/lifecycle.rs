@@ -7,13 +7,23 @@ use bollard_stubs::models::{
     ContainerUpdateBody, ContainerUpdateResponse,
 };
 
-use super::{ListOptions, RemoveOptions, WaitCondition, Waiting};
+use super::{Containers, ListOptions, RemoveOptions, WaitCondition, Waiting};
 use crate::Engine;
 use crate::error::{Error, Result};
 use crate::filters::Filters;
 
 fn unsupported<T>() -> Result<T> {
     Err(Error::unsupported("containers are not there yet"))
+}
+
+impl Containers {
+    /// Adopts what runs, clears what is left over, and starts what policies say.
+    pub(crate) async fn restore(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Lets go of containers (live restore), or stops them.
+    pub(crate) async fn shutdown(&self) {}
 }
 
 impl Engine {

@@ -4,6 +4,7 @@
 
 mod archive;
 mod attach;
+mod container;
 mod exec;
 mod health;
 mod lifecycle;
@@ -14,20 +15,15 @@ mod stats;
 mod streams;
 
 use std::future::Future;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::Shared;
 use crate::error::Result;
 use crate::filters::Filters;
-use crate::images::Images;
-use crate::layers::Layers;
-use crate::networks::Networks;
-use crate::volumes::Volumes;
 
+pub(crate) use container::{Container, Containers};
 pub use streams::{Attached, Output, OutputStream, StdinWriter};
 
 /// `ps`.
@@ -155,49 +151,6 @@ pub struct PathStat {
     /// Where a link points to.
     #[serde(rename = "linkTarget")]
     pub link_target: String,
-}
-
-/// The containers of an engine. Clones share it.
-#[derive(Debug, Clone)]
-pub(crate) struct Containers {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    shared: Arc<Shared>,
-    layers: Layers,
-    images: Images,
-    volumes: Volumes,
-    networks: Networks,
-}
-
-impl Containers {
-    pub(crate) fn open(
-        shared: &Arc<Shared>,
-        layers: &Layers,
-        images: &Images,
-        volumes: &Volumes,
-        networks: &Networks,
-    ) -> Result<Self> {
-        Ok(Self {
-            inner: Arc::new(Inner {
-                shared: Arc::clone(shared),
-                layers: layers.clone(),
-                images: images.clone(),
-                volumes: volumes.clone(),
-                networks: networks.clone(),
-            }),
-        })
-    }
-
-    /// Adopts what runs, clears what is left over, and starts what policies say.
-    pub(crate) async fn restore(&self) -> Result<()> {
-        Ok(())
-    }
-
-    /// Lets go of containers (live restore), or stops them.
-    pub(crate) async fn shutdown(&self) {}
 }
 
 /// A future that [`crate::Engine::wait`] hands out, so that the wait has begun before it is awaited.
