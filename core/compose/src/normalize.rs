@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Condition, Dependency, Network, Project, Service};
+use crate::model::{Condition, Dependency, Project, Service};
 
 /// The service that a namespace or mount is shared with, in `service:NAME`.
 pub(crate) fn shared(mode: &str) -> Option<&str> {

@@ -11,6 +11,23 @@ impl Project {
     /// so that it can be loaded again, no value of any secret.
     #[must_use]
     pub fn to_json(&self) -> Value {
+        let mut value = self.canonical();
+        // Keys that the reference's JSON always has, unlike its YAML.
+        for (section, key, empty) in [
+            ("services", "command", Value::Null),
+            ("services", "entrypoint", Value::Null),
+            ("networks", "ipam", Value::Object(Map::new())),
+        ] {
+            for entry in value.get_mut(section).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+                if let Some(entry) = entry.as_object_mut() {
+                    entry.entry(key).or_insert_with(|| empty.clone());
+                }
+            }
+        }
+        value
+    }
+
+    fn canonical(&self) -> Value {
         let mut value = serde_json::to_value(self).unwrap_or_default();
         let Some(map) = value.as_object_mut() else { return value };
         for key in ["inactive", "working_dir", "compose_files", "profiles"] {
@@ -39,11 +56,11 @@ impl Project {
         value
     }
 
-    /// As [`Project::to_json`], in YAML.
+    /// The same in YAML, which leaves more defaults out.
     #[must_use]
     pub fn to_yaml(&self) -> String {
         let mut out = String::new();
-        if let Value::Object(map) = self.to_json() {
+        if let Value::Object(map) = self.canonical() {
             write_map(&mut out, &map, 0);
         }
         out

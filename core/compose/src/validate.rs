@@ -123,11 +123,8 @@ impl Check<'_, '_, '_> {
             contexts.filter_map(|(key, value)| Some((format!("build.additional_contexts.{key}"), shared(value)?))),
         );
         let implied: BTreeSet<&str> = named.iter().map(|(_, other)| *other).collect();
-        let depends = service
-            .depends_on
-            .iter()
-            .filter(|(other, dependency)| dependency.required && !implied.contains(other.as_str()));
-        named.extend(depends.map(|(other, _)| (format!("depends_on.{other}"), other.as_str())));
+        let depends = service.depends_on.keys().filter(|other| !implied.contains(other.as_str()));
+        named.extend(depends.map(|other| (format!("depends_on.{other}"), other.as_str())));
         for (tail, other) in named {
             if !self.all.contains_key(other) {
                 let known: Vec<&str> = self.all.keys().copied().filter(|known| *known != name).collect();

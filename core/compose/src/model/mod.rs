@@ -23,7 +23,7 @@ pub use ports::{Port, PublishedPorts};
 pub use resource::{Config, Digest, Ipam, IpamPool, Network, Secret, SecretValue, Volume};
 pub use service::{
     Condition, Dependency, Develop, DeviceMapping, Exec, Healthcheck, Logging, Service, ServiceNetwork, Ulimit,
-    WatchAction, WatchExec, WatchRule,
+    WatchAction, WatchRule,
 };
 pub use units::Bytes;
 

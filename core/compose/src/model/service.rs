@@ -166,18 +166,6 @@ model! {
         pub watch: Vec<WatchRule>,
     }
 
-    pub struct WatchRule {
-        /// Absolute.
-        pub path: PathBuf,
-        pub action: WatchAction,
-        /// In the container; for the actions that sync.
-        pub target: String,
-        pub exec: Option<Exec>,
-        pub include: Vec<String>,
-        pub ignore: Vec<String>,
-        pub initial_sync: bool,
-    }
-
     /// A command run in the container.
     pub struct Exec {
         pub command: Vec<String>,
@@ -188,8 +176,25 @@ model! {
     }
 }
 
-/// The command of a watch rule.
-pub type WatchExec = Exec;
+/// What to do when files below a path change.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WatchRule {
+    /// Absolute.
+    pub path: PathBuf,
+    pub action: WatchAction,
+    /// In the container; for the actions that sync.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub target: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec: Option<Exec>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub initial_sync: bool,
+}
 
 impl Service {
     /// How many containers: `scale`, else `deploy.replicas`, else 1.
