@@ -143,6 +143,12 @@ pub struct BlobWriter<'a> {
 }
 
 impl BlobWriter<'_> {
+    /// The digest of what was written until now.
+    #[must_use]
+    pub fn digest_so_far(&self) -> Digest {
+        Digest::from_bytes(self.hash.clone().finalize().into())
+    }
+
     /// Gives the blob its name. Its digest and length.
     pub fn finish(mut self) -> Result<(Digest, u64), ImageError> {
         self.file.flush().context(|| format!("write {}", self.path.display()))?;

@@ -59,6 +59,9 @@ pub enum ImageError {
     /// A registry does not answer.
     #[error("{0}")]
     Unreachable(String),
+    /// A tree cannot be packed.
+    #[error("pack: {0}")]
+    Pack(#[from] crate::pack::PackError),
     /// The layer driver's failure.
     #[error("layer driver: {0}")]
     Backend(#[from] BackendError),

@@ -12,22 +12,33 @@
 mod backend;
 mod blobs;
 mod config;
+mod decompress;
 mod digest;
 mod error;
+mod ingest;
 mod manifest;
+mod pack;
 mod record;
 mod reference;
 mod store;
+mod tar_reader;
+mod tar_writer;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod testing;
 pub mod timestamp;
+mod tree;
 mod unpack;
 
 pub use backend::{BackendError, ChangeView, LayerBackend, Whiteouts};
 pub use blobs::{BlobWriter, Blobs};
 pub use config::{ContainerDefaults, Healthcheck, HistoryEntry, ImageConfig, RootFs, host_architecture};
+pub use decompress::Compression;
 pub use digest::{ChainId, DiffId, Digest, InvalidDigest};
 pub use error::ImageError;
 pub use manifest::Platform;
+pub use pack::{Change, ChangeKind, PackError, pack_tree};
 pub use record::{ImageRecord, LayerRef};
 pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, ImageRef, InvalidRef};
 pub use store::{Hold, ImageStore, Removed};
-pub use unpack::Compression;
+pub use unpack::{Limits, UnpackError};

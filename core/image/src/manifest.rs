@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::host_architecture;
+use crate::decompress::Compression;
 use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::unpack::Compression;
 
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -236,5 +236,14 @@ pub fn layer_compression(media_type: &str) -> Result<Option<Compression>, String
     match kinds.iter().find(|(kind, _)| *kind == media_type) {
         Some((_, compression)) => Ok(Some(*compression)),
         None => Err(format!("{media_type} is not a layer of a container image")),
+    }
+}
+
+/// The media type of a layer that came without one.
+pub const fn layer_media_type(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => OCI_LAYER,
+        Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+        Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
     }
 }

@@ -1,10 +1,650 @@
-/// How a tar is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// RFC 1952.
-    Gzip,
-    /// RFC 8878.
-    Zstd,
+//! Unpacking a layer's tar into its directory.
+//!
+//! Every name is resolved within the directory and used by descriptor (see [`crate::tree`]); what leads out is refused
+//! by name. Whiteouts act on what lies below the layer only.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::sys::stat::{FileStat, SFlag, makedev};
+
+use crate::backend::Whiteouts;
+use crate::tar_reader::{Entry, Kind, TarReader};
+use crate::tree::{self, Folder, Tree};
+
+const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+/// Attributes that would tell overlayfs where else to look.
+const OVERLAY: &[u8] = b"trusted.overlay.";
+/// How many links are followed through lower layers for one name.
+const MAX_LINKS: usize = 40;
+
+/// What one archive may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Names.
+    pub entries: u64,
+    /// Bytes of all files together.
+    pub bytes: u64,
 }
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 10_000_000, bytes: 1 << 40 }
+    }
+}
+
+/// Where and how a layer is unpacked.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The layer's directory.
+    pub root: PathBuf,
+    /// The directories of the layers below, nearest first: where a folder that the archive does not mention takes its
+    /// owner and mode from. Unused when the directory is a full tree.
+    pub lower: Vec<PathBuf>,
+    /// The form of what is gone.
+    pub whiteouts: Whiteouts,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Why an archive was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// An entry breaks a rule.
+    #[error("{path:?}: {why}")]
+    Entry {
+        /// Its name.
+        path: String,
+        /// Which rule.
+        why: String,
+    },
+    /// The archive cannot be read.
+    #[error("{0}")]
+    Archive(#[source] io::Error),
+    /// The layer's directory cannot be written.
+    #[error("{path:?}: {step}: {source}")]
+    Write {
+        /// The entry's name.
+        path: String,
+        /// What was being done.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+fn rule(path: &[u8], why: impl Into<String>) -> UnpackError {
+    UnpackError::Entry { path: shown(path), why: why.into() }
+}
+
+trait Step<T> {
+    fn step(self, path: &[u8], step: &'static str) -> Result<T, UnpackError>;
+}
+
+impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
+    fn step(self, path: &[u8], step: &'static str) -> Result<T, UnpackError> {
+        self.map_err(|error| UnpackError::Write { path: shown(path), step, source: error.into() })
+    }
+}
+
+/// A directory's times and attributes, set when nothing changes it any more.
+struct Finish {
+    mtime: (i64, u32),
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+struct Unpack<'a> {
+    tree: Tree,
+    target: &'a Target,
+    lower: Vec<Tree>,
+    umask: u32,
+    ours: (u32, u32),
+    folders: HashMap<Vec<u8>, Finish>,
+    /// Names that this archive made; kept only where a whiteout must not touch them.
+    made: HashSet<Vec<u8>>,
+    entries: u64,
+    bytes: u64,
+    root_seen: bool,
+}
+
+/// Unpacks a tar. The bytes of its files. On failure the directory holds a part and must be removed.
+pub fn unpack(reader: impl Read, target: &Target) -> Result<u64, UnpackError> {
+    let mut tar = TarReader::new(reader);
+    let mut unpack = Unpack {
+        tree: Tree::open(&target.root).step(b"/", "open the layer's directory")?,
+        lower: target
+            .lower
+            .iter()
+            .map(|path| Tree::open(path))
+            .collect::<io::Result<_>>()
+            .step(b"/", "open the layers below")?,
+        target,
+        umask: tree::umask(),
+        ours: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+        folders: HashMap::new(),
+        made: HashSet::new(),
+        entries: 0,
+        bytes: 0,
+        root_seen: false,
+    };
+    while let Some(entry) = tar.next_entry().map_err(UnpackError::Archive)? {
+        unpack.entry(entry, &mut tar)?;
+    }
+    unpack.finish()?;
+    let bytes = unpack.bytes;
+    tar.drain().map_err(UnpackError::Archive)?;
+    Ok(bytes)
+}
+
+impl Unpack<'_> {
+    fn entry<R: Read>(&mut self, entry: Entry, tar: &mut TarReader<R>) -> Result<(), UnpackError> {
+        self.entries += 1;
+        self.bytes = self.bytes.saturating_add(entry.size);
+        if self.entries > self.target.limits.entries {
+            return Err(rule(&entry.path, format!("more than {} entries", self.target.limits.entries)));
+        }
+        if self.bytes > self.target.limits.bytes {
+            return Err(rule(&entry.path, format!("more than {} bytes of files", self.target.limits.bytes)));
+        }
+        let path = tree::clean(&entry.path).map_err(|why| rule(&entry.path, why))?;
+        if path.is_empty() {
+            return self.root(entry);
+        }
+        let (parent, name) = tree::split(&path);
+        if let Some(hidden) = name.strip_prefix(b".wh.") {
+            return self.whiteout(&path, parent, hidden);
+        }
+        if entry.kind == Kind::Character && entry.device == (0, 0) {
+            // Overlayfs would take it for one, so it means the same everywhere.
+            return self.hide(&path, parent, name);
+        }
+        let folder = self.folder(parent, &path)?;
+        match entry.kind {
+            Kind::File => self.file(&path, &folder, name, &entry, tar)?,
+            Kind::Directory => return self.directory(path, &folder, entry),
+            Kind::Symlink => self.symlink(&path, &folder, name, &entry)?,
+            Kind::Hardlink => self.hardlink(&path, &folder, name, &entry)?,
+            Kind::Character | Kind::Block | Kind::Fifo => self.node(&path, &folder, name, &entry)?,
+        }
+        self.mark(path);
+        Ok(())
+    }
+
+    fn mark(&mut self, path: Vec<u8>) {
+        if self.target.whiteouts == Whiteouts::Remove {
+            self.made.insert(path);
+        }
+    }
+
+    fn owner(&self, path: &[u8], entry: &Entry) -> Result<(u32, u32), UnpackError> {
+        let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+        id(entry.uid).zip(id(entry.gid)).ok_or_else(|| rule(path, "its owner's number is out of range"))
+    }
+
+    /// Makes room for a name and makes it; whatever was there is replaced, as the last entry of a name wins.
+    fn make<T>(
+        &mut self,
+        path: &[u8],
+        folder: &Folder,
+        name: &[u8],
+        step: &'static str,
+        make: impl Fn() -> nix::Result<T>,
+    ) -> Result<T, UnpackError> {
+        match make() {
+            Err(Errno::EEXIST) => {}
+            other => return other.step(path, step),
+        }
+        tree::remove(folder, name).step(path, "replace what is there")?;
+        self.replaced(path);
+        make().step(path, step)
+    }
+
+    /// After something was removed, names may lead elsewhere, and directories that were to be finished may be gone.
+    fn replaced(&mut self, path: &[u8]) {
+        self.tree.forget();
+        if self.folders.remove(path).is_some() {
+            let mut below = path.to_vec();
+            below.push(b'/');
+            self.folders.retain(|folder, _| !folder.starts_with(&below));
+        }
+    }
+
+    fn file<R: Read>(
+        &mut self,
+        path: &[u8],
+        folder: &Folder,
+        name: &[u8],
+        entry: &Entry,
+        tar: &mut TarReader<R>,
+    ) -> Result<(), UnpackError> {
+        let mut file =
+            self.make(path, folder, name, "create", || tree::create_file(folder, name, entry.mode & 0o777))?;
+        match &entry.parts {
+            None => loop {
+                let chunk = tar.chunk().map_err(UnpackError::Archive)?;
+                if chunk.is_empty() {
+                    break;
+                }
+                file.write_all(chunk).step(path, "write")?;
+            },
+            Some(parts) => self.sparse(path, &file, parts, entry.size, tar)?,
+        }
+        let (uid, gid) = self.owner(path, entry)?;
+        let chowned = (uid, gid) != self.ours || folder.set_gid;
+        if chowned {
+            nix::unistd::fchown(&file, Some(uid.into()), Some(gid.into())).step(path, "set the owner")?;
+        }
+        if entry.mode & (self.umask | 0o7000) != 0 {
+            let mode = nix::sys::stat::Mode::from_bits_truncate(entry.mode);
+            nix::sys::stat::fchmod(&file, mode).step(path, "set the mode")?;
+        }
+        self.attributes(path, folder, name, &entry.xattrs)?;
+        let time = nix::sys::time::TimeSpec::new(entry.mtime.0, i64::from(entry.mtime.1));
+        nix::sys::stat::futimens(&file, &time, &time).step(path, "set the time")
+    }
+
+    fn sparse<R: Read>(
+        &self,
+        path: &[u8],
+        file: &File,
+        parts: &[(u64, u64)],
+        size: u64,
+        tar: &mut TarReader<R>,
+    ) -> Result<(), UnpackError> {
+        file.set_len(size).step(path, "set the size")?;
+        let mut parts = parts.iter().copied().filter(|(_, length)| *length > 0);
+        let mut part = parts.next();
+        loop {
+            let mut chunk = tar.chunk().map_err(UnpackError::Archive)?;
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            while let (Some((offset, length)), false) = (part, chunk.is_empty()) {
+                let step = usize::try_from(length).unwrap_or(usize::MAX).min(chunk.len());
+                file.write_all_at(&chunk[..step], offset).step(path, "write")?;
+                chunk = &chunk[step..];
+                let left = length - step as u64;
+                part = if left == 0 { parts.next() } else { Some((offset + step as u64, left)) };
+            }
+        }
+    }
+
+    fn directory(&mut self, path: Vec<u8>, folder: &Folder, entry: Entry) -> Result<(), UnpackError> {
+        let (_, name) = tree::split(&path);
+        let name = name.to_vec();
+        match tree::make_folder(folder, &name, entry.mode & 0o777) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => {
+                let present = tree::stat(folder, &name).step(&path, "look at what is there")?;
+                let is_folder = present.as_ref().is_some_and(|stat| tree::format(stat) == libc::S_IFDIR);
+                if !is_folder {
+                    let hides =
+                        self.target.whiteouts == Whiteouts::Overlay && present.as_ref().is_some_and(tree::is_whiteout);
+                    self.make(&path, folder, &name, "create", || tree::make_folder(folder, &name, entry.mode & 0o777))?;
+                    if hides {
+                        // The whiteout came first: what lies below stays hidden.
+                        tree::set_attribute(folder, &name, OPAQUE, b"y").step(&path, "hide what lies below")?;
+                    }
+                }
+            }
+            Err(error) => return Err(error).step(&path, "create"),
+        }
+        let (uid, gid) = self.owner(&path, &entry)?;
+        tree::set_owner(folder, &name, uid, gid).step(&path, "set the owner")?;
+        tree::set_mode(folder, &name, entry.mode).step(&path, "set the mode")?;
+        self.folders.insert(path.clone(), Finish { mtime: entry.mtime, xattrs: entry.xattrs });
+        // Its set-group bit may have changed, which the cache remembers.
+        if entry.mode & libc::S_ISGID != 0 {
+            self.tree.forget();
+        }
+        self.mark(path);
+        Ok(())
+    }
+
+    /// The archive's own root: only its metadata count.
+    fn root(&mut self, entry: Entry) -> Result<(), UnpackError> {
+        if entry.kind != Kind::Directory {
+            return Err(rule(&entry.path, "the root of a layer can only be a directory"));
+        }
+        let (uid, gid) = self.owner(b"/", &entry)?;
+        let root = self.tree.folder(b"").step(b"/", "open")?;
+        tree::set_owner(&*root, b".", uid, gid).step(b"/", "set the owner")?;
+        tree::set_mode(&*root, b".", entry.mode).step(b"/", "set the mode")?;
+        self.tree.forget();
+        self.root_seen = true;
+        self.folders.insert(Vec::new(), Finish { mtime: entry.mtime, xattrs: entry.xattrs });
+        Ok(())
+    }
+
+    fn symlink(&mut self, path: &[u8], folder: &Folder, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        if entry.link.is_empty() || entry.link.len() >= 4096 || entry.link.contains(&0) {
+            return Err(rule(path, "a symbolic link whose target is empty or too long"));
+        }
+        // Where it points does not matter: it is followed inside the root only.
+        self.make(path, folder, name, "link", || tree::make_link(&entry.link, folder, name))?;
+        self.metadata(path, folder, name, entry)
+    }
+
+    fn hardlink(&mut self, path: &[u8], folder: &Folder, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let target = tree::clean(&entry.link).map_err(|why| rule(path, format!("the file that it links to: {why}")))?;
+        if target == path {
+            return Ok(());
+        }
+        let missing = || rule(path, format!("it links to {:?}, which this layer does not hold", shown(&entry.link)));
+        let (parent, old) = tree::split(&target);
+        let from = match self.tree.folder(parent) {
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Err(missing()),
+            other => other.step(path, "open the folder of what it links to")?,
+        };
+        match tree::stat(&*from, old).step(path, "look at what it links to")? {
+            None => return Err(missing()),
+            Some(stat) if tree::format(&stat) == libc::S_IFDIR => return Err(rule(path, "a hard link to a directory")),
+            Some(_) => {}
+        }
+        self.make(path, folder, name, "link", || tree::hard_link(&*from, old, folder, name))
+    }
+
+    fn node(&mut self, path: &[u8], folder: &Folder, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let kind = match entry.kind {
+            Kind::Character => SFlag::S_IFCHR,
+            Kind::Block => SFlag::S_IFBLK,
+            _ => SFlag::S_IFIFO,
+        };
+        let device = if kind == SFlag::S_IFIFO { 0 } else { makedev(entry.device.0.into(), entry.device.1.into()) };
+        self.make(path, folder, name, "create", || tree::make_node(folder, name, kind, entry.mode & 0o777, device))?;
+        self.metadata(path, folder, name, entry)
+    }
+
+    /// Owner, mode, attributes and time of what has no descriptor.
+    fn metadata(&self, path: &[u8], folder: &Folder, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let (uid, gid) = self.owner(path, entry)?;
+        if (uid, gid) != self.ours || folder.set_gid {
+            tree::set_owner(folder, name, uid, gid).step(path, "set the owner")?;
+        }
+        if entry.kind != Kind::Symlink {
+            tree::set_mode(folder, name, entry.mode).step(path, "set the mode")?;
+        }
+        self.attributes(path, folder, name, &entry.xattrs)?;
+        tree::set_times(folder, name, entry.mtime).step(path, "set the time")
+    }
+
+    fn attributes(
+        &self,
+        path: &[u8],
+        folder: impl AsFd,
+        name: &[u8],
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<(), UnpackError> {
+        for (key, value) in xattrs {
+            if key.starts_with(OVERLAY) || key.is_empty() || key.contains(&0) {
+                continue;
+            }
+            match tree::set_attribute(&folder, name, key, value) {
+                // What this file system or kernel cannot hold is left out, as every tar does.
+                Ok(()) | Err(Errno::ENOTSUP) => {}
+                Err(Errno::EPERM) if !key.starts_with(b"security.capability") => {}
+                Err(error) => return Err(error).step(path, "set an attribute"),
+            }
+        }
+        Ok(())
+    }
+
+    // ---- what is gone ----
+
+    fn whiteout(&mut self, path: &[u8], parent: &[u8], hidden: &[u8]) -> Result<(), UnpackError> {
+        match hidden {
+            b".wh..opq" => self.opaque(path, parent),
+            b"" | b"." | b".." => Err(rule(path, "a whiteout of no name")),
+            // Notes of aufs to itself.
+            other if other.starts_with(b".wh.") => Ok(()),
+            name => {
+                let name = name.to_vec();
+                self.hide(path, parent, &name)
+            }
+        }
+    }
+
+    fn hide(&mut self, path: &[u8], parent: &[u8], name: &[u8]) -> Result<(), UnpackError> {
+        let folder = self.folder(parent, path)?;
+        if self.target.whiteouts == Whiteouts::Remove {
+            let mut hidden = parent.to_vec();
+            if !hidden.is_empty() {
+                hidden.push(b'/');
+            }
+            hidden.extend_from_slice(name);
+            return self.remove_lower(path, &folder, name, &hidden);
+        }
+        match tree::make_node(&*folder, name, SFlag::S_IFCHR, 0, 0) {
+            Err(Errno::EEXIST) => {}
+            other => return other.step(path, "make a whiteout"),
+        }
+        // The layer has something of its own there; only what lies below it is hidden.
+        let present = tree::stat(&*folder, name).step(path, "look at what is there")?;
+        if present.is_some_and(|stat| tree::format(&stat) == libc::S_IFDIR) {
+            tree::set_attribute(&*folder, name, OPAQUE, b"y").step(path, "hide what lies below")?;
+        }
+        Ok(())
+    }
+
+    fn opaque(&mut self, path: &[u8], parent: &[u8]) -> Result<(), UnpackError> {
+        let folder = self.folder(parent, path)?;
+        if self.target.whiteouts == Whiteouts::Overlay {
+            // An opaque root would hide every layer below; overlayfs looks at it in directories only, so it is the same.
+            return tree::set_attribute(&*folder, b".", OPAQUE, b"y").step(path, "hide what lies below");
+        }
+        for name in tree::names(folder.as_fd()).step(path, "list what lies below")? {
+            let mut hidden = parent.to_vec();
+            if !hidden.is_empty() {
+                hidden.push(b'/');
+            }
+            hidden.extend_from_slice(&name);
+            self.remove_lower(path, &folder, &name, &hidden)?;
+        }
+        Ok(())
+    }
+
+    /// Removes from a full tree what came from below, and keeps what this archive made.
+    fn remove_lower(&mut self, path: &[u8], folder: &Folder, name: &[u8], hidden: &[u8]) -> Result<(), UnpackError> {
+        if !self.made.contains(hidden) {
+            let mut below = hidden.to_vec();
+            below.push(b'/');
+            if !self.made.iter().any(|made| made.starts_with(&below)) {
+                tree::remove(folder, name).step(path, "remove what is gone")?;
+                self.replaced(hidden);
+                return Ok(());
+            }
+        }
+        let is_folder = tree::stat(folder, name)
+            .step(path, "look at what is there")?
+            .is_some_and(|stat| tree::format(&stat) == libc::S_IFDIR);
+        if !is_folder {
+            return Ok(());
+        }
+        let inner = self.tree.folder(hidden).step(path, "open")?;
+        for name in tree::names(inner.as_fd()).step(path, "list what lies below")? {
+            let mut deeper = hidden.to_vec();
+            deeper.push(b'/');
+            deeper.extend_from_slice(&name);
+            self.remove_lower(path, &inner, &name, &deeper)?;
+        }
+        Ok(())
+    }
+
+    // ---- folders that the archive does not mention ----
+
+    fn folder(&mut self, parent: &[u8], path: &[u8]) -> Result<Rc<Folder>, UnpackError> {
+        match self.tree.folder(parent) {
+            Ok(folder) => return Ok(folder),
+            Err(Errno::ENOENT) => {}
+            Err(Errno::ENOTDIR) => return self.replace_parents(parent, path),
+            Err(error) => return Err(error).step(path, "open its folder"),
+        }
+        self.make_parents(parent, path, 0)
+    }
+
+    /// A file stands where a folder must be: by "last wins" the folder it is.
+    fn replace_parents(&mut self, parent: &[u8], path: &[u8]) -> Result<Rc<Folder>, UnpackError> {
+        let mut end = 0;
+        loop {
+            let next =
+                parent[end..].iter().skip(1).position(|byte| *byte == b'/').map_or(parent.len(), |at| end + 1 + at);
+            let (above, name) = tree::split(&parent[..next]);
+            let folder = self.tree.folder(above).step(path, "open its folder")?;
+            match tree::stat(&*folder, name).step(path, "look at its folder")? {
+                Some(stat) if tree::format(&stat) == libc::S_IFDIR => {}
+                Some(stat) if tree::format(&stat) == libc::S_IFLNK && self.tree.folder(&parent[..next]).is_ok() => {}
+                Some(stat) => {
+                    tree::remove(&*folder, name).step(path, "replace what is there")?;
+                    self.replaced(&parent[..next]);
+                    if self.target.whiteouts == Whiteouts::Overlay && tree::is_whiteout(&stat) {
+                        // What lies below stays hidden.
+                        tree::make_folder(&*folder, name, 0o755).step(path, "create its folder")?;
+                        tree::set_attribute(&*folder, name, OPAQUE, b"y").step(path, "hide what lies below")?;
+                    }
+                    return self.make_parents(parent, path, 0);
+                }
+                None => return self.make_parents(parent, path, 0),
+            }
+            if next == parent.len() {
+                return self.tree.folder(parent).step(path, "open its folder");
+            }
+            end = next;
+        }
+    }
+
+    /// Makes the folders of a name one by one, as the layers below have them.
+    fn make_parents(&mut self, parent: &[u8], path: &[u8], links: usize) -> Result<Rc<Folder>, UnpackError> {
+        if links > MAX_LINKS {
+            return Err(rule(path, "too many links in its name"));
+        }
+        let mut end = 0;
+        while end < parent.len() {
+            let next =
+                parent[end..].iter().skip(1).position(|byte| *byte == b'/').map_or(parent.len(), |at| end + 1 + at);
+            let prefix = &parent[..next];
+            let (above, name) = tree::split(prefix);
+            end = next;
+            match self.tree.folder(prefix) {
+                Ok(_) => continue,
+                Err(Errno::ENOENT) => {}
+                Err(error) => return Err(error).step(path, "open its folder"),
+            }
+            let folder = self.tree.folder(above).step(path, "open its folder")?;
+            if tree::stat(&*folder, name).step(path, "look at its folder")?.is_some() {
+                return Err(rule(path, format!("its folder {:?} is a link that leads nowhere", shown(prefix))));
+            }
+            match self.below(prefix).step(path, "look at the layers below")? {
+                Some((stat, _)) if tree::format(&stat) == libc::S_IFDIR => {
+                    tree::make_folder(&*folder, name, stat.st_mode & 0o777).step(path, "create its folder")?;
+                    tree::set_owner(&*folder, name, stat.st_uid, stat.st_gid).step(path, "set its folder's owner")?;
+                    tree::set_mode(&*folder, name, stat.st_mode & 0o7777).step(path, "set its folder's mode")?;
+                    let mtime = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
+                    self.folders.insert(prefix.to_vec(), Finish { mtime, xattrs: Vec::new() });
+                }
+                Some((stat, Some(link))) if tree::format(&stat) == libc::S_IFLNK => {
+                    // Below it is a link, such as /lib: what the archive puts there belongs where it leads.
+                    let mut real = if link.starts_with(b"/") { Vec::new() } else { above.to_vec() };
+                    real.push(b'/');
+                    real.extend_from_slice(&link);
+                    real.extend_from_slice(&parent[next..]);
+                    let real = within(&real);
+                    return match self.tree.folder(&real) {
+                        Ok(folder) => Ok(folder),
+                        Err(Errno::ENOENT) => self.make_parents(&real, path, links + 1),
+                        Err(error) => Err(error).step(path, "open its folder"),
+                    };
+                }
+                _ => {
+                    tree::make_folder(&*folder, name, 0o755).step(path, "create its folder")?;
+                    tree::set_mode(&*folder, name, 0o755).step(path, "set its folder's mode")?;
+                }
+            }
+        }
+        self.tree.folder(parent).step(path, "open its folder")
+    }
+
+    /// What the layers below show under a name that this layer does not have.
+    fn below(&mut self, path: &[u8]) -> nix::Result<Option<(FileStat, Option<Vec<u8>>)>> {
+        let (parent, name) = tree::split(path);
+        for layer in &mut self.lower {
+            let folder = match layer.folder(parent) {
+                Ok(folder) => folder,
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
+                Err(error) => return Err(error),
+            };
+            if let Some(stat) = tree::stat(&*folder, name)? {
+                if tree::is_whiteout(&stat) {
+                    return Ok(None);
+                }
+                let link =
+                    if tree::format(&stat) == libc::S_IFLNK { Some(tree::read_link(&*folder, name)?) } else { None };
+                return Ok(Some((stat, link)));
+            }
+            if tree::get_attribute(&*folder, b".", c"trusted.overlay.opaque")?.as_deref() == Some(b"y") {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Directories' attributes and times, the deepest first.
+    fn finish(&mut self) -> Result<(), UnpackError> {
+        if !self.root_seen
+            && let Some(lower) = self.lower.first_mut()
+        {
+            // Overlayfs shows the nearest layer's root, so it must look like the one below.
+            let below = lower.folder(b"").step(b"/", "open the layer below")?;
+            let stat = nix::sys::stat::fstat(below.as_fd()).step(b"/", "look at the layer below")?;
+            let root = self.tree.folder(b"").step(b"/", "open")?;
+            tree::set_owner(&*root, b".", stat.st_uid, stat.st_gid).step(b"/", "set the owner")?;
+            tree::set_mode(&*root, b".", stat.st_mode & 0o7777).step(b"/", "set the mode")?;
+            let mtime = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
+            self.folders.insert(Vec::new(), Finish { mtime, xattrs: Vec::new() });
+        }
+        let mut folders: Vec<_> = std::mem::take(&mut self.folders).into_iter().collect();
+        folders.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        for (path, finish) in folders {
+            let (parent, name) = tree::split(&path);
+            let name = if path.is_empty() { b"." } else { name };
+            let folder = match self.tree.folder(parent) {
+                // Replaced by a later entry.
+                Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
+                other => other.step(&path, "open its folder")?,
+            };
+            match tree::stat(&*folder, name).step(&path, "look at it")? {
+                Some(stat) if tree::format(&stat) == libc::S_IFDIR => {}
+                _ => continue,
+            }
+            self.attributes(&path, &*folder, name, &finish.xattrs)?;
+            tree::set_times(&*folder, name, finish.mtime).step(&path, "set the time")?;
+        }
+        Ok(())
+    }
+}
+
+/// Cleans a link's way: `..` goes up, and no higher than the root.
+fn within(path: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
+}
+
+#[cfg(test)]
+mod tests;

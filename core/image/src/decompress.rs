@@ -1,0 +1,129 @@
+//! Compressed streams, known by their first bytes, with a bound on what they may grow to.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use flate2::bufread::MultiGzDecoder;
+
+const BUFFER: usize = 256 << 10;
+/// A stream may always grow to this; beyond it the ratio counts.
+const FREE: u64 = 4 << 30;
+/// Deflate's own limit is a bit over a thousand.
+const MAX_RATIO: u64 = 1100;
+
+/// How a tar is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Compression {
+    /// By the first bytes of a stream; the name of a packing that is not understood.
+    pub fn detect(start: &[u8]) -> Result<Self, &'static str> {
+        if start.starts_with(&[0x1f, 0x8b]) {
+            Ok(Self::Gzip)
+        } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+            || (start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18])
+        {
+            Ok(Self::Zstd)
+        } else if start.starts_with(b"BZh") {
+            Err("bzip2")
+        } else if start.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
+            Err("xz")
+        } else {
+            Ok(Self::None)
+        }
+    }
+}
+
+/// Counts what was taken from a stream.
+#[derive(Debug)]
+struct Counted<R> {
+    inner: R,
+    count: std::rc::Rc<std::cell::Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.count.set(self.count.get() + read as u64);
+        Ok(read)
+    }
+}
+
+enum Kind<R: Read> {
+    None(BufReader<Counted<R>>),
+    Gzip(Box<MultiGzDecoder<BufReader<Counted<R>>>>),
+    Zstd(zstd::stream::read::Decoder<'static, BufReader<Counted<R>>>),
+}
+
+/// A stream that is unpacked while it is read.
+pub struct Decompress<R: Read> {
+    kind: Kind<R>,
+    taken: std::rc::Rc<std::cell::Cell<u64>>,
+    given: u64,
+}
+
+impl<R: Read> Decompress<R> {
+    pub fn new(reader: R) -> io::Result<Self> {
+        let taken = std::rc::Rc::new(std::cell::Cell::new(0));
+        let mut buffered = BufReader::with_capacity(BUFFER, Counted { inner: reader, count: taken.clone() });
+        let compression = Compression::detect(peek(&mut buffered)?).map_err(|name| {
+            io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("the archive is packed with {name}; pack it with gzip or zstd, or not at all"),
+            )
+        })?;
+        let kind = match compression {
+            Compression::None => Kind::None(buffered),
+            Compression::Gzip => Kind::Gzip(Box::new(MultiGzDecoder::new(buffered))),
+            Compression::Zstd => Kind::Zstd(zstd::stream::read::Decoder::with_buffer(buffered)?),
+        };
+        Ok(Self { kind, taken, given: 0 })
+    }
+
+    /// The stream beneath; what was read ahead of need is dropped, having been seen by it.
+    pub fn into_inner(self) -> R {
+        match self.kind {
+            Kind::None(inner) => inner.into_inner().inner,
+            Kind::Gzip(inner) => inner.into_inner().into_inner().inner,
+            Kind::Zstd(inner) => inner.finish().into_inner().inner,
+        }
+    }
+
+    pub const fn compression(&self) -> Compression {
+        match self.kind {
+            Kind::None(_) => Compression::None,
+            Kind::Gzip(_) => Compression::Gzip,
+            Kind::Zstd(_) => Compression::Zstd,
+        }
+    }
+}
+
+/// The first bytes of a stream without taking them. A short first read is enough in practice: every caller reads from
+/// a file or from a buffer.
+fn peek<R: Read>(reader: &mut BufReader<R>) -> io::Result<&[u8]> {
+    reader.fill_buf()
+}
+
+impl<R: Read> Read for Decompress<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match &mut self.kind {
+            Kind::None(inner) => return inner.read(buffer),
+            Kind::Gzip(inner) => inner.read(buffer)?,
+            Kind::Zstd(inner) => inner.read(buffer)?,
+        };
+        self.given += read as u64;
+        if self.given > FREE && self.given / MAX_RATIO > self.taken.get() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the archive grows to more than {MAX_RATIO} times its packed size"),
+            ));
+        }
+        Ok(read)
+    }
+}
