@@ -1,1 +1,255 @@
-//! sampan-reconcile
+//! Stacks: projects that the engine is kept true to.
+//!
+//! A project (from `sampan-compose`) and what the engine has ([`observed`]) enter; a plan ([`plan`]) leaves and is carried
+//! out ([`execute`]). Planning is pure: functions from data to data, without files, kernel or tokio. [`Stacks`] holds a
+//! task for each stack, which plans again when its files or its containers change.
+//!
+//! Invariants: a file that cannot be loaded changes nothing; the last request counts; a plan that was cut short anywhere
+//! is completed by the next one; what is not the stack's own is never touched.
+
+pub mod desired;
+mod execute;
+mod host_files;
+mod images;
+pub mod labels;
+mod observe;
+pub mod observed;
+pub mod plan;
+mod progress;
+mod stack;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use sampan_engine::{Engine, Error, Result};
+use serde::Serialize;
+use tokio::sync::{Mutex, mpsc};
+
+pub use host_files::HostFiles;
+pub use progress::{Progress, StackEvent};
+pub use stack::{StackOptions, StackRequest, Verb};
+
+use stack::{Command, STACKS, Stack, StackRecord};
+
+/// Requests that wait for a stack.
+const QUEUE: usize = 8;
+/// Events that wait for a listener.
+const EVENTS: usize = 256;
+
+/// A stack as `stack ls` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct StackInfo {
+    /// The project's name.
+    pub name: String,
+    /// Such as `running(2)`, `exited(1), running(1)`.
+    pub status: String,
+    /// The compose files.
+    pub config_files: Vec<String>,
+    /// Whether its files are followed.
+    pub watching: bool,
+    /// What is wrong with its files, or with what was tried last.
+    pub problem: Option<String>,
+    /// How it stands with each service.
+    pub services: Vec<ServiceInfo>,
+    /// Whether the daemon keeps it up; others are only seen by their labels.
+    pub managed: bool,
+}
+
+/// A service of a stack.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServiceInfo {
+    /// Its name.
+    pub name: String,
+    /// The image that it runs.
+    pub image: String,
+    /// How many containers there should be.
+    pub desired: u32,
+    /// How many there are and run.
+    pub running: u32,
+}
+
+/// The stacks of an engine. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Stacks {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    engine: Engine,
+    stacks: Mutex<BTreeMap<String, Handle>>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    commands: mpsc::Sender<Command>,
+    record: Arc<RwLock<Option<StackRecord>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Stacks {
+    /// Takes up the stacks that the store knows; each is brought to what it should be.
+    pub async fn open(engine: Engine) -> Result<Self> {
+        let records = engine.store().read(|tx| STACKS.all(tx))?;
+        let stacks = Self { inner: Arc::new(Inner { engine, stacks: Mutex::new(BTreeMap::new()) }) };
+        let mut open = stacks.inner.stacks.lock().await;
+        for (name, mut record) in records {
+            match stack::load(&record.request).await {
+                Ok(loaded) if loaded.project.name == name => {
+                    record.project = loaded.project;
+                    record.inputs = loaded.inputs;
+                }
+                Ok(_) => record.problem = Some("the files name another project now; the last one that was applied goes on".to_owned()),
+                Err(problem) => record.problem = Some(format!("{problem}\nthe last project that was applied goes on")),
+            }
+            let handle = stacks.spawn(&name, Some(record));
+            open.insert(name, handle);
+        }
+        drop(open);
+        Ok(stacks)
+    }
+
+    fn spawn(&self, name: &str, record: Option<StackRecord>) -> Handle {
+        let record = Arc::new(RwLock::new(record));
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let engine = self.inner.engine.clone();
+        let material = stack::material(&engine, name);
+        let stack = Stack::new(engine, name.to_owned(), Arc::clone(&record), material);
+        Handle { commands, record, task: tokio::spawn(stack.run(receiver)) }
+    }
+
+    async fn send(&self, name: &str, make: impl FnOnce(Progress) -> Command) -> Result<mpsc::Receiver<StackEvent>> {
+        check_name(name)?;
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        let command = make(Progress::to(sender));
+        let mut stacks = self.inner.stacks.lock().await;
+        if stacks.get(name).is_some_and(|handle| handle.task.is_finished() || handle.commands.is_closed()) {
+            stacks.remove(name);
+        }
+        let handle = stacks.entry(name.to_owned()).or_insert_with(|| self.spawn(name, None));
+        handle
+            .commands
+            .try_send(command)
+            .map_err(|_| Error::unavailable(format!("the stack {name} is busy with other requests; try again")))?;
+        Ok(receiver)
+    }
+
+    /// `up`: the stack is the daemon's from then on.
+    pub async fn up(&self, name: &str, request: StackRequest, services: BTreeSet<String>, options: StackOptions) -> Result<mpsc::Receiver<StackEvent>> {
+        self.send(name, |progress| Command::Up { request: Box::new(request), services, options, progress }).await
+    }
+
+    /// `down`: it is no longer.
+    pub async fn down(&self, name: &str, services: BTreeSet<String>, options: StackOptions) -> Result<mpsc::Receiver<StackEvent>> {
+        self.send(name, |progress| Command::Down { services, options, progress }).await
+    }
+
+    /// Does something to services that are there.
+    pub async fn act(&self, name: &str, verb: Verb, services: BTreeSet<String>, options: StackOptions) -> Result<mpsc::Receiver<StackEvent>> {
+        self.send(name, |progress| Command::Act { verb, services, options, progress }).await
+    }
+
+    /// The stacks that the daemon keeps, and projects that others made.
+    pub async fn list(&self) -> Result<Vec<StackInfo>> {
+        let records = self.records().await;
+        let mut names: BTreeSet<String> = records.keys().cloned().collect();
+        let mut filters = sampan_engine::Filters::default();
+        filters.add("label", labels::PROJECT);
+        let options = sampan_engine::containers::ListOptions { all: true, filters, ..Default::default() };
+        let containers = self.inner.engine.list_containers(options).await?;
+        let label = |container: &bollard_stubs::models::ContainerSummary, name: &str| {
+            container.labels.as_ref().and_then(|all| all.get(name)).cloned().unwrap_or_default()
+        };
+        names.extend(containers.iter().map(|container| label(container, labels::PROJECT)));
+        let mut all = Vec::new();
+        for name in names {
+            let own: Vec<_> = containers.iter().filter(|container| label(container, labels::PROJECT) == name).collect();
+            let mut states: BTreeMap<String, u32> = BTreeMap::new();
+            for container in &own {
+                *states.entry(container.state.map(|state| state.to_string()).unwrap_or_default()).or_default() += 1;
+            }
+            let status: Vec<String> = states.iter().map(|(state, number)| format!("{state}({number})")).collect();
+            let record = records.get(&name);
+            let running = |service: &str| {
+                let of = |container: &&&bollard_stubs::models::ContainerSummary| {
+                    label(container, labels::SERVICE) == service
+                        && container.state == Some(bollard_stubs::models::ContainerSummaryStateEnum::RUNNING)
+                };
+                u32::try_from(own.iter().filter(of).count()).unwrap_or(u32::MAX)
+            };
+            all.push(StackInfo {
+                status: status.join(", "),
+                config_files: match record {
+                    Some(record) => record.project.compose_files.iter().map(|file| file.display().to_string()).collect(),
+                    None => own.first().map(|container| label(container, labels::CONFIG_FILES)).into_iter().flat_map(|text| text.split(',').map(str::to_owned).collect::<Vec<_>>()).collect(),
+                },
+                watching: record.is_some_and(|record| record.watch),
+                problem: record.and_then(|record| record.problem.clone()),
+                services: record
+                    .map(|record| {
+                        record
+                            .project
+                            .services
+                            .iter()
+                            .map(|(service, found)| ServiceInfo {
+                                name: service.clone(),
+                                image: desired::image_name(&record.project, service),
+                                desired: record.scale.get(service).copied().unwrap_or_else(|| found.replicas()),
+                                running: running(service),
+                            })
+                            .collect()
+                    })
+                    .unwrap_or_default(),
+                managed: record.is_some(),
+                name,
+            });
+        }
+        Ok(all)
+    }
+
+    /// One stack.
+    pub async fn inspect(&self, name: &str) -> Result<StackInfo> {
+        self.list().await?.into_iter().find(|stack| stack.name == name).ok_or_else(|| Error::not_found(format!("no such stack: {name}")))
+    }
+
+    /// The normalized project that was applied last.
+    pub async fn project(&self, name: &str) -> Result<sampan_compose::Project> {
+        match self.records().await.remove(name) {
+            Some(record) => Ok(record.project),
+            None => Err(Error::not_found(format!("no such stack: {name}"))),
+        }
+    }
+
+    async fn records(&self) -> BTreeMap<String, StackRecord> {
+        let stacks = self.inner.stacks.lock().await;
+        stacks
+            .iter()
+            .filter_map(|(name, handle)| {
+                let record = handle.record.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+                Some((name.clone(), record))
+            })
+            .collect()
+    }
+
+    /// Lets go of every stack; their containers are the engine's business.
+    pub async fn shutdown(&self) {
+        let stacks = std::mem::take(&mut *self.inner.stacks.lock().await);
+        for (_, handle) in stacks {
+            let _ = handle.commands.send(Command::Leave).await;
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(10), handle.task).await;
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let good = name.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
+        && name.len() <= 128
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_');
+    if good {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "invalid project name {name:?}: must consist only of lowercase alphanumeric characters, hyphens, and underscores as well as start with a letter or number"
+    )))
+}

@@ -5,6 +5,7 @@
 mod archive;
 mod attach;
 mod container;
+mod end;
 mod exec;
 mod health;
 mod lifecycle;

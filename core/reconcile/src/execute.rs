@@ -1,0 +1,412 @@
+//! Carrying out a plan through the engine, with bounded parallelism. Every action may be repeated.
+//!
+//! The engine is called directly: there is one, and the planner, where the cleverness lies, is tested without it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard_stubs::models::{HealthStatusEnum, MountPointTypeEnum, MountTypeEnum};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use sampan_compose::Project;
+use sampan_compose::model::Condition;
+use sampan_engine::containers::RemoveOptions;
+use sampan_engine::{Engine, Error, ErrorKind, Filters, Result};
+use tokio::sync::watch;
+
+use crate::desired::{self, DesiredContainer, Material};
+use crate::labels;
+use crate::observe::summaries;
+use crate::plan::{Action, Plan};
+use crate::progress::Progress;
+
+/// Actions at once.
+const PARALLEL: usize = 16;
+
+/// What a plan is carried out with.
+#[derive(Debug, Clone)]
+pub struct Executor {
+    /// The engine.
+    pub engine: Engine,
+    /// Name of the project.
+    pub name: String,
+    /// The project; none when a stack is taken down whose files are gone.
+    pub project: Option<Arc<Project>>,
+    /// Its containers.
+    pub desired: Arc<BTreeMap<String, Vec<DesiredContainer>>>,
+    /// Who listens.
+    pub progress: Progress,
+    /// Seconds that containers have to stop, where the user said so.
+    pub timeout: Option<i64>,
+    /// Becomes true when something newer is wanted: no further action begins.
+    pub cancel: watch::Receiver<bool>,
+}
+
+/// How it went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What failed, each with the reason.
+    pub failures: Vec<String>,
+    /// Whether it was cut short.
+    pub cancelled: bool,
+}
+
+impl Outcome {
+    /// Whether all was done.
+    #[must_use]
+    pub fn ok(&self) -> bool {
+        self.failures.is_empty() && !self.cancelled
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Open,
+    Begun,
+    Done,
+    Failed,
+}
+
+impl Executor {
+    /// Carries out a plan. An action whose need failed is left out; the others go on.
+    pub async fn run(&self, plan: &Plan) -> Outcome {
+        let mut marks = vec![Mark::Open; plan.nodes.len()];
+        let mut work = FuturesUnordered::new();
+        let mut outcome = Outcome::default();
+        loop {
+            outcome.cancelled |= *self.cancel.borrow();
+            let mut changed = true;
+            while changed {
+                changed = false;
+                for (number, node) in plan.nodes.iter().enumerate() {
+                    if marks[number] != Mark::Open {
+                        continue;
+                    }
+                    if node.after.iter().any(|after| marks[*after] == Mark::Failed) {
+                        marks[number] = Mark::Failed;
+                        changed = true;
+                    } else if !outcome.cancelled
+                        && work.len() < PARALLEL
+                        && node.after.iter().all(|after| marks[*after] == Mark::Done)
+                    {
+                        marks[number] = Mark::Begun;
+                        work.push(async move { (number, self.take(&node.action).await) });
+                    }
+                }
+            }
+            let Some((number, result)) = work.next().await else { break };
+            match result {
+                Ok(()) => marks[number] = Mark::Done,
+                Err(error) => {
+                    let action = &plan.nodes[number].action;
+                    tracing::warn!(stack = self.name, %action, %error, "an action failed");
+                    self.progress.action(subject(action), service(action), "Error", Some(error.message.clone())).await;
+                    outcome.failures.push(format!("{}: {error}", subject(action)));
+                    marks[number] = Mark::Failed;
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn take(&self, action: &Action) -> Result<()> {
+        let tell = |status| self.progress.action(subject(action), service(action), status, None);
+        match action {
+            Action::CreateNetwork { key, .. } => {
+                let project = self.project()?;
+                let Some(network) = project.networks.get(key) else { return Ok(()) };
+                tell("Creating").await;
+                settled(self.engine.create_network(desired::network(&project, key, network)).await.map(drop), ErrorKind::Conflict)?;
+                tell("Created").await;
+            }
+            Action::RemoveNetwork { name } => {
+                tell("Removing").await;
+                settled(self.engine.remove_network(name).await, ErrorKind::NotFound)?;
+                tell("Removed").await;
+            }
+            Action::CreateVolume { key, .. } => {
+                let project = self.project()?;
+                let Some(volume) = project.volumes.get(key) else { return Ok(()) };
+                tell("Creating").await;
+                self.engine.create_volume(desired::volume(&project, key, volume)).await?;
+                tell("Created").await;
+            }
+            Action::RemoveVolume { name } => {
+                tell("Removing").await;
+                settled(self.engine.remove_volume(name, true).await, ErrorKind::NotFound)?;
+                tell("Removed").await;
+            }
+            Action::Create { service, number, name } => {
+                tell("Creating").await;
+                self.create(service, *number, name, &HashMap::new()).await?;
+                tell("Created").await;
+            }
+            Action::Start { name, .. } => {
+                tell("Starting").await;
+                settled(self.engine.start(name).await, ErrorKind::NotModified)?;
+                tell("Started").await;
+            }
+            Action::Restart { name, .. } => {
+                tell("Restarting").await;
+                self.engine.restart(name, None, self.timeout).await?;
+                tell("Started").await;
+            }
+            Action::Stop { id, .. } => {
+                tell("Stopping").await;
+                self.stop(id).await?;
+                tell("Stopped").await;
+            }
+            Action::Remove { id, .. } => {
+                tell("Removing").await;
+                let options = RemoveOptions { force: true, volumes: false, link: false };
+                settled(self.engine.remove(id, options).await, ErrorKind::NotFound)?;
+                tell("Removed").await;
+            }
+            Action::Recreate { service, number, name, old, .. } => {
+                tell("Recreate").await;
+                self.recreate(service, *number, name, old).await?;
+                tell("Recreated").await;
+            }
+            Action::Await { service, condition, required } => {
+                if *condition == Condition::Started {
+                    return Ok(());
+                }
+                tell("Waiting").await;
+                match self.wait_for(service, *condition).await {
+                    Ok(()) => tell(if *condition == Condition::Healthy { "Healthy" } else { "Exited" }).await,
+                    Err(error) if !required => self.progress.warning(format!("optional dependency: {error}")).await,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn project(&self) -> Result<Arc<Project>> {
+        self.project.clone().ok_or_else(|| Error::internal("the stack has no project"))
+    }
+
+    async fn stop(&self, id: &str) -> Result<()> {
+        match self.engine.stop(id, None, self.timeout).await {
+            Err(error) if matches!(error.kind, ErrorKind::NotModified | ErrorKind::NotFound) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Makes a container. `inherited` are anonymous volumes of the one before it: name by path in the container.
+    async fn create(&self, service: &str, number: u32, name: &str, inherited: &HashMap<String, String>) -> Result<()> {
+        let wanted = self
+            .desired
+            .get(service)
+            .and_then(|containers| containers.iter().find(|container| container.number == number))
+            .ok_or_else(|| Error::internal(format!("the plan has container {number} of {service}, the project does not")))?;
+        put(wanted.material.clone()).await?;
+        let mut body = wanted.body.clone();
+        let image = body.image.clone().unwrap_or_default();
+        let found = self.engine.inspect_image(&image).await?;
+        body.labels.get_or_insert_default().insert(labels::IMAGE.to_owned(), found.id.unwrap_or_default());
+        if !inherited.is_empty() {
+            let mounts = body.host_config.get_or_insert_default().mounts.get_or_insert_default();
+            for (target, volume) in inherited {
+                if !mounts.iter().any(|mount| mount.target.as_ref() == Some(target)) {
+                    mounts.push(bollard_stubs::models::Mount {
+                        target: Some(target.clone()),
+                        source: Some(volume.clone()),
+                        typ: Some(MountTypeEnum::VOLUME),
+                        ..Default::default()
+                    });
+                }
+            }
+        }
+        let platform = self.project.as_ref().and_then(|project| project.services.get(service)).map(|found| found.platform.clone());
+        let platform = platform.filter(|platform| !platform.is_empty());
+        match self.engine.create(Some(name), body, platform.as_deref()).await {
+            Ok(_) => Ok(()),
+            // A plan that was cut short has made it already; another's container of that name is the user's to remove.
+            Err(error) if error.kind == ErrorKind::Conflict && self.is_ours(name, &wanted.hash).await => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn is_ours(&self, name: &str, hash: &str) -> bool {
+        let Ok(found) = self.engine.inspect_container(name, false).await else { return false };
+        let all = found.config.and_then(|config| config.labels).unwrap_or_default();
+        all.get(labels::PROJECT) == Some(&self.name) && all.get(labels::CONFIG_HASH).is_some_and(|found| found == hash)
+    }
+
+    /// Another container in the place of one. The old one keeps aside until the new one runs, and comes back if it does not.
+    async fn recreate(&self, service: &str, number: u32, name: &str, old: &str) -> Result<()> {
+        let before = self.engine.inspect_container(old, false).await?;
+        let was_running = before.state.as_ref().and_then(|state| state.running).unwrap_or(false);
+        let old_name = before.name.unwrap_or_default().trim_start_matches('/').to_owned();
+        let anonymous: HashMap<String, String> = before
+            .mounts
+            .into_iter()
+            .flatten()
+            .filter(|mount| mount.typ == Some(MountPointTypeEnum::VOLUME))
+            .filter_map(|mount| Some((mount.destination?, mount.name?)))
+            .filter(|(_, volume)| volume.len() == 64 && volume.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .collect();
+        let aside = format!("{}_{name}", &old[..old.len().min(12)]);
+        if old_name == name {
+            self.engine.rename(old, &aside).await?;
+        }
+        let back = async |error: Error| -> Error {
+            let _ = self.engine.remove(name, RemoveOptions { force: true, ..RemoveOptions::default() }).await;
+            if let Err(worse) = self.engine.rename(old, name).await {
+                return error.context(format!("and the container before it could not get its name back ({worse})"));
+            }
+            if was_running {
+                let _ = self.engine.start(old).await;
+            }
+            error
+        };
+        if let Err(error) = self.create(service, number, name, &anonymous).await {
+            return Err(back(error).await);
+        }
+        if let Err(error) = self.stop(old).await {
+            return Err(back(error).await);
+        }
+        if let Err(error) = settled(self.engine.start(name).await, ErrorKind::NotModified) {
+            return Err(back(error).await);
+        }
+        let options = RemoveOptions { force: true, ..RemoveOptions::default() };
+        settled(self.engine.remove(old, options).await, ErrorKind::NotFound)
+    }
+
+    /// Waits until every container of a service is as wanted; fails when one cannot become so.
+    pub async fn wait_for(&self, service: &str, condition: Condition) -> Result<()> {
+        let mut filters = Filters::default();
+        filters.add("label", &format!("{}={}", labels::PROJECT, self.name));
+        filters.add("label", &format!("{}={service}", labels::SERVICE));
+        let mut events = self.engine.events_stream(None, None, filters).await?;
+        let mut cancel = self.cancel.clone();
+        loop {
+            if self.is_met(service, condition).await? {
+                return Ok(());
+            }
+            tokio::select! {
+                event = events.next() => if event.is_none() {
+                    return Err(Error::unavailable("the engine is stopping"));
+                },
+                _ = cancel.wait_for(|cancel| *cancel) => return Err(Error::unavailable("something newer was asked for")),
+                // Should an event be missed, the state is looked at all the same.
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+
+    async fn is_met(&self, service: &str, condition: Condition) -> Result<bool> {
+        let mut met = true;
+        for summary in summaries(&self.engine, &self.name, Some(service)).await? {
+            let oneoff = summary.labels.as_ref().and_then(|all| all.get(labels::ONEOFF)).is_some_and(|text| text == "True");
+            if oneoff {
+                continue;
+            }
+            let Some(id) = summary.id else { continue };
+            let found = match self.engine.inspect_container(&id, false).await {
+                Ok(found) => found,
+                Err(error) if error.kind == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let name = found.name.unwrap_or_default().trim_start_matches('/').to_owned();
+            let state = found.state.unwrap_or_default();
+            let running = state.running.unwrap_or(false) || state.restarting.unwrap_or(false);
+            let code = state.exit_code.unwrap_or(0);
+            let started = state.started_at.as_deref().is_some_and(|time| !time.starts_with("0001"));
+            met &= match condition {
+                Condition::Started => running,
+                Condition::CompletedSuccessfully if running || !started => false,
+                Condition::CompletedSuccessfully if code == 0 => true,
+                Condition::CompletedSuccessfully => {
+                    return Err(Error::conflict(format!(
+                        "service \"{service}\" didn't complete successfully: {name} exited ({code})"
+                    )));
+                }
+                Condition::Healthy => match state.health.and_then(|health| health.status) {
+                    Some(HealthStatusEnum::HEALTHY) if running => true,
+                    Some(HealthStatusEnum::UNHEALTHY) => {
+                        return Err(Error::conflict(format!("dependency failed to start: container {name} is unhealthy")));
+                    }
+                    _ if started && !running => {
+                        return Err(Error::conflict(format!("dependency failed to start: container {name} exited ({code})")));
+                    }
+                    None | Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) if running => {
+                        return Err(Error::conflict(format!(
+                            "dependency failed to start: container {name} has no healthcheck configured"
+                        )));
+                    }
+                    _ => false,
+                },
+            };
+        }
+        Ok(met)
+    }
+}
+
+/// A result for which one kind of failure says that it is so already.
+fn settled(result: Result<()>, already: ErrorKind) -> Result<()> {
+    match result {
+        Err(error) if error.kind == already => Ok(()),
+        other => other,
+    }
+}
+
+/// Puts texts of configs and secrets where containers bind them.
+pub async fn put(material: Vec<Material>) -> Result<()> {
+    if material.is_empty() {
+        return Ok(());
+    }
+    let work = move || -> std::io::Result<()> {
+        use std::io::Write;
+        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+        for file in material {
+            if file.path.exists() {
+                continue;
+            }
+            let Some(folder) = file.path.parent() else { continue };
+            std::fs::DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
+            let temporary = file.path.with_extension("tmp");
+            let _ = std::fs::remove_file(&temporary);
+            let mut made = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            made.write_all(file.content.as_bytes())?;
+            std::os::unix::fs::fchown(&made, Some(file.uid), Some(file.gid))?;
+            made.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(file.mode & 0o777))?;
+            std::fs::rename(temporary, file.path)?;
+        }
+        Ok(())
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Error::internal(format!("write a config or secret: {error}"))),
+        Err(error) => Err(Error::internal(format!("write a config or secret: {error}"))),
+    }
+}
+
+fn subject(action: &Action) -> String {
+    match action {
+        Action::CreateNetwork { name, .. } | Action::RemoveNetwork { name } => format!("Network {name}"),
+        Action::CreateVolume { name, .. } | Action::RemoveVolume { name } => format!("Volume {name}"),
+        Action::Create { name, .. }
+        | Action::Start { name, .. }
+        | Action::Recreate { name, .. }
+        | Action::Restart { name, .. }
+        | Action::Stop { name, .. }
+        | Action::Remove { name, .. } => format!("Container {name}"),
+        Action::Await { service, .. } => format!("Service {service}"),
+    }
+}
+
+fn service(action: &Action) -> Option<&str> {
+    match action {
+        Action::Create { service, .. }
+        | Action::Start { service, .. }
+        | Action::Recreate { service, .. }
+        | Action::Restart { service, .. }
+        | Action::Stop { service, .. }
+        | Action::Remove { service, .. }
+        | Action::Await { service, .. } => Some(service),
+        _ => None,
+    }
+}

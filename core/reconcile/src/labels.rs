@@ -1,0 +1,28 @@
+//! Compose's own labels, so that Compose, IDEs and Sampan see the same stacks.
+
+/// The project's name.
+pub const PROJECT: &str = "com.docker.compose.project";
+/// The service's name.
+pub const SERVICE: &str = "com.docker.compose.service";
+/// Which of the service's containers, from 1.
+pub const NUMBER: &str = "com.docker.compose.container-number";
+/// `True` for containers of `run`.
+pub const ONEOFF: &str = "com.docker.compose.oneoff";
+/// Of what the container was made from.
+pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
+/// Id of the image that it was made from.
+pub const IMAGE: &str = "com.docker.compose.image";
+/// `service:condition:restart`, separated by commas.
+pub const DEPENDS_ON: &str = "com.docker.compose.depends_on";
+/// The compose files, separated by commas.
+pub const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
+/// The project directory.
+pub const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
+/// Key of a network in the project.
+pub const NETWORK: &str = "com.docker.compose.network";
+/// Key of a volume in the project.
+pub const VOLUME: &str = "com.docker.compose.volume";
+/// Version of Compose whose labels these are.
+pub const VERSION: &str = "com.docker.compose.version";
+/// What [`VERSION`] says.
+pub const VERSION_VALUE: &str = "2.40.0";

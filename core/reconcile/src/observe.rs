@@ -1,0 +1,79 @@
+//! Asking the engine what it has of a project.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bollard_stubs::models::{ContainerSummary, ContainerSummaryStateEnum};
+use sampan_engine::containers::ListOptions;
+use sampan_engine::{Engine, ErrorKind, Filters, Result};
+
+use crate::labels;
+use crate::observed::{Observed, ObservedContainer, ObservedResource, Status};
+
+/// The project's objects, and the ids of the images named.
+pub async fn observe(engine: &Engine, project: &str, images: &BTreeSet<String>) -> Result<Observed> {
+    let mut observed = Observed::default();
+    for network in engine.list_networks(Filters::default()).await? {
+        let resource = resource(network.labels.as_ref(), labels::NETWORK);
+        observed.networks.insert(network.name.unwrap_or_default(), resource);
+    }
+    for volume in engine.list_volumes(Filters::default()).await?.volumes.into_iter().flatten() {
+        observed.volumes.insert(volume.name, resource(Some(&volume.labels), labels::VOLUME));
+    }
+    for summary in summaries(engine, project, None).await? {
+        observed.containers.push(container(engine, summary).await);
+    }
+    for name in images {
+        match engine.inspect_image(name).await {
+            Ok(image) => {
+                observed.images.insert(name.clone(), image.id.unwrap_or_default());
+            }
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(observed)
+}
+
+/// The containers of a project, or of one of its services.
+pub async fn summaries(engine: &Engine, project: &str, service: Option<&str>) -> Result<Vec<ContainerSummary>> {
+    let mut filters = Filters::default();
+    filters.add("label", &format!("{}={project}", labels::PROJECT));
+    if let Some(service) = service {
+        filters.add("label", &format!("{}={service}", labels::SERVICE));
+    }
+    engine.list_containers(ListOptions { all: true, filters, ..ListOptions::default() }).await
+}
+
+fn resource(found: Option<&HashMap<String, String>>, key: &str) -> ObservedResource {
+    let label = |name: &str| found.and_then(|labels| labels.get(name)).cloned();
+    ObservedResource { project: label(labels::PROJECT), key: label(key), hash: label(labels::CONFIG_HASH) }
+}
+
+async fn container(engine: &Engine, summary: ContainerSummary) -> ObservedContainer {
+    let empty = HashMap::new();
+    let all = summary.labels.as_ref().unwrap_or(&empty);
+    let label = |name: &str| all.get(name).cloned().unwrap_or_default();
+    let id = summary.id.unwrap_or_default();
+    let status = match summary.state {
+        Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING) => Status::Running,
+        Some(ContainerSummaryStateEnum::PAUSED) => Status::Paused,
+        Some(ContainerSummaryStateEnum::EXITED) => {
+            let end = engine.container_end(&id);
+            Status::Exited { code: end.code, by_hand: end.by_hand, lost: end.lost }
+        }
+        Some(ContainerSummaryStateEnum::DEAD) => Status::Dead,
+        _ => Status::Created,
+    };
+    let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    ObservedContainer {
+        name: summary.names.unwrap_or_default().first().map(|name| name.trim_start_matches('/').to_owned()).unwrap_or_default(),
+        service: label(labels::SERVICE),
+        number: label(labels::NUMBER).parse().unwrap_or(0),
+        oneoff: label(labels::ONEOFF).eq_ignore_ascii_case("true"),
+        hash: label(labels::CONFIG_HASH),
+        image: summary.image_id.unwrap_or_default(),
+        status,
+        networks: networks.into_keys().collect(),
+        id,
+    }
+}

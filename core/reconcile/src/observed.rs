@@ -1,0 +1,81 @@
+//! What the engine has of a project, as far as planning needs it.
+
+use std::collections::BTreeMap;
+
+/// A project's objects in the engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Every network, by name.
+    pub networks: BTreeMap<String, ObservedResource>,
+    /// Every volume, by name.
+    pub volumes: BTreeMap<String, ObservedResource>,
+    /// The project's containers.
+    pub containers: Vec<ObservedContainer>,
+    /// Ids of the images that services run, by the name they ask for.
+    pub images: BTreeMap<String, String>,
+}
+
+/// A network or a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedResource {
+    /// The project whose label it carries.
+    pub project: Option<String>,
+    /// Its key in the project.
+    pub key: Option<String>,
+    /// Of what it was made from.
+    pub hash: Option<String>,
+}
+
+/// A container of the project.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedContainer {
+    /// Its id.
+    pub id: String,
+    /// Its name, without a slash.
+    pub name: String,
+    /// The service.
+    pub service: String,
+    /// Which of the service's, from 1.
+    pub number: u32,
+    /// Made by `run`: not the plan's business.
+    pub oneoff: bool,
+    /// Of what it was made from.
+    pub hash: String,
+    /// Id of its image.
+    pub image: String,
+    /// How it stands.
+    pub status: Status,
+    /// Names of the networks that it is in.
+    pub networks: Vec<String>,
+}
+
+/// How a container stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Status {
+    /// Never started.
+    #[default]
+    Created,
+    /// Runs, or is about to by its restart policy.
+    Running,
+    /// Frozen by hand.
+    Paused,
+    /// Ended.
+    Exited {
+        /// 128 and more for a signal.
+        code: i64,
+        /// Stopped or killed by a user's request.
+        by_hand: bool,
+        /// Not the program's doing: the host was restarted, or the shim killed.
+        lost: bool,
+    },
+    /// Left over by a removal that failed.
+    Dead,
+}
+
+impl Status {
+    /// Whether its processes are there.
+    #[must_use]
+    pub fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}

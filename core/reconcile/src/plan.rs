@@ -1,0 +1,616 @@
+//! From desired and observed to a plan: a graph of actions, each behind those that it needs. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use sampan_compose::Project;
+use sampan_compose::model::Condition;
+use serde::Serialize;
+
+use crate::desired::{self, DesiredContainer};
+use crate::observed::{Observed, ObservedContainer, Status};
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// Make a network of the project.
+    CreateNetwork { key: String, name: String },
+    /// Remove a network.
+    RemoveNetwork { name: String },
+    /// Make a volume of the project.
+    CreateVolume { key: String, name: String },
+    /// Remove a volume and what is in it.
+    RemoveVolume { name: String },
+    /// Make a container.
+    Create { service: String, number: u32, name: String },
+    /// Start a container, by name.
+    Start { service: String, number: u32, name: String },
+    /// Make a container anew in the place of another, and start it.
+    Recreate { service: String, number: u32, name: String, old: String, why: Why },
+    /// Stop and start a container.
+    Restart { service: String, name: String },
+    /// Stop a container.
+    Stop { service: String, name: String, id: String },
+    /// Remove a container that does not run.
+    Remove { service: String, name: String, id: String },
+    /// Wait until a service is as another needs it.
+    Await { service: String, condition: Condition, required: bool },
+}
+
+/// Why a container is made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// The service's definition is another.
+    Definition,
+    /// The image is another.
+    Image,
+    /// The user wanted it.
+    Forced,
+    /// What it shares a namespace with was made anew.
+    Peer,
+    /// A network of its is made anew.
+    Network,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Definition => "its definition changed",
+            Self::Image => "its image changed",
+            Self::Forced => "it was asked for",
+            Self::Peer => "a service that it is bound to is made anew",
+            Self::Network => "its network is made anew",
+        })
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateNetwork { name, .. } => write!(f, "create network {name}"),
+            Self::RemoveNetwork { name } => write!(f, "remove network {name}"),
+            Self::CreateVolume { name, .. } => write!(f, "create volume {name}"),
+            Self::RemoveVolume { name } => write!(f, "remove volume {name}"),
+            Self::Create { name, .. } => write!(f, "create container {name}"),
+            Self::Start { name, .. } => write!(f, "start container {name}"),
+            Self::Recreate { name, why, .. } => write!(f, "recreate container {name}: {why}"),
+            Self::Restart { name, .. } => write!(f, "restart container {name}"),
+            Self::Stop { name, .. } => write!(f, "stop container {name}"),
+            Self::Remove { name, .. } => write!(f, "remove container {name}"),
+            Self::Await { service, condition, .. } => write!(f, "wait for {service}: {}", condition.as_str()),
+        }
+    }
+}
+
+/// An action and the numbers of those before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Node {
+    /// What to do.
+    #[serde(flatten)]
+    pub action: Action,
+    /// Numbers of actions that must have succeeded.
+    pub after: Vec<usize>,
+}
+
+/// What to do, in an order that is possible: an action stands behind those that it needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The actions.
+    pub nodes: Vec<Node>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Whether all is as it should be.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.iter().all(|node| matches!(node.action, Action::Await { .. }))
+    }
+
+    fn add(&mut self, action: Action, mut after: Vec<usize>) -> usize {
+        after.sort_unstable();
+        after.dedup();
+        self.nodes.push(Node { action, after });
+        self.nodes.len() - 1
+    }
+}
+
+impl fmt::Display for Plan {
+    /// A line for each action: its number, what it does, and behind which it comes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, node) in self.nodes.iter().enumerate() {
+            write!(f, "{}. {}", number + 1, node.action)?;
+            if !node.after.is_empty() {
+                let after: Vec<String> = node.after.iter().map(|after| (after + 1).to_string()).collect();
+                write!(f, "  (after {})", after.join(", "))?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// How far to go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Only these services and what they need; empty for all.
+    pub services: BTreeSet<String>,
+    /// Not what they need.
+    pub no_deps: bool,
+    /// Make every container anew.
+    pub force_recreate: bool,
+    /// Make none anew.
+    pub no_recreate: bool,
+    /// Create, and start nothing.
+    pub no_start: bool,
+    /// Remove containers of services that the project does not have.
+    pub remove_orphans: bool,
+    /// Services that the project had until now: their containers go, and networks that only they needed.
+    pub retired: BTreeSet<String>,
+    /// The daemon's own reconciling: what was stopped by hand stays so, and what ended by itself is left alone.
+    pub healing: bool,
+    /// Services that the user stopped as a whole.
+    pub stopped: BTreeSet<String>,
+}
+
+/// A project that cannot be planned for as things are.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unplannable(pub String);
+
+/// The services that are meant: those named with what they need, or all.
+#[must_use]
+pub fn selected(project: &Project, options: &PlanOptions) -> Vec<String> {
+    let order = desired::order(project);
+    if options.services.is_empty() {
+        return order;
+    }
+    let mut wanted: BTreeSet<String> = BTreeSet::new();
+    let mut open: Vec<String> = options.services.iter().cloned().collect();
+    while let Some(name) = open.pop() {
+        if wanted.insert(name.clone())
+            && !options.no_deps
+            && let Some(service) = project.services.get(&name)
+        {
+            open.extend(desired::needs(service).into_keys());
+        }
+    }
+    order.into_iter().filter(|name| wanted.contains(name)).collect()
+}
+
+/// Whether the daemon starts an ended container by itself. What the program decided (an exit code of its own) is left to
+/// the restart policy; what happened to it (a signal, a restart of the host) is mended, unless the file says `restart: "no"`.
+fn heals(project: &Project, container: &ObservedContainer, options: &PlanOptions) -> bool {
+    if options.stopped.contains(&container.service) {
+        return false;
+    }
+    let never = project.services.get(&container.service).is_some_and(|service| service.restart == "no");
+    match container.status {
+        Status::Created => true,
+        Status::Exited { by_hand: true, .. } | Status::Running | Status::Paused => false,
+        Status::Exited { lost: true, .. } => true,
+        Status::Exited { code, .. } => code >= 128 && !never,
+        Status::Dead => false,
+    }
+}
+
+struct Planner<'a> {
+    project: &'a Project,
+    observed: &'a Observed,
+    options: &'a PlanOptions,
+    plan: Plan,
+    /// Networks that are made now, or made anew: the action that makes them.
+    networks: BTreeMap<String, usize>,
+    /// Names of networks that are made anew.
+    replaced: BTreeSet<String>,
+    volumes: BTreeMap<String, usize>,
+    /// Actions behind which a service has its containers running.
+    running: BTreeMap<String, Vec<usize>>,
+    /// Services of which a container is made anew or started again.
+    renewed: BTreeSet<String>,
+    gates: BTreeMap<(String, &'static str), usize>,
+}
+
+/// Plans `up`: every selected service with the containers of `desired`.
+pub fn up(
+    project: &Project,
+    desired: &BTreeMap<String, Vec<DesiredContainer>>,
+    observed: &Observed,
+    options: &PlanOptions,
+) -> Result<Plan, Unplannable> {
+    let mut planner = Planner {
+        project,
+        observed,
+        options,
+        plan: Plan::default(),
+        networks: BTreeMap::new(),
+        replaced: BTreeSet::new(),
+        volumes: BTreeMap::new(),
+        running: BTreeMap::new(),
+        renewed: BTreeSet::new(),
+        gates: BTreeMap::new(),
+    };
+    let services = selected(project, options);
+    planner.orphans();
+    planner.plan_networks(&services)?;
+    planner.plan_volumes(&services)?;
+    for service in &services {
+        planner.plan_service(service, desired.get(service).map_or(&[], Vec::as_slice));
+    }
+    planner.retire_networks();
+    Ok(planner.plan)
+}
+
+impl Planner<'_> {
+    fn containers_of<'b>(observed: &'b Observed, service: &str) -> Vec<&'b ObservedContainer> {
+        let mut found: Vec<_> =
+            observed.containers.iter().filter(|container| container.service == service && !container.oneoff).collect();
+        found.sort_by_key(|container| (container.number, !container.status.is_alive(), container.id.clone()));
+        found
+    }
+
+    /// Stops (if it runs) and removes a container.
+    fn discard(&mut self, container: &ObservedContainer, after: Vec<usize>) -> usize {
+        let (service, name, id) = (container.service.clone(), container.name.clone(), container.id.clone());
+        let after = if container.status.is_alive() {
+            vec![self.plan.add(Action::Stop { service: service.clone(), name: name.clone(), id: id.clone() }, after)]
+        } else {
+            after
+        };
+        self.plan.add(Action::Remove { service, name, id }, after)
+    }
+
+    fn orphans(&mut self) {
+        let mut orphans = Vec::new();
+        for container in &self.observed.containers {
+            let known = self.project.services.contains_key(&container.service);
+            let inactive = self.project.inactive.contains_key(&container.service);
+            if known || container.oneoff {
+                continue;
+            }
+            if self.options.remove_orphans && !inactive || self.options.retired.contains(&container.service) {
+                self.discard(container, Vec::new());
+            } else if !inactive && !self.options.healing {
+                orphans.push(container.name.clone());
+            }
+        }
+        if !orphans.is_empty() {
+            self.plan.warnings.push(format!(
+                "Found orphan containers ([{}]) for this project. If you removed or renamed this service in your compose file, you can run this command with the --remove-orphans flag to clean it up.",
+                orphans.join(" ")
+            ));
+        }
+    }
+
+    fn plan_networks(&mut self, services: &[String]) -> Result<(), Unplannable> {
+        let used: BTreeSet<&String> = services
+            .iter()
+            .filter_map(|service| self.project.services.get(service))
+            .filter(|service| service.network_mode.is_empty())
+            .flat_map(|service| service.networks.keys())
+            .collect();
+        for key in used {
+            let Some(network) = self.project.networks.get(key) else { continue };
+            let name = network.name.clone();
+            let found = self.observed.networks.get(&name);
+            match found {
+                None if network.external => {
+                    return Err(Unplannable(format!(
+                        "network {name} declared as external, but could not be found; make it with `sampan network create {name}`"
+                    )));
+                }
+                None => {
+                    let made = self.plan.add(Action::CreateNetwork { key: key.clone(), name: name.clone() }, Vec::new());
+                    self.networks.insert(key.clone(), made);
+                }
+                Some(_) if network.external => {}
+                Some(found) if found.project.as_deref() != Some(&self.project.name) => {
+                    self.plan.warnings.push(format!(
+                        "a network with name {name} exists but was not created for project \"{}\". Set `external: true` to use an existing network",
+                        self.project.name
+                    ));
+                }
+                Some(found) if found.hash.as_ref().is_some_and(|hash| *hash != desired::hash(network)) => {
+                    // What is in the network must leave it first.
+                    let users: Vec<ObservedContainer> = self
+                        .observed
+                        .containers
+                        .iter()
+                        .filter(|container| container.networks.contains(&name))
+                        .cloned()
+                        .collect();
+                    let gone: Vec<usize> = users.iter().map(|container| self.discard(container, Vec::new())).collect();
+                    let removed = self.plan.add(Action::RemoveNetwork { name: name.clone() }, gone);
+                    let made = self.plan.add(Action::CreateNetwork { key: key.clone(), name: name.clone() }, vec![removed]);
+                    self.networks.insert(key.clone(), made);
+                    self.replaced.insert(name);
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn plan_volumes(&mut self, services: &[String]) -> Result<(), Unplannable> {
+        use sampan_compose::model::MountType;
+        let used: BTreeSet<&String> = services
+            .iter()
+            .filter_map(|service| self.project.services.get(service))
+            .flat_map(|service| &service.volumes)
+            .filter(|mount| mount.kind == MountType::Volume && !mount.source.is_empty())
+            .map(|mount| &mount.source)
+            .collect();
+        for key in used {
+            let Some(volume) = self.project.volumes.get(key) else { continue };
+            let name = volume.name.clone();
+            match self.observed.volumes.get(&name) {
+                None if volume.external => {
+                    return Err(Unplannable(format!(
+                        "external volume \"{name}\" not found; make it with `sampan volume create {name}`"
+                    )));
+                }
+                None => {
+                    let made = self.plan.add(Action::CreateVolume { key: key.clone(), name: name.clone() }, Vec::new());
+                    self.volumes.insert(key.clone(), made);
+                }
+                Some(found)
+                    if !volume.external && found.hash.as_ref().is_some_and(|hash| *hash != desired::hash(volume)) =>
+                {
+                    self.plan.warnings.push(format!(
+                        "volume {name} is defined otherwise than when it was made, and stays as it is with its data; remove it (`sampan volume rm {name}`) to have it made anew"
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The action that waits for a dependency, made when the first one needs it.
+    fn gate(&mut self, service: &str, condition: Condition, required: bool) -> usize {
+        let key = (service.to_owned(), condition.as_str());
+        if let Some(gate) = self.gates.get(&key) {
+            // Needed by one is needed.
+            if required && let Action::Await { required, .. } = &mut self.plan.nodes[*gate].action {
+                *required = true;
+            }
+            return *gate;
+        }
+        let after = self.running.get(service).cloned().unwrap_or_default();
+        let gate = self.plan.add(Action::Await { service: service.to_owned(), condition, required }, after);
+        self.gates.insert(key, gate);
+        gate
+    }
+
+    fn plan_service(&mut self, name: &str, wanted: &[DesiredContainer]) {
+        let Some(service) = self.project.services.get(name) else { return };
+        let needs = desired::needs(service);
+        let mut made: Vec<usize> = service.networks.keys().filter_map(|key| self.networks.get(key).copied()).collect();
+        made.extend(service.volumes.iter().filter_map(|mount| self.volumes.get(&mount.source).copied()));
+        let existing: Vec<ObservedContainer> = Self::containers_of(self.observed, name)
+            .into_iter()
+            .filter(|container| !container.networks.iter().any(|network| self.replaced.contains(network)))
+            .cloned()
+            .collect();
+        let mut kept: BTreeMap<u32, ObservedContainer> = BTreeMap::new();
+        let mut discarded = Vec::new();
+        for container in existing {
+            let superfluous = container.number == 0
+                || !wanted.iter().any(|desired| desired.number == container.number)
+                || kept.contains_key(&container.number)
+                || container.status == Status::Dead;
+            if superfluous {
+                discarded.push(self.discard(&container, Vec::new()));
+            } else {
+                kept.insert(container.number, container);
+            }
+        }
+        let peer_renewed = needs.iter().any(|(peer, (_, restart, _))| *restart && self.renewed.contains(peer));
+        let shares = [&service.network_mode, &service.ipc, &service.pid]
+            .iter()
+            .filter_map(|mode| mode.strip_prefix("service:"))
+            .any(|peer| self.renewed.contains(peer));
+        let mut running = Vec::new();
+        for desired in wanted {
+            let step = match kept.get(&desired.number) {
+                None => {
+                    let mut after = made.clone();
+                    after.extend(&discarded);
+                    // A namespace to share must be there when the container is made.
+                    after.extend(self.peers(service));
+                    let (number, container) = (desired.number, desired.name.clone());
+                    let created = self
+                        .plan
+                        .add(Action::Create { service: name.to_owned(), number, name: container.clone() }, after);
+                    self.renewed.insert(name.to_owned());
+                    let start = !self.options.no_start && !self.options.stopped.contains(name);
+                    if start {
+                        let mut after = self.gates_of(&needs);
+                        after.push(created);
+                        Some(self.plan.add(Action::Start { service: name.to_owned(), number, name: container }, after))
+                    } else {
+                        Some(created)
+                    }
+                }
+                Some(found) => self.plan_existing(name, desired, found, &needs, &made, (peer_renewed, shares)),
+            };
+            running.extend(step);
+        }
+        running.extend(discarded);
+        self.running.insert(name.to_owned(), running);
+    }
+
+    fn peers(&self, service: &sampan_compose::Service) -> Vec<usize> {
+        [&service.network_mode, &service.ipc, &service.pid]
+            .into_iter()
+            .filter_map(|mode| mode.strip_prefix("service:"))
+            .filter_map(|peer| self.running.get(peer))
+            .flatten()
+            .copied()
+            .collect()
+    }
+
+    fn gates_of(&mut self, needs: &BTreeMap<String, (Condition, bool, bool)>) -> Vec<usize> {
+        let known: Vec<(String, Condition, bool)> = needs
+            .iter()
+            .filter(|(peer, _)| self.running.contains_key(*peer))
+            .map(|(peer, (condition, _, required))| (peer.clone(), *condition, *required))
+            .collect();
+        known.into_iter().map(|(peer, condition, required)| self.gate(&peer, condition, required)).collect()
+    }
+
+    fn plan_existing(
+        &mut self,
+        name: &str,
+        desired: &DesiredContainer,
+        found: &ObservedContainer,
+        needs: &BTreeMap<String, (Condition, bool, bool)>,
+        made: &[usize],
+        (peer_renewed, shares): (bool, bool),
+    ) -> Option<usize> {
+        let image = self.observed.images.get(&desired::image_name(self.project, name));
+        let why = if self.options.no_recreate {
+            None
+        } else if self.options.force_recreate {
+            Some(Why::Forced)
+        } else if found.hash != desired.hash {
+            Some(Why::Definition)
+        } else if image.is_some_and(|image| *image != found.image) {
+            Some(Why::Image)
+        } else if shares {
+            Some(Why::Peer)
+        } else {
+            None
+        };
+        let idle = self.options.no_start || self.options.stopped.contains(name);
+        if let Some(why) = why {
+            let mut after = made.to_vec();
+            if !idle {
+                after.extend(self.gates_of(needs));
+            }
+            self.renewed.insert(name.to_owned());
+            return Some(self.plan.add(
+                Action::Recreate {
+                    service: name.to_owned(),
+                    number: desired.number,
+                    name: desired.name.clone(),
+                    old: found.id.clone(),
+                    why,
+                },
+                after,
+            ));
+        }
+        if idle {
+            return None;
+        }
+        let start = match found.status {
+            Status::Running | Status::Paused => {
+                if peer_renewed && found.status == Status::Running {
+                    let after = self.gates_of(needs);
+                    self.renewed.insert(name.to_owned());
+                    return Some(self.plan.add(Action::Restart { service: name.to_owned(), name: found.name.clone() }, after));
+                }
+                false
+            }
+            _ if self.options.healing => heals(self.project, found, self.options),
+            _ => true,
+        };
+        if !start {
+            return None;
+        }
+        let mut after = made.to_vec();
+        after.extend(self.gates_of(needs));
+        self.renewed.insert(name.to_owned());
+        Some(self.plan.add(
+            Action::Start { service: name.to_owned(), number: desired.number, name: found.name.clone() },
+            after,
+        ))
+    }
+
+    /// Networks of the project that it no longer declares go when services were retired with them.
+    fn retire_networks(&mut self) {
+        if self.options.retired.is_empty() {
+            return;
+        }
+        let removals: Vec<usize> = (0..self.plan.nodes.len()).collect();
+        let declared: BTreeSet<&String> = self.project.networks.values().map(|network| &network.name).collect();
+        let stale: Vec<String> = self
+            .observed
+            .networks
+            .iter()
+            .filter(|(name, found)| found.project.as_deref() == Some(&self.project.name) && !declared.contains(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in stale {
+            self.plan.add(Action::RemoveNetwork { name }, removals.clone());
+        }
+    }
+}
+
+/// How `down` goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DownOptions {
+    /// Only these services; empty for all with networks.
+    pub services: BTreeSet<String>,
+    /// Remove the volumes that the project declares.
+    pub volumes: bool,
+    /// Remove containers of services that the project does not have, too.
+    pub remove_orphans: bool,
+}
+
+/// Plans `down`: dependents first. Without a project (its files are gone) everything that carries its name goes.
+#[must_use]
+pub fn down(name: &str, project: Option<&Project>, observed: &Observed, options: &DownOptions) -> Plan {
+    let mut plan = Plan::default();
+    let order = project.map(desired::order).unwrap_or_default();
+    let rank = |service: &str| order.iter().position(|found| found == service).unwrap_or(usize::MAX);
+    let mut containers: Vec<&ObservedContainer> = observed
+        .containers
+        .iter()
+        .filter(|container| options.services.is_empty() || options.services.contains(&container.service))
+        .filter(|container| {
+            options.remove_orphans
+                || options.services.contains(&container.service)
+                || project.is_none_or(|project| {
+                    project.services.contains_key(&container.service) || project.inactive.contains_key(&container.service)
+                })
+        })
+        .collect();
+    containers.sort_by_key(|container| (std::cmp::Reverse(rank(&container.service)), container.number));
+    let mut stops: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut removals = Vec::new();
+    for container in containers {
+        let (service, container_name, id) = (container.service.clone(), container.name.clone(), container.id.clone());
+        // Behind the stops of those that need this service.
+        let after: Vec<usize> = project
+            .into_iter()
+            .flat_map(|project| &project.services)
+            .filter(|(_, dependent)| desired::needs(dependent).contains_key(&container.service))
+            .filter_map(|(dependent, _)| stops.get(dependent.as_str()))
+            .flatten()
+            .copied()
+            .collect();
+        let mut last = after;
+        if container.status.is_alive() {
+            let stop = plan.add(Action::Stop { service: service.clone(), name: container_name.clone(), id: id.clone() }, last);
+            stops.entry(&container.service).or_default().push(stop);
+            last = vec![stop];
+        }
+        removals.push(plan.add(Action::Remove { service, name: container_name, id }, last));
+    }
+    if options.services.is_empty() {
+        let own = |found: &crate::observed::ObservedResource| found.project.as_deref() == Some(name);
+        for (network, _) in observed.networks.iter().filter(|(_, found)| own(found)) {
+            plan.add(Action::RemoveNetwork { name: network.clone() }, removals.clone());
+        }
+        if options.volumes {
+            for (volume, _) in observed.volumes.iter().filter(|(_, found)| own(found)) {
+                plan.add(Action::RemoveVolume { name: volume.clone() }, removals.clone());
+            }
+        }
+    }
+    plan
+}

@@ -1,0 +1,935 @@
+//! One stack: its record, its task, and what wakes it.
+//!
+//! A task owns a stack. It takes requests in order, and between them it wakes when a file or a container of the stack
+//! changes. What goes on is cut short when something newer comes: the last request counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use sampan_compose::model::Condition;
+use sampan_compose::{LoadOptions, Loaded, Project};
+use sampan_engine::{Engine, Filters};
+use sampan_store::{Collection, Durability, StoreError};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::desired::{self, DesiredContainer};
+use crate::execute::{Executor, Outcome};
+use crate::host_files::{HostFiles, fingerprints};
+use crate::images::{self, ImageOptions, Source};
+use crate::labels;
+use crate::observe::observe;
+use crate::observed::Observed;
+use crate::plan::{self, Action, DownOptions, Plan, PlanOptions};
+use crate::progress::Progress;
+use crate::watch::{DEBOUNCE, FileWatch};
+
+pub(crate) const STACKS: Collection<StackRecord> = Collection::new("stacks");
+
+/// Events of containers within this time are looked at together.
+const SETTLE: Duration = Duration::from_millis(50);
+/// First and longest pause between attempts to mend what keeps failing.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Where a stack comes from: what `up` was called with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StackRequest {
+    /// `-f`, absolute.
+    pub files: Vec<PathBuf>,
+    /// Where the command ran, absolute.
+    pub working_dir: Option<PathBuf>,
+    /// `--project-directory`, absolute.
+    pub project_directory: Option<PathBuf>,
+    /// `-p`.
+    pub project_name: Option<String>,
+    /// The caller's environment.
+    pub env: BTreeMap<String, String>,
+    /// `--env-file`, absolute.
+    pub env_files: Vec<PathBuf>,
+    /// `--profile`.
+    pub profiles: Vec<String>,
+}
+
+impl StackRequest {
+    /// As the loader takes it.
+    #[must_use]
+    pub fn load_options(&self) -> LoadOptions {
+        let working_dir = self.working_dir.clone().or_else(|| self.project_directory.clone());
+        LoadOptions {
+            working_dir: working_dir.unwrap_or_else(|| PathBuf::from("/")),
+            files: self.files.clone(),
+            project_dir: self.project_directory.clone(),
+            project_name: self.project_name.clone(),
+            env: self.env.clone(),
+            env_files: self.env_files.clone(),
+            profiles: self.profiles.clone(),
+            interpolate: true,
+        }
+    }
+}
+
+/// Options of the stack's requests; each takes what it knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StackOptions {
+    pub build: bool,
+    pub no_build: bool,
+    pub pull: Option<String>,
+    pub force_recreate: bool,
+    pub no_recreate: bool,
+    pub no_deps: bool,
+    pub remove_orphans: bool,
+    pub scale: BTreeMap<String, u32>,
+    pub wait: bool,
+    pub wait_timeout_s: Option<u64>,
+    pub timeout_s: Option<i64>,
+    pub dry_run: bool,
+    /// Whether the daemon follows the files; so unless false.
+    pub watch: Option<bool>,
+    pub no_start: bool,
+    pub renew_anon_volumes: bool,
+    /// `down`: remove volumes.
+    pub volumes: bool,
+    /// `down`: `all` or `local`.
+    pub rmi: Option<String>,
+    /// `kill`: the signal.
+    pub signal: Option<String>,
+}
+
+/// A stack as the store keeps it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct StackRecord {
+    pub name: String,
+    pub request: StackRequest,
+    /// The last one that was applied.
+    pub project: Project,
+    /// What it was made from.
+    pub inputs: Vec<PathBuf>,
+    /// The services that were asked for; empty for all.
+    pub services: BTreeSet<String>,
+    pub no_deps: bool,
+    pub scale: BTreeMap<String, u32>,
+    /// Services that were stopped as a whole.
+    pub stopped: BTreeSet<String>,
+    /// Whether the files are followed.
+    pub watch: bool,
+    /// What is wrong with the files now, or with the last attempt.
+    #[serde(skip)]
+    pub problem: Option<String>,
+}
+
+impl StackRecord {
+    /// The project with the numbers that `--scale` asked for.
+    fn scaled(&self, project: &Project) -> Project {
+        let mut project = project.clone();
+        for (service, number) in &self.scale {
+            if let Some(found) = project.services.get_mut(service) {
+                found.scale = Some(*number);
+            }
+        }
+        project
+    }
+}
+
+/// What is done to services that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Start,
+    Stop,
+    Restart,
+    Kill,
+    Pause,
+    Unpause,
+    Remove,
+    Build,
+    Pull,
+}
+
+/// A request to a stack.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Up { request: Box<StackRequest>, services: BTreeSet<String>, options: StackOptions, progress: Progress },
+    Down { services: BTreeSet<String>, options: StackOptions, progress: Progress },
+    Act { verb: Verb, services: BTreeSet<String>, options: StackOptions, progress: Progress },
+    /// Let go of everything, the daemon ends.
+    Leave,
+}
+
+/// What a stack's task works with.
+pub(crate) struct Stack {
+    engine: Engine,
+    name: String,
+    /// None until the first `up` has succeeded in loading.
+    record: Arc<RwLock<Option<StackRecord>>>,
+    files: FileWatch,
+    hints: mpsc::Receiver<()>,
+    /// Of the inputs, when they were last looked at.
+    seen: BTreeMap<PathBuf, crate::host_files::Fingerprint>,
+    /// Folder for the texts of configs and secrets.
+    material: PathBuf,
+    backoff: Duration,
+}
+
+enum Next {
+    Command(Option<Command>),
+    Files,
+    Heal,
+}
+
+impl Stack {
+    pub(crate) fn new(engine: Engine, name: String, record: Arc<RwLock<Option<StackRecord>>>, material: PathBuf) -> Self {
+        let (sender, hints) = mpsc::channel(1);
+        Self {
+            engine,
+            name,
+            record,
+            files: FileWatch::new(sender),
+            hints,
+            seen: BTreeMap::new(),
+            material,
+            backoff: BACKOFF.0,
+        }
+    }
+
+    fn record(&self) -> Option<StackRecord> {
+        self.record.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_problem(&self, problem: Option<String>) {
+        if let Some(record) = self.record.write().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            if let Some(problem) = &problem
+                && record.problem.as_ref() != Some(problem)
+            {
+                tracing::warn!(stack = self.name, "{problem}");
+            }
+            record.problem = problem;
+        }
+    }
+
+    /// Serves until the stack is taken down or the daemon ends.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut filters = Filters::default();
+        filters.add("type", "container");
+        filters.add("label", &format!("{}={}", labels::PROJECT, self.name));
+        let Ok(mut events) = self.engine.events_stream(None, None, filters).await else { return };
+        // A stack that was there before this daemon: its files may have changed meanwhile, its containers ended.
+        let mut heal_at = self.record().map(|_| Instant::now());
+        if heal_at.is_some() {
+            self.follow();
+        }
+        let mut pending: Option<Command> = None;
+        loop {
+            let next = match pending.take() {
+                Some(command) => Next::Command(Some(command)),
+                None => tokio::select! {
+                    biased;
+                    command = commands.recv() => Next::Command(command),
+                    Some(()) = self.hints.recv() => Next::Files,
+                    Some(event) = events.next() => {
+                        let action = event.action.as_deref().unwrap_or_default();
+                        if matches!(action, "die" | "destroy" | "rename" | "stop" | "kill") {
+                            heal_at.get_or_insert(Instant::now() + SETTLE);
+                        }
+                        continue;
+                    }
+                    () = wake(heal_at) => Next::Heal,
+                },
+            };
+            match next {
+                Next::Command(None | Some(Command::Leave)) => return,
+                Next::Command(Some(command)) => {
+                    let left = matches!(&command, Command::Down { services, options, .. } if services.is_empty() && !options.dry_run);
+                    let (cancel, cancelled) = watch::channel(false);
+                    let mut work = std::pin::pin!(self.serve(command, cancelled));
+                    let gone = loop {
+                        tokio::select! {
+                            gone = &mut work => break gone,
+                            newer = commands.recv(), if pending.is_none() => match newer {
+                                Some(newer) => {
+                                    // The last request counts; a second one behind it waits its turn in the channel.
+                                    pending = Some(newer);
+                                    let _ = cancel.send(true);
+                                }
+                                None => {
+                                    let _ = cancel.send(true);
+                                    pending = Some(Command::Leave);
+                                }
+                            },
+                        }
+                    };
+                    if left && gone {
+                        // Whoever waits behind us is told by the closed channel, and begins anew.
+                        commands.close();
+                        if let Some(Command::Up { progress, .. } | Command::Down { progress, .. } | Command::Act { progress, .. }) = pending.take() {
+                            progress.error("the stack was taken down meanwhile; try again".to_owned()).await;
+                            progress.done(false).await;
+                        }
+                        return;
+                    }
+                    heal_at = None;
+                }
+                Next::Files => {
+                    tokio::time::sleep(DEBOUNCE).await;
+                    while self.hints.try_recv().is_ok() {}
+                    let (cancel, cancelled) = watch::channel(false);
+                    let mut work = std::pin::pin!(self.files_changed(cancelled));
+                    loop {
+                        tokio::select! {
+                            () = &mut work => break,
+                            newer = commands.recv(), if pending.is_none() => {
+                                pending = Some(newer.unwrap_or(Command::Leave));
+                                let _ = cancel.send(true);
+                            }
+                        }
+                    }
+                }
+                Next::Heal => {
+                    let (cancel, cancelled) = watch::channel(false);
+                    let healed = {
+                        let mut work = std::pin::pin!(self.heal(cancelled));
+                        loop {
+                            tokio::select! {
+                                healed = &mut work => break healed,
+                                newer = commands.recv(), if pending.is_none() => {
+                                    pending = Some(newer.unwrap_or(Command::Leave));
+                                    let _ = cancel.send(true);
+                                }
+                            }
+                        }
+                    };
+                    heal_at = match healed {
+                        Healed::Whole => {
+                            self.backoff = BACKOFF.0;
+                            None
+                        }
+                        Healed::Mended => {
+                            // Look again soon: what was started may end at once. Then the pauses grow.
+                            let at = Instant::now() + self.backoff;
+                            self.backoff = (self.backoff * 2).min(BACKOFF.1);
+                            Some(at)
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// Watches for the files of the record, if it wants that.
+    fn follow(&mut self) {
+        let Some(record) = self.record() else { return };
+        if !record.watch {
+            self.files.clear();
+            return;
+        }
+        if let Err(problem) = self.files.set(&record.inputs) {
+            tracing::warn!(stack = self.name, "{problem}; edits there show at the next `up`");
+        }
+        self.seen = fingerprints(&record.inputs);
+    }
+
+    /// Serves a request; whether the stack is gone after it.
+    async fn serve(&mut self, command: Command, cancel: watch::Receiver<bool>) -> bool {
+        match command {
+            Command::Up { request, services, options, progress } => {
+                let ok = match self.up(*request, services, &options, &progress, cancel).await {
+                    Ok(ok) => ok,
+                    Err(message) => {
+                        progress.error(message).await;
+                        false
+                    }
+                };
+                progress.done(ok).await;
+                // Nothing was ever applied: there is no stack to keep.
+                false
+            }
+            Command::Down { services, options, progress } => {
+                let ok = match self.down(services, &options, &progress, cancel).await {
+                    Ok(ok) => ok,
+                    Err(message) => {
+                        progress.error(message).await;
+                        false
+                    }
+                };
+                let gone = ok && self.record().is_none();
+                progress.done(ok).await;
+                gone
+            }
+            Command::Act { verb, services, options, progress } => {
+                let ok = match self.act(verb, services, &options, &progress, cancel).await {
+                    Ok(ok) => ok,
+                    Err(message) => {
+                        progress.error(message).await;
+                        false
+                    }
+                };
+                progress.done(ok).await;
+                false
+            }
+            Command::Leave => false,
+        }
+    }
+
+    async fn up(
+        &mut self,
+        request: StackRequest,
+        services: BTreeSet<String>,
+        options: &StackOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Result<bool, String> {
+        let loaded = load(&request).await?;
+        for warning in &loaded.warnings {
+            progress.warning(warning.to_string()).await;
+        }
+        if loaded.project.name != self.name {
+            return Err(format!("the files name the project {:?}, the request {:?}", loaded.project.name, self.name));
+        }
+        if let Some(unknown) = services.iter().chain(options.scale.keys()).find(|name| !loaded.project.services.contains_key(*name)) {
+            return Err(format!("no such service: {unknown}"));
+        }
+        let before = self.record();
+        let mut record = StackRecord {
+            name: self.name.clone(),
+            request,
+            project: loaded.project,
+            inputs: loaded.inputs,
+            // Naming services adds to what is up already.
+            services: match &before {
+                Some(before) if !services.is_empty() && before.services.is_empty() => BTreeSet::new(),
+                Some(before) if !services.is_empty() => before.services.union(&services).cloned().collect(),
+                _ => services.clone(),
+            },
+            no_deps: options.no_deps,
+            scale: before.as_ref().map(|before| before.scale.clone()).unwrap_or_default(),
+            stopped: before.as_ref().map(|before| before.stopped.clone()).unwrap_or_default(),
+            watch: options.watch.unwrap_or(true),
+            problem: None,
+        };
+        record.scale.extend(options.scale.clone());
+        let named = PlanOptions { services: services.clone(), no_deps: options.no_deps, ..PlanOptions::default() };
+        if options.no_start {
+            record.stopped.extend(plan::selected(&record.project, &named));
+        } else {
+            for service in plan::selected(&record.project, &named) {
+                record.stopped.remove(&service);
+            }
+        }
+        let project = Arc::new(record.scaled(&record.project));
+        let plan_options = PlanOptions {
+            services,
+            no_deps: options.no_deps,
+            force_recreate: options.force_recreate,
+            no_recreate: options.no_recreate,
+            no_start: options.no_start,
+            remove_orphans: options.remove_orphans,
+            ..PlanOptions::default()
+        };
+        let images = ImageOptions { build: options.build, no_build: options.no_build, pull: options.pull.clone() };
+        if options.dry_run {
+            return self.dry_run(&project, &plan_options, &images, progress).await;
+        }
+        // The intent is kept before anything is done: a daemon that dies meanwhile goes on with it.
+        self.keep(record).await?;
+        self.follow();
+        let outcome = self.apply(&project, plan_options, &images, progress, cancel.clone(), options.timeout_s).await?;
+        for failure in &outcome.failures {
+            progress.error(failure.clone()).await;
+        }
+        if outcome.cancelled {
+            progress.error("something newer was asked for".to_owned()).await;
+        }
+        self.set_problem((!outcome.failures.is_empty()).then(|| outcome.failures.join("\n")));
+        let mut ok = outcome.ok();
+        if ok && options.wait {
+            ok = self.wait(&project, options, progress, cancel).await;
+        }
+        Ok(ok)
+    }
+
+    async fn dry_run(&self, project: &Project, options: &PlanOptions, images: &ImageOptions, progress: &Progress) -> Result<bool, String> {
+        let services = plan::selected(project, options);
+        let observed = self.observe(project, &services).await?;
+        let present = observed.images.keys().cloned().collect();
+        let mut lines: Vec<String> = images::decide(project, &services, &present, images)?
+            .into_iter()
+            .filter_map(|(service, source)| {
+                let image = desired::image_name(project, &service);
+                match source {
+                    Source::Present => None,
+                    Source::Build => Some(format!("build image {image}")),
+                    Source::Pull => Some(format!("pull image {image}")),
+                    Source::PullOrBuild => Some(format!("pull or build image {image}")),
+                }
+            })
+            .collect();
+        let plan = self.plan(project, &observed, options)?;
+        lines.extend(plan.nodes.iter().map(|node| node.action.to_string()));
+        for warning in plan.warnings {
+            progress.warning(warning).await;
+        }
+        progress.plan(lines).await;
+        Ok(true)
+    }
+
+    async fn observe(&self, project: &Project, services: &[String]) -> Result<Observed, String> {
+        let images = services.iter().map(|service| desired::image_name(project, service)).collect();
+        observe(&self.engine, &self.name, &images).await.map_err(|error| error.message)
+    }
+
+    fn desired(&self, project: &Project, services: &[String]) -> Result<BTreeMap<String, Vec<DesiredContainer>>, String> {
+        let mut all = BTreeMap::new();
+        for service in services {
+            let Some(found) = project.services.get(service) else { continue };
+            let containers = (1..=found.replicas())
+                .map(|number| desired::container(project, service, number, &self.material))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| error.to_string())?;
+            all.insert(service.clone(), containers);
+        }
+        Ok(all)
+    }
+
+    fn plan(&self, project: &Project, observed: &Observed, options: &PlanOptions) -> Result<Plan, String> {
+        let services = plan::selected(project, options);
+        let desired = self.desired(project, &services)?;
+        plan::up(project, &desired, observed, options).map_err(|error| error.to_string())
+    }
+
+    /// Brings images, plans, and carries the plan out.
+    async fn apply(
+        &self,
+        project: &Arc<Project>,
+        options: PlanOptions,
+        images: &ImageOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+        timeout: Option<i64>,
+    ) -> Result<Outcome, String> {
+        let services = plan::selected(project, &options);
+        let mut observed = self.observe(project, &services).await?;
+        let present: BTreeSet<String> = observed.images.keys().cloned().collect();
+        let mut failures = Vec::new();
+        let mut lacking = BTreeSet::new();
+        let sources = images::decide(project, &services, &present, images)?;
+        let mut work: FuturesUnordered<_> = sources
+            .iter()
+            .filter(|(_, source)| **source != Source::Present)
+            .map(|(service, source)| async move {
+                (service, images::provide(&self.engine, project, service, *source, progress).await)
+            })
+            .collect();
+        let brought = !work.is_empty();
+        while let Some((service, result)) = work.next().await {
+            if let Err(error) = result {
+                failures.push(error.message);
+                lacking.insert(service.clone());
+            }
+        }
+        drop(work);
+        if brought {
+            observed = self.observe(project, &services).await?;
+        }
+        let desired = Arc::new(self.desired(project, &services)?);
+        let mut plan = plan::up(project, &desired, &observed, &options).map_err(|error| error.to_string())?;
+        if !lacking.is_empty() {
+            leave_out(&mut plan, &lacking);
+        }
+        for warning in &plan.warnings {
+            progress.warning(warning.clone()).await;
+        }
+        let executor = Executor {
+            engine: self.engine.clone(),
+            name: self.name.clone(),
+            project: Some(Arc::clone(project)),
+            desired,
+            progress: progress.clone(),
+            timeout,
+            cancel,
+        };
+        if !plan.is_empty() {
+            tracing::info!(stack = self.name, actions = plan.nodes.len(), "applying\n{plan}");
+        }
+        let mut outcome = executor.run(&plan).await;
+        failures.append(&mut outcome.failures);
+        outcome.failures = failures;
+        Ok(outcome)
+    }
+
+    /// `--wait`: until every service runs, and is healthy where it can tell.
+    async fn wait(&self, project: &Arc<Project>, options: &StackOptions, progress: &Progress, cancel: watch::Receiver<bool>) -> bool {
+        let executor = Executor {
+            engine: self.engine.clone(),
+            name: self.name.clone(),
+            project: Some(Arc::clone(project)),
+            desired: Arc::default(),
+            progress: progress.clone(),
+            timeout: None,
+            cancel,
+        };
+        let all = async {
+            let mut ok = true;
+            for (name, service) in &project.services {
+                if service.replicas() == 0 {
+                    continue;
+                }
+                let checked = service.healthcheck.as_ref().is_some_and(|check| !check.disable);
+                let condition = if checked { Condition::Healthy } else { Condition::Started };
+                match executor.wait_for(name, condition).await {
+                    Ok(()) => progress.action(format!("Service {name}"), Some(name), if checked { "Healthy" } else { "Running" }, None).await,
+                    Err(error) => {
+                        progress.error(error.message).await;
+                        ok = false;
+                    }
+                }
+            }
+            ok
+        };
+        match options.wait_timeout_s {
+            None => all.await,
+            Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), all).await {
+                Ok(ok) => ok,
+                Err(_) => {
+                    progress.error(format!("the stack was not up within {seconds} seconds")).await;
+                    false
+                }
+            },
+        }
+    }
+
+    async fn down(&mut self, services: BTreeSet<String>, options: &StackOptions, progress: &Progress, cancel: watch::Receiver<bool>) -> Result<bool, String> {
+        let record = self.record();
+        let project = record.as_ref().map(|record| record.project.clone());
+        let observed = observe(&self.engine, &self.name, &BTreeSet::new()).await.map_err(|error| error.message)?;
+        let down = DownOptions { services: services.clone(), volumes: options.volumes, remove_orphans: options.remove_orphans };
+        let plan = plan::down(&self.name, project.as_ref(), &observed, &down);
+        if options.dry_run {
+            progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect()).await;
+            return Ok(true);
+        }
+        if services.is_empty() {
+            // From here on the daemon no longer keeps it up, whatever comes between.
+            self.files.clear();
+            self.forget().await?;
+        } else if let Some(mut record) = record.clone() {
+            record.stopped.extend(services);
+            self.keep(record).await?;
+        }
+        let executor = Executor {
+            engine: self.engine.clone(),
+            name: self.name.clone(),
+            project: project.clone().map(Arc::new),
+            desired: Arc::default(),
+            progress: progress.clone(),
+            timeout: options.timeout_s,
+            cancel,
+        };
+        let outcome = executor.run(&plan).await;
+        for failure in &outcome.failures {
+            progress.error(failure.clone()).await;
+        }
+        if outcome.ok() && down.services.is_empty() {
+            if let (Some(which), Some(project)) = (&options.rmi, &project) {
+                self.remove_images(project, which == "local", progress).await;
+            }
+            let folder = self.material.clone();
+            let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+        }
+        Ok(outcome.ok())
+    }
+
+    async fn remove_images(&self, project: &Project, local: bool, progress: &Progress) {
+        for (name, service) in &project.services {
+            if local && !service.image.is_empty() {
+                continue;
+            }
+            let image = desired::image_name(project, name);
+            match self.engine.remove_image(&image, false, false).await {
+                Ok(_) => progress.action(format!("Image {image}"), Some(name), "Removed", None).await,
+                Err(error) => progress.warning(error.message).await,
+            }
+        }
+    }
+
+    async fn act(&mut self, verb: Verb, services: BTreeSet<String>, options: &StackOptions, progress: &Progress, cancel: watch::Receiver<bool>) -> Result<bool, String> {
+        let Some(mut record) = self.record() else {
+            return Err(format!("there is no stack {}; bring it up first (`sampan up`)", self.name));
+        };
+        if let Some(unknown) = services.iter().find(|name| !record.project.services.contains_key(*name)) {
+            return Err(format!("no such service: {unknown}"));
+        }
+        let all: BTreeSet<String> = record.project.services.keys().cloned().collect();
+        let named = if services.is_empty() { all } else { services };
+        match verb {
+            Verb::Build | Verb::Pull => return self.bring(&record.project, &named, verb, progress).await,
+            Verb::Start => {
+                record.stopped.retain(|service| !named.contains(service));
+                let project = Arc::new(record.scaled(&record.project));
+                self.keep(record).await?;
+                let options = PlanOptions { services: named, no_recreate: true, ..PlanOptions::default() };
+                let outcome = self.apply(&project, options, &ImageOptions::default(), progress, cancel, None).await?;
+                for failure in &outcome.failures {
+                    progress.error(failure.clone()).await;
+                }
+                return Ok(outcome.ok());
+            }
+            Verb::Stop => {
+                record.stopped.extend(named.iter().cloned());
+                self.keep(record.clone()).await?;
+            }
+            _ => {}
+        }
+        let observed = observe(&self.engine, &self.name, &BTreeSet::new()).await.map_err(|error| error.message)?;
+        let order = desired::order(&record.project);
+        let mut containers: Vec<_> =
+            observed.containers.iter().filter(|container| named.contains(&container.service) && !container.oneoff).collect();
+        containers.sort_by_key(|container| (order.iter().position(|name| *name == container.service), container.number));
+        let mut ok = true;
+        if verb == Verb::Stop {
+            let down = DownOptions { services: named, ..DownOptions::default() };
+            let mut plan = plan::down(&self.name, Some(&record.project), &observed, &down);
+            keep_only(&mut plan, |action| matches!(action, Action::Stop { .. }));
+            let executor = Executor {
+                engine: self.engine.clone(),
+                name: self.name.clone(),
+                project: None,
+                desired: Arc::default(),
+                progress: progress.clone(),
+                timeout: options.timeout_s,
+                cancel,
+            };
+            let outcome = executor.run(&plan).await;
+            for failure in &outcome.failures {
+                progress.error(failure.clone()).await;
+            }
+            return Ok(outcome.ok());
+        }
+        for container in containers {
+            let id = container.id.as_str();
+            let (result, status) = match verb {
+                Verb::Restart => (self.engine.restart(id, None, options.timeout_s).await, "Started"),
+                Verb::Kill if container.status.is_alive() => (self.engine.kill(id, options.signal.as_deref()).await, "Killed"),
+                Verb::Pause if container.status.is_alive() => (self.engine.pause(id).await, "Paused"),
+                Verb::Unpause if container.status == crate::observed::Status::Paused => (self.engine.unpause(id).await, "Unpaused"),
+                Verb::Remove if !container.status.is_alive() => {
+                    let options = sampan_engine::containers::RemoveOptions { force: false, volumes: options.volumes, link: false };
+                    (self.engine.remove(id, options).await, "Removed")
+                }
+                _ => continue,
+            };
+            let name = format!("Container {}", container.name);
+            match result {
+                Ok(()) => progress.action(name, Some(&container.service), status, None).await,
+                Err(error) => {
+                    ok = false;
+                    progress.error(format!("{name}: {error}")).await;
+                }
+            }
+        }
+        Ok(ok)
+    }
+
+    async fn bring(&self, project: &Project, services: &BTreeSet<String>, verb: Verb, progress: &Progress) -> Result<bool, String> {
+        let mut ok = true;
+        for service in services {
+            let Some(found) = project.services.get(service) else { continue };
+            let source = match verb {
+                Verb::Build if found.build.is_some() => Source::Build,
+                Verb::Pull if found.build.is_none() => Source::Pull,
+                _ => continue,
+            };
+            if let Err(error) = images::provide(&self.engine, project, service, source, progress).await {
+                progress.error(error.message).await;
+                ok = false;
+            }
+        }
+        Ok(ok)
+    }
+
+    /// A file may have changed: load anew, and apply what is different. A broken file changes nothing.
+    async fn files_changed(&mut self, cancel: watch::Receiver<bool>) {
+        let Some(record) = self.record() else { return };
+        let inputs = record.inputs.clone();
+        let Ok(now) = tokio::task::spawn_blocking(move || fingerprints(&inputs)).await else { return };
+        if now == self.seen {
+            return;
+        }
+        self.seen = now;
+        let loaded = match load(&record.request).await {
+            Ok(loaded) => loaded,
+            Err(problem) => {
+                self.set_problem(Some(problem));
+                return;
+            }
+        };
+        if loaded.project.name != self.name {
+            self.set_problem(Some(format!(
+                "the files now name the project {:?}; take this one down and bring that one up",
+                loaded.project.name
+            )));
+            return;
+        }
+        let retired: BTreeSet<String> =
+            record.project.services.keys().filter(|name| !loaded.project.services.contains_key(*name)).cloned().collect();
+        let edited = record.project.services.iter().filter(|(name, before)| {
+            // A number written into the file goes before one that was asked for earlier.
+            loaded.project.services.get(*name).is_some_and(|now| now.replicas() != before.replicas())
+        });
+        let mut next = record.clone();
+        for (name, _) in edited {
+            next.scale.remove(name);
+        }
+        next.services.retain(|name| loaded.project.services.contains_key(name));
+        next.stopped.retain(|name| loaded.project.services.contains_key(name));
+        next.project = loaded.project;
+        next.inputs = loaded.inputs;
+        next.problem = None;
+        tracing::info!(stack = self.name, "the files have changed");
+        let project = Arc::new(next.scaled(&next.project));
+        let options = PlanOptions {
+            services: next.services.clone(),
+            no_deps: next.no_deps,
+            retired,
+            healing: true,
+            stopped: next.stopped.clone(),
+            ..PlanOptions::default()
+        };
+        if let Err(problem) = self.keep(next).await {
+            self.set_problem(Some(problem));
+            return;
+        }
+        self.follow();
+        let result = self.apply(&project, options, &ImageOptions::default(), &Progress::default(), cancel, None).await;
+        let problem = match result {
+            Ok(outcome) => (!outcome.failures.is_empty()).then(|| outcome.failures.join("\n")),
+            Err(problem) => Some(problem),
+        };
+        self.set_problem(problem);
+    }
+
+    /// Makes the containers as they should be, leaving alone what ended as it was meant to.
+    async fn heal(&mut self, cancel: watch::Receiver<bool>) -> Healed {
+        let Some(record) = self.record() else { return Healed::Whole };
+        let project = Arc::new(record.scaled(&record.project));
+        let options = PlanOptions {
+            services: record.services.clone(),
+            no_deps: record.no_deps,
+            healing: true,
+            stopped: record.stopped.clone(),
+            ..PlanOptions::default()
+        };
+        let services = plan::selected(&project, &options);
+        let needed = match self.observe(&project, &services).await {
+            Ok(observed) => self.plan(&project, &observed, &options).map(|plan| !plan.is_empty()),
+            Err(problem) => Err(problem),
+        };
+        match needed {
+            Ok(false) => Healed::Whole,
+            Ok(true) => {
+                let result = self.apply(&project, options, &ImageOptions::default(), &Progress::default(), cancel, None).await;
+                match result {
+                    Ok(outcome) if outcome.failures.is_empty() => {}
+                    Ok(outcome) => self.set_problem(Some(outcome.failures.join("\n"))),
+                    Err(problem) => self.set_problem(Some(problem)),
+                }
+                Healed::Mended
+            }
+            Err(problem) => {
+                self.set_problem(Some(problem));
+                Healed::Mended
+            }
+        }
+    }
+
+    async fn keep(&self, record: StackRecord) -> Result<(), String> {
+        let store = self.engine.store().clone();
+        let kept = record.clone();
+        let write = move || store.write::<_, StoreError>(Durability::Power, |tx| STACKS.put(tx, &kept.name, &kept));
+        tokio::task::spawn_blocking(write).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        *self.record.write().unwrap_or_else(PoisonError::into_inner) = Some(record);
+        Ok(())
+    }
+
+    async fn forget(&self) -> Result<(), String> {
+        let (store, name) = (self.engine.store().clone(), self.name.clone());
+        let write = move || store.write::<_, StoreError>(Durability::Power, |tx| STACKS.delete(tx, &name));
+        tokio::task::spawn_blocking(write).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        *self.record.write().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+}
+
+enum Healed {
+    /// There was nothing to do.
+    Whole,
+    /// Something was done, or tried.
+    Mended,
+}
+
+async fn wake(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Loads on a thread that may block.
+pub(crate) async fn load(request: &StackRequest) -> Result<Loaded, String> {
+    let options = request.load_options();
+    match tokio::task::spawn_blocking(move || sampan_compose::load(&options, &HostFiles)).await {
+        Ok(Ok(loaded)) => Ok(loaded),
+        Ok(Err(diagnostics)) => Err(diagnostics.to_string()),
+        Err(error) => Err(format!("load the project: {error}")),
+    }
+}
+
+/// Takes out what cannot be done for services without an image, and what needs it.
+fn leave_out(plan: &mut Plan, services: &BTreeSet<String>) {
+    let lacking = |action: &Action| match action {
+        Action::Create { service, .. } | Action::Recreate { service, .. } => services.contains(service),
+        _ => false,
+    };
+    let mut dropped = BTreeSet::new();
+    for (number, node) in plan.nodes.iter().enumerate() {
+        if lacking(&node.action) || node.after.iter().any(|after| dropped.contains(after)) {
+            dropped.insert(number);
+        }
+    }
+    let mut number = 0;
+    let keep: Vec<bool> = plan.nodes.iter().map(|_| { number += 1; !dropped.contains(&(number - 1)) }).collect();
+    retain(plan, &keep);
+}
+
+/// Keeps actions of a kind; those behind a dropped one come behind what that one came behind.
+fn keep_only(plan: &mut Plan, wanted: impl Fn(&Action) -> bool) {
+    let keep: Vec<bool> = plan.nodes.iter().map(|node| wanted(&node.action)).collect();
+    retain(plan, &keep);
+}
+
+fn retain(plan: &mut Plan, keep: &[bool]) {
+    let mut places = Vec::new();
+    let mut kept = 0;
+    for keep in keep {
+        places.push(keep.then_some(kept));
+        kept += usize::from(*keep);
+    }
+    let mut number = 0;
+    plan.nodes.retain_mut(|node| {
+        let stays = keep[number];
+        number += 1;
+        if stays {
+            node.after = node.after.iter().filter_map(|after| places[*after]).collect();
+        }
+        stays
+    });
+}
+
+/// The folder for the texts of configs and secrets of a stack.
+pub(crate) fn material(engine: &Engine, name: &str) -> PathBuf {
+    Path::join(&engine.config().root, "stacks").join(name)
+}
