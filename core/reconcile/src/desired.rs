@@ -11,8 +11,10 @@ use bollard_stubs::models::{
     NetworkingConfig, PortBinding, PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
     VolumeCreateRequest,
 };
-use sampan_compose::model::{Bytes, Condition, FileReference, MountType, Network, Port, Service, Ulimit, Volume, VolumeMount};
 use sampan_compose::Project;
+use sampan_compose::model::{
+    Bytes, Condition, FileReference, MountType, Network, Port, Service, Ulimit, Volume, VolumeMount,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::labels;
@@ -146,9 +148,7 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
     for mount in &found.volumes {
         mounts.push(mount_of(project, mount).map_err(&unfit)?);
     }
-    for (reference, secret) in
-        found.secrets.iter().map(|r| (r, true)).chain(found.configs.iter().map(|r| (r, false)))
-    {
+    for (reference, secret) in found.secrets.iter().map(|r| (r, true)).chain(found.configs.iter().map(|r| (r, false))) {
         mounts.push(file_mount(project, reference, secret, files, &mut material).map_err(&unfit)?);
     }
     let host = host_config(project, service, found, mounts).map_err(&unfit)?;
@@ -160,10 +160,14 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
         tty: found.tty.then_some(true),
         open_stdin: found.stdin_open.then_some(true),
         env: (!found.environment.is_empty()).then(|| {
-            found.environment.iter().map(|(name, value)| match value {
-                Some(value) => format!("{name}={value}"),
-                None => name.clone(),
-            }).collect()
+            found
+                .environment
+                .iter()
+                .map(|(name, value)| match value {
+                    Some(value) => format!("{name}={value}"),
+                    None => name.clone(),
+                })
+                .collect()
         }),
         cmd: found.command.clone(),
         entrypoint: found.entrypoint.clone(),
@@ -171,7 +175,9 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
         image: Some(image_name(project, service)),
         working_dir: some(&found.working_dir),
         stop_signal: some(&found.stop_signal),
-        stop_timeout: found.stop_grace_period.map(|time| i64::try_from(time.as_secs_f64().ceil() as u64).unwrap_or(i64::MAX)),
+        stop_timeout: found
+            .stop_grace_period
+            .map(|time| i64::try_from(time.as_secs_f64().ceil() as u64).unwrap_or(i64::MAX)),
         host_config: Some(host),
         networking_config: networking(project, service, found),
         ..ContainerCreateBody::default()
@@ -207,7 +213,8 @@ fn sorted(body: &ContainerCreateBody) -> serde_json::Value {
     fn sort(value: serde_json::Value) -> serde_json::Value {
         match value {
             serde_json::Value::Object(map) => {
-                let ordered: BTreeMap<String, serde_json::Value> = map.into_iter().map(|(key, value)| (key, sort(value))).collect();
+                let ordered: BTreeMap<String, serde_json::Value> =
+                    map.into_iter().map(|(key, value)| (key, sort(value))).collect();
                 serde_json::Value::Object(ordered.into_iter().collect())
             }
             serde_json::Value::Array(items) => serde_json::Value::Array(items.into_iter().map(sort).collect()),
@@ -257,7 +264,8 @@ fn health(check: &sampan_compose::model::Healthcheck) -> HealthConfig {
 }
 
 fn exposed(service: &Service) -> Option<Vec<String>> {
-    let mut ports: Vec<String> = service.ports.iter().map(|port| format!("{}/{}", port.target, protocol(&port.protocol))).collect();
+    let mut ports: Vec<String> =
+        service.ports.iter().map(|port| format!("{}/{}", port.target, protocol(&port.protocol))).collect();
     for exposed in &service.expose {
         let (range, protocol) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -291,7 +299,11 @@ fn ulimits(limits: &BTreeMap<String, Ulimit>) -> Option<Vec<ResourcesUlimits>> {
     (!limits.is_empty()).then(|| {
         limits
             .iter()
-            .map(|(name, limit)| ResourcesUlimits { name: Some(name.clone()), soft: Some(limit.soft), hard: Some(limit.hard) })
+            .map(|(name, limit)| ResourcesUlimits {
+                name: Some(name.clone()),
+                soft: Some(limit.soft),
+                hard: Some(limit.hard),
+            })
             .collect()
     })
 }
@@ -317,7 +329,9 @@ fn restart(service: &Service) -> Result<Option<RestartPolicy>, String> {
         "always" => RestartPolicyNameEnum::ALWAYS,
         "unless-stopped" => RestartPolicyNameEnum::UNLESS_STOPPED,
         "on-failure" => RestartPolicyNameEnum::ON_FAILURE,
-        other => return Err(format!("restart: {other:?} is not a policy (no, always, unless-stopped, on-failure[:N])")),
+        other => {
+            return Err(format!("restart: {other:?} is not a policy (no, always, unless-stopped, on-failure[:N])"));
+        }
     };
     Ok(Some(RestartPolicy { name: Some(name), maximum_retry_count: count.parse().ok() }))
 }
@@ -343,7 +357,9 @@ fn host_config(project: &Project, name: &str, service: &Service, mounts: Vec<Mou
     let volumes_from = service
         .volumes_from
         .iter()
-        .map(|entry| peer(project, entry.strip_prefix("container:").map_or_else(|| Peer::Service(entry), Peer::Container)))
+        .map(|entry| {
+            peer(project, entry.strip_prefix("container:").map_or_else(|| Peer::Service(entry), Peer::Container))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(HostConfig {
         cpu_shares: service.cpu_shares,
@@ -364,7 +380,11 @@ fn host_config(project: &Project, name: &str, service: &Service, mounts: Vec<Mou
                 .map(|device| DeviceMapping {
                     path_on_host: Some(device.source.clone()),
                     path_in_container: Some(device.target.clone()),
-                    cgroup_permissions: Some(if device.permissions.is_empty() { "rwm".to_owned() } else { device.permissions.clone() }),
+                    cgroup_permissions: Some(if device.permissions.is_empty() {
+                        "rwm".to_owned()
+                    } else {
+                        device.permissions.clone()
+                    }),
                 })
                 .collect()
         }),
@@ -420,7 +440,8 @@ fn peer(project: &Project, peer: Peer<'_>) -> Result<String, String> {
     match peer {
         Peer::Container(name) => Ok(name.to_owned()),
         Peer::Service(entry) => {
-            let (service, rest) = entry.split_once(':').map_or((entry, String::new()), |(name, rest)| (name, format!(":{rest}")));
+            let (service, rest) =
+                entry.split_once(':').map_or((entry, String::new()), |(name, rest)| (name, format!(":{rest}")));
             if project.services.contains_key(service) {
                 Ok(format!("{}{rest}", container_name(project, service, 1)))
             } else {
@@ -557,7 +578,9 @@ fn mount_of(project: &Project, mount: &VolumeMount) -> Result<Mount, String> {
                 });
             }
         }
-        other => return Err(format!("volumes: {}: mounts of type {other:?} are not supported", mount.target).to_lowercase()),
+        other => {
+            return Err(format!("volumes: {}: mounts of type {other:?} are not supported", mount.target).to_lowercase());
+        }
     }
     Ok(result)
 }
@@ -581,7 +604,10 @@ fn file_mount(
         (found.file.as_ref(), text, found.external)
     };
     if external {
-        return Err(format!("{kind}s: {} is external, which needs a cluster; give it by file, environment or content", reference.source));
+        return Err(format!(
+            "{kind}s: {} is external, which needs a cluster; give it by file, environment or content",
+            reference.source
+        ));
     }
     let target = match reference.target.as_str() {
         "" if secret => format!("/run/secrets/{}", reference.source),
@@ -593,7 +619,9 @@ fn file_mount(
         (None, Some(content)) => {
             let number = |text: &str, what: &str| match text {
                 "" => Ok(0),
-                text => text.parse::<u32>().map_err(|_| format!("{kind}s: {}: {what} {text:?} is not a number", reference.source)),
+                text => text
+                    .parse::<u32>()
+                    .map_err(|_| format!("{kind}s: {}: {what} {text:?} is not a number", reference.source)),
             };
             let (uid, gid) = (number(&reference.uid, "uid")?, number(&reference.gid, "gid")?);
             let mode = reference.mode.unwrap_or(if secret { 0o400 } else { 0o444 });
@@ -641,7 +669,9 @@ pub fn needs(service: &Service) -> BTreeMap<String, (Condition, bool, bool)> {
         .iter()
         .map(|(name, dependency)| (name.clone(), (dependency.condition, dependency.restart, dependency.required)))
         .collect();
-    let shared = [&service.network_mode, &service.ipc, &service.pid].into_iter().filter_map(|mode| mode.strip_prefix("service:"));
+    let shared = [&service.network_mode, &service.ipc, &service.pid]
+        .into_iter()
+        .filter_map(|mode| mode.strip_prefix("service:"));
     let volumes = service
         .volumes_from
         .iter()

@@ -117,7 +117,10 @@ impl Executor {
                 let project = self.project()?;
                 let Some(network) = project.networks.get(key) else { return Ok(()) };
                 tell("Creating").await;
-                settled(self.engine.create_network(desired::network(&project, key, network)).await.map(drop), ErrorKind::Conflict)?;
+                settled(
+                    self.engine.create_network(desired::network(&project, key, network)).await.map(drop),
+                    ErrorKind::Conflict,
+                )?;
                 tell("Created").await;
             }
             Action::RemoveNetwork { name } => {
@@ -200,7 +203,9 @@ impl Executor {
             .desired
             .get(service)
             .and_then(|containers| containers.iter().find(|container| container.number == number))
-            .ok_or_else(|| Error::internal(format!("the plan has container {number} of {service}, the project does not")))?;
+            .ok_or_else(|| {
+                Error::internal(format!("the plan has container {number} of {service}, the project does not"))
+            })?;
         put(wanted.material.clone()).await?;
         let mut body = wanted.body.clone();
         let image = body.image.clone().unwrap_or_default();
@@ -219,7 +224,8 @@ impl Executor {
                 }
             }
         }
-        let platform = self.project.as_ref().and_then(|project| project.services.get(service)).map(|found| found.platform.clone());
+        let platform =
+            self.project.as_ref().and_then(|project| project.services.get(service)).map(|found| found.platform.clone());
         let platform = platform.filter(|platform| !platform.is_empty());
         match self.engine.create(Some(name), body, platform.as_deref()).await {
             Ok(_) => Ok(()),
@@ -300,7 +306,8 @@ impl Executor {
     async fn is_met(&self, service: &str, condition: Condition) -> Result<bool> {
         let mut met = true;
         for summary in summaries(&self.engine, &self.name, Some(service)).await? {
-            let oneoff = summary.labels.as_ref().and_then(|all| all.get(labels::ONEOFF)).is_some_and(|text| text == "True");
+            let oneoff =
+                summary.labels.as_ref().and_then(|all| all.get(labels::ONEOFF)).is_some_and(|text| text == "True");
             if oneoff {
                 continue;
             }
@@ -327,10 +334,14 @@ impl Executor {
                 Condition::Healthy => match state.health.and_then(|health| health.status) {
                     Some(HealthStatusEnum::HEALTHY) if running => true,
                     Some(HealthStatusEnum::UNHEALTHY) => {
-                        return Err(Error::conflict(format!("dependency failed to start: container {name} is unhealthy")));
+                        return Err(Error::conflict(format!(
+                            "dependency failed to start: container {name} is unhealthy"
+                        )));
                     }
                     _ if started && !running => {
-                        return Err(Error::conflict(format!("dependency failed to start: container {name} exited ({code})")));
+                        return Err(Error::conflict(format!(
+                            "dependency failed to start: container {name} exited ({code})"
+                        )));
                     }
                     None | Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) if running => {
                         return Err(Error::conflict(format!(

@@ -54,7 +54,9 @@ pub fn decide(
             (Some(_), "always") if !service.image.is_empty() => Source::PullOrBuild,
             (_, _) if there && policy != "always" => Source::Present,
             (Some(_), _) if options.no_build => {
-                return Err(format!("service {name}: the image {image} is not there, and --no-build forbids to build it"));
+                return Err(format!(
+                    "service {name}: the image {image} is not there, and --no-build forbids to build it"
+                ));
             }
             (Some(_), _) => Source::Build,
             (None, "never") if there => Source::Present,
@@ -69,7 +71,13 @@ pub fn decide(
 }
 
 /// Provides an image for a service.
-pub async fn provide(engine: &Engine, project: &Project, service: &str, source: Source, progress: &Progress) -> Result<()> {
+pub async fn provide(
+    engine: &Engine,
+    project: &Project,
+    service: &str,
+    source: Source,
+    progress: &Progress,
+) -> Result<()> {
     let image = image_name(project, service);
     match source {
         Source::Present => Ok(()),
@@ -134,7 +142,9 @@ async fn build(engine: &Engine, project: &Project, service: &str, progress: &Pro
             progress.action(format!("Image {image}"), Some(service), "Built", None).await;
             Ok(())
         }
-        Err(error) if error.kind == ErrorKind::NotFound => Err(Error::internal(format!("build {service}: no image came of it"))),
+        Err(error) if error.kind == ErrorKind::NotFound => {
+            Err(Error::internal(format!("build {service}: no image came of it")))
+        }
         Err(error) => Err(error),
     }
 }
@@ -201,7 +211,8 @@ mod tests {
     #[test]
     fn images_come_from_where_the_policies_say() {
         let pulled = |policy: &str| Service { image: "nginx".into(), pull_policy: policy.into(), ..Service::default() };
-        let built = || Service { build: Some(Build { context: "/x".into(), ..Build::default() }), ..Service::default() };
+        let built =
+            || Service { build: Some(Build { context: "/x".into(), ..Build::default() }), ..Service::default() };
         let plain = ImageOptions::default;
         assert_eq!(one(pulled(""), true, plain()), Ok(Source::Present));
         assert_eq!(one(pulled(""), false, plain()), Ok(Source::Pull));

@@ -100,7 +100,10 @@ impl Stacks {
                     record.project = loaded.project;
                     record.inputs = loaded.inputs;
                 }
-                Ok(_) => record.problem = Some("the files name another project now; the last one that was applied goes on".to_owned()),
+                Ok(_) => {
+                    record.problem =
+                        Some("the files name another project now; the last one that was applied goes on".to_owned())
+                }
                 Err(problem) => record.problem = Some(format!("{problem}\nthe last project that was applied goes on")),
             }
             let handle = stacks.spawn(&name, Some(record));
@@ -136,17 +139,34 @@ impl Stacks {
     }
 
     /// `up`: the stack is the daemon's from then on.
-    pub async fn up(&self, name: &str, request: StackRequest, services: BTreeSet<String>, options: StackOptions) -> Result<mpsc::Receiver<StackEvent>> {
+    pub async fn up(
+        &self,
+        name: &str,
+        request: StackRequest,
+        services: BTreeSet<String>,
+        options: StackOptions,
+    ) -> Result<mpsc::Receiver<StackEvent>> {
         self.send(name, |progress| Command::Up { request: Box::new(request), services, options, progress }).await
     }
 
     /// `down`: it is no longer.
-    pub async fn down(&self, name: &str, services: BTreeSet<String>, options: StackOptions) -> Result<mpsc::Receiver<StackEvent>> {
+    pub async fn down(
+        &self,
+        name: &str,
+        services: BTreeSet<String>,
+        options: StackOptions,
+    ) -> Result<mpsc::Receiver<StackEvent>> {
         self.send(name, |progress| Command::Down { services, options, progress }).await
     }
 
     /// Does something to services that are there.
-    pub async fn act(&self, name: &str, verb: Verb, services: BTreeSet<String>, options: StackOptions) -> Result<mpsc::Receiver<StackEvent>> {
+    pub async fn act(
+        &self,
+        name: &str,
+        verb: Verb,
+        services: BTreeSet<String>,
+        options: StackOptions,
+    ) -> Result<mpsc::Receiver<StackEvent>> {
         self.send(name, |progress| Command::Act { verb, services, options, progress }).await
     }
 
@@ -181,8 +201,15 @@ impl Stacks {
             all.push(StackInfo {
                 status: status.join(", "),
                 config_files: match record {
-                    Some(record) => record.project.compose_files.iter().map(|file| file.display().to_string()).collect(),
-                    None => own.first().map(|container| label(container, labels::CONFIG_FILES)).into_iter().flat_map(|text| text.split(',').map(str::to_owned).collect::<Vec<_>>()).collect(),
+                    Some(record) => {
+                        record.project.compose_files.iter().map(|file| file.display().to_string()).collect()
+                    }
+                    None => own
+                        .first()
+                        .map(|container| label(container, labels::CONFIG_FILES))
+                        .into_iter()
+                        .flat_map(|text| text.split(',').map(str::to_owned).collect::<Vec<_>>())
+                        .collect(),
                 },
                 watching: record.is_some_and(|record| record.watch),
                 problem: record.and_then(|record| record.problem.clone()),
@@ -210,7 +237,11 @@ impl Stacks {
 
     /// One stack.
     pub async fn inspect(&self, name: &str) -> Result<StackInfo> {
-        self.list().await?.into_iter().find(|stack| stack.name == name).ok_or_else(|| Error::not_found(format!("no such stack: {name}")))
+        self.list()
+            .await?
+            .into_iter()
+            .find(|stack| stack.name == name)
+            .ok_or_else(|| Error::not_found(format!("no such stack: {name}")))
     }
 
     /// The normalized project that was applied last.

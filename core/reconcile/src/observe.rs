@@ -66,7 +66,12 @@ async fn container(engine: &Engine, summary: ContainerSummary) -> ObservedContai
     };
     let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
     ObservedContainer {
-        name: summary.names.unwrap_or_default().first().map(|name| name.trim_start_matches('/').to_owned()).unwrap_or_default(),
+        name: summary
+            .names
+            .unwrap_or_default()
+            .first()
+            .map(|name| name.trim_start_matches('/').to_owned())
+            .unwrap_or_default(),
         service: label(labels::SERVICE),
         number: label(labels::NUMBER).parse().unwrap_or(0),
         oneoff: label(labels::ONEOFF).eq_ignore_ascii_case("true"),

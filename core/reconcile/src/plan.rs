@@ -303,7 +303,8 @@ impl Planner<'_> {
                     )));
                 }
                 None => {
-                    let made = self.plan.add(Action::CreateNetwork { key: key.clone(), name: name.clone() }, Vec::new());
+                    let made =
+                        self.plan.add(Action::CreateNetwork { key: key.clone(), name: name.clone() }, Vec::new());
                     self.networks.insert(key.clone(), made);
                 }
                 Some(_) if network.external => {}
@@ -324,7 +325,8 @@ impl Planner<'_> {
                         .collect();
                     let gone: Vec<usize> = users.iter().map(|container| self.discard(container, Vec::new())).collect();
                     let removed = self.plan.add(Action::RemoveNetwork { name: name.clone() }, gone);
-                    let made = self.plan.add(Action::CreateNetwork { key: key.clone(), name: name.clone() }, vec![removed]);
+                    let made =
+                        self.plan.add(Action::CreateNetwork { key: key.clone(), name: name.clone() }, vec![removed]);
                     self.networks.insert(key.clone(), made);
                     self.replaced.insert(name);
                 }
@@ -511,7 +513,9 @@ impl Planner<'_> {
                 if peer_renewed && found.status == Status::Running {
                     let after = self.gates_of(needs);
                     self.renewed.insert(name.to_owned());
-                    return Some(self.plan.add(Action::Restart { service: name.to_owned(), name: found.name.clone() }, after));
+                    return Some(
+                        self.plan.add(Action::Restart { service: name.to_owned(), name: found.name.clone() }, after),
+                    );
                 }
                 false
             }
@@ -524,10 +528,12 @@ impl Planner<'_> {
         let mut after = made.to_vec();
         after.extend(self.gates_of(needs));
         self.renewed.insert(name.to_owned());
-        Some(self.plan.add(
-            Action::Start { service: name.to_owned(), number: desired.number, name: found.name.clone() },
-            after,
-        ))
+        Some(
+            self.plan.add(
+                Action::Start { service: name.to_owned(), number: desired.number, name: found.name.clone() },
+                after,
+            ),
+        )
     }
 
     /// Networks of the project that it no longer declares go when services were retired with them.
@@ -575,7 +581,8 @@ pub fn down(name: &str, project: Option<&Project>, observed: &Observed, options:
             options.remove_orphans
                 || options.services.contains(&container.service)
                 || project.is_none_or(|project| {
-                    project.services.contains_key(&container.service) || project.inactive.contains_key(&container.service)
+                    project.services.contains_key(&container.service)
+                        || project.inactive.contains_key(&container.service)
                 })
         })
         .collect();
@@ -595,7 +602,8 @@ pub fn down(name: &str, project: Option<&Project>, observed: &Observed, options:
             .collect();
         let mut last = after;
         if container.status.is_alive() {
-            let stop = plan.add(Action::Stop { service: service.clone(), name: container_name.clone(), id: id.clone() }, last);
+            let stop =
+                plan.add(Action::Stop { service: service.clone(), name: container_name.clone(), id: id.clone() }, last);
             stops.entry(&container.service).or_default().push(stop);
             last = vec![stop];
         }

@@ -48,7 +48,15 @@ impl Progress {
     /// A step of something.
     pub async fn action(&self, id: String, service: Option<&str>, status: &'static str, message: Option<String>) {
         let service = service.map(str::to_owned);
-        self.tell(StackEvent { kind: "action", id: Some(id), service, status: Some(status), message, ..StackEvent::default() }).await;
+        self.tell(StackEvent {
+            kind: "action",
+            id: Some(id),
+            service,
+            status: Some(status),
+            message,
+            ..StackEvent::default()
+        })
+        .await;
     }
 
     /// Output of a build or a pull.

@@ -154,9 +154,23 @@ pub enum Verb {
 /// A request to a stack.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Up { request: Box<StackRequest>, services: BTreeSet<String>, options: StackOptions, progress: Progress },
-    Down { services: BTreeSet<String>, options: StackOptions, progress: Progress },
-    Act { verb: Verb, services: BTreeSet<String>, options: StackOptions, progress: Progress },
+    Up {
+        request: Box<StackRequest>,
+        services: BTreeSet<String>,
+        options: StackOptions,
+        progress: Progress,
+    },
+    Down {
+        services: BTreeSet<String>,
+        options: StackOptions,
+        progress: Progress,
+    },
+    Act {
+        verb: Verb,
+        services: BTreeSet<String>,
+        options: StackOptions,
+        progress: Progress,
+    },
     /// Let go of everything, the daemon ends.
     Leave,
 }
@@ -183,7 +197,12 @@ enum Next {
 }
 
 impl Stack {
-    pub(crate) fn new(engine: Engine, name: String, record: Arc<RwLock<Option<StackRecord>>>, material: PathBuf) -> Self {
+    pub(crate) fn new(
+        engine: Engine,
+        name: String,
+        record: Arc<RwLock<Option<StackRecord>>>,
+        material: PathBuf,
+    ) -> Self {
         let (sender, hints) = mpsc::channel(1);
         Self {
             engine,
@@ -266,7 +285,12 @@ impl Stack {
                     if left && gone {
                         // Whoever waits behind us is told by the closed channel, and begins anew.
                         commands.close();
-                        if let Some(Command::Up { progress, .. } | Command::Down { progress, .. } | Command::Act { progress, .. }) = pending.take() {
+                        if let Some(
+                            Command::Up { progress, .. }
+                            | Command::Down { progress, .. }
+                            | Command::Act { progress, .. },
+                        ) = pending.take()
+                        {
                             progress.error("the stack was taken down meanwhile; try again".to_owned()).await;
                             progress.done(false).await;
                         }
@@ -390,7 +414,9 @@ impl Stack {
         if loaded.project.name != self.name {
             return Err(format!("the files name the project {:?}, the request {:?}", loaded.project.name, self.name));
         }
-        if let Some(unknown) = services.iter().chain(options.scale.keys()).find(|name| !loaded.project.services.contains_key(*name)) {
+        if let Some(unknown) =
+            services.iter().chain(options.scale.keys()).find(|name| !loaded.project.services.contains_key(*name))
+        {
             return Err(format!("no such service: {unknown}"));
         }
         let before = self.record();
@@ -452,7 +478,13 @@ impl Stack {
         Ok(ok)
     }
 
-    async fn dry_run(&self, project: &Project, options: &PlanOptions, images: &ImageOptions, progress: &Progress) -> Result<bool, String> {
+    async fn dry_run(
+        &self,
+        project: &Project,
+        options: &PlanOptions,
+        images: &ImageOptions,
+        progress: &Progress,
+    ) -> Result<bool, String> {
         let services = plan::selected(project, options);
         let observed = self.observe(project, &services).await?;
         let present = observed.images.keys().cloned().collect();
@@ -482,7 +514,11 @@ impl Stack {
         observe(&self.engine, &self.name, &images).await.map_err(|error| error.message)
     }
 
-    fn desired(&self, project: &Project, services: &[String]) -> Result<BTreeMap<String, Vec<DesiredContainer>>, String> {
+    fn desired(
+        &self,
+        project: &Project,
+        services: &[String],
+    ) -> Result<BTreeMap<String, Vec<DesiredContainer>>, String> {
         let mut all = BTreeMap::new();
         for service in services {
             let Some(found) = project.services.get(service) else { continue };
@@ -562,7 +598,13 @@ impl Stack {
     }
 
     /// `--wait`: until every service runs, and is healthy where it can tell.
-    async fn wait(&self, project: &Arc<Project>, options: &StackOptions, progress: &Progress, cancel: watch::Receiver<bool>) -> bool {
+    async fn wait(
+        &self,
+        project: &Arc<Project>,
+        options: &StackOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> bool {
         let executor = Executor {
             engine: self.engine.clone(),
             name: self.name.clone(),
@@ -581,7 +623,16 @@ impl Stack {
                 let checked = service.healthcheck.as_ref().is_some_and(|check| !check.disable);
                 let condition = if checked { Condition::Healthy } else { Condition::Started };
                 match executor.wait_for(name, condition).await {
-                    Ok(()) => progress.action(format!("Service {name}"), Some(name), if checked { "Healthy" } else { "Running" }, None).await,
+                    Ok(()) => {
+                        progress
+                            .action(
+                                format!("Service {name}"),
+                                Some(name),
+                                if checked { "Healthy" } else { "Running" },
+                                None,
+                            )
+                            .await
+                    }
                     Err(error) => {
                         progress.error(error.message).await;
                         ok = false;
@@ -602,11 +653,21 @@ impl Stack {
         }
     }
 
-    async fn down(&mut self, services: BTreeSet<String>, options: &StackOptions, progress: &Progress, cancel: watch::Receiver<bool>) -> Result<bool, String> {
+    async fn down(
+        &mut self,
+        services: BTreeSet<String>,
+        options: &StackOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Result<bool, String> {
         let record = self.record();
         let project = record.as_ref().map(|record| record.project.clone());
         let observed = observe(&self.engine, &self.name, &BTreeSet::new()).await.map_err(|error| error.message)?;
-        let down = DownOptions { services: services.clone(), volumes: options.volumes, remove_orphans: options.remove_orphans };
+        let down = DownOptions {
+            services: services.clone(),
+            volumes: options.volumes,
+            remove_orphans: options.remove_orphans,
+        };
         let plan = plan::down(&self.name, project.as_ref(), &observed, &down);
         if options.dry_run {
             progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect()).await;
@@ -656,7 +717,14 @@ impl Stack {
         }
     }
 
-    async fn act(&mut self, verb: Verb, services: BTreeSet<String>, options: &StackOptions, progress: &Progress, cancel: watch::Receiver<bool>) -> Result<bool, String> {
+    async fn act(
+        &mut self,
+        verb: Verb,
+        services: BTreeSet<String>,
+        options: &StackOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Result<bool, String> {
         let Some(mut record) = self.record() else {
             return Err(format!("there is no stack {}; bring it up first (`sampan up`)", self.name));
         };
@@ -686,9 +754,13 @@ impl Stack {
         }
         let observed = observe(&self.engine, &self.name, &BTreeSet::new()).await.map_err(|error| error.message)?;
         let order = desired::order(&record.project);
-        let mut containers: Vec<_> =
-            observed.containers.iter().filter(|container| named.contains(&container.service) && !container.oneoff).collect();
-        containers.sort_by_key(|container| (order.iter().position(|name| *name == container.service), container.number));
+        let mut containers: Vec<_> = observed
+            .containers
+            .iter()
+            .filter(|container| named.contains(&container.service) && !container.oneoff)
+            .collect();
+        containers
+            .sort_by_key(|container| (order.iter().position(|name| *name == container.service), container.number));
         let mut ok = true;
         if verb == Verb::Stop {
             let down = DownOptions { services: named, ..DownOptions::default() };
@@ -713,11 +785,19 @@ impl Stack {
             let id = container.id.as_str();
             let (result, status) = match verb {
                 Verb::Restart => (self.engine.restart(id, None, options.timeout_s).await, "Started"),
-                Verb::Kill if container.status.is_alive() => (self.engine.kill(id, options.signal.as_deref()).await, "Killed"),
+                Verb::Kill if container.status.is_alive() => {
+                    (self.engine.kill(id, options.signal.as_deref()).await, "Killed")
+                }
                 Verb::Pause if container.status.is_alive() => (self.engine.pause(id).await, "Paused"),
-                Verb::Unpause if container.status == crate::observed::Status::Paused => (self.engine.unpause(id).await, "Unpaused"),
+                Verb::Unpause if container.status == crate::observed::Status::Paused => {
+                    (self.engine.unpause(id).await, "Unpaused")
+                }
                 Verb::Remove if !container.status.is_alive() => {
-                    let options = sampan_engine::containers::RemoveOptions { force: false, volumes: options.volumes, link: false };
+                    let options = sampan_engine::containers::RemoveOptions {
+                        force: false,
+                        volumes: options.volumes,
+                        link: false,
+                    };
                     (self.engine.remove(id, options).await, "Removed")
                 }
                 _ => continue,
@@ -734,7 +814,13 @@ impl Stack {
         Ok(ok)
     }
 
-    async fn bring(&self, project: &Project, services: &BTreeSet<String>, verb: Verb, progress: &Progress) -> Result<bool, String> {
+    async fn bring(
+        &self,
+        project: &Project,
+        services: &BTreeSet<String>,
+        verb: Verb,
+        progress: &Progress,
+    ) -> Result<bool, String> {
         let mut ok = true;
         for service in services {
             let Some(found) = project.services.get(service) else { continue };
@@ -774,8 +860,13 @@ impl Stack {
             )));
             return;
         }
-        let retired: BTreeSet<String> =
-            record.project.services.keys().filter(|name| !loaded.project.services.contains_key(*name)).cloned().collect();
+        let retired: BTreeSet<String> = record
+            .project
+            .services
+            .keys()
+            .filter(|name| !loaded.project.services.contains_key(*name))
+            .cloned()
+            .collect();
         let edited = record.project.services.iter().filter(|(name, before)| {
             // A number written into the file goes before one that was asked for earlier.
             loaded.project.services.get(*name).is_some_and(|now| now.replicas() != before.replicas())
@@ -831,7 +922,8 @@ impl Stack {
         match needed {
             Ok(false) => Healed::Whole,
             Ok(true) => {
-                let result = self.apply(&project, options, &ImageOptions::default(), &Progress::default(), cancel, None).await;
+                let result =
+                    self.apply(&project, options, &ImageOptions::default(), &Progress::default(), cancel, None).await;
                 match result {
                     Ok(outcome) if outcome.failures.is_empty() => {}
                     Ok(outcome) => self.set_problem(Some(outcome.failures.join("\n"))),
@@ -850,7 +942,10 @@ impl Stack {
         let store = self.engine.store().clone();
         let kept = record.clone();
         let write = move || store.write::<_, StoreError>(Durability::Power, |tx| STACKS.put(tx, &kept.name, &kept));
-        tokio::task::spawn_blocking(write).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        tokio::task::spawn_blocking(write)
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
         *self.record.write().unwrap_or_else(PoisonError::into_inner) = Some(record);
         Ok(())
     }
@@ -858,7 +953,10 @@ impl Stack {
     async fn forget(&self) -> Result<(), String> {
         let (store, name) = (self.engine.store().clone(), self.name.clone());
         let write = move || store.write::<_, StoreError>(Durability::Power, |tx| STACKS.delete(tx, &name));
-        tokio::task::spawn_blocking(write).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        tokio::task::spawn_blocking(write)
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
         *self.record.write().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
@@ -901,7 +999,14 @@ fn leave_out(plan: &mut Plan, services: &BTreeSet<String>) {
         }
     }
     let mut number = 0;
-    let keep: Vec<bool> = plan.nodes.iter().map(|_| { number += 1; !dropped.contains(&(number - 1)) }).collect();
+    let keep: Vec<bool> = plan
+        .nodes
+        .iter()
+        .map(|_| {
+            number += 1;
+            !dropped.contains(&(number - 1))
+        })
+        .collect();
     retain(plan, &keep);
 }
 
