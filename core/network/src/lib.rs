@@ -1,13 +1,24 @@
-//! Network plans: what a network driver decides, checked and carried out; addresses, names and the packet filter.
+//! Networks of one instance: what drivers decide, checked and carried out, and what belongs to all of them alike.
+//!
+//! A plan ([`plan::Step`]s) comes from a driver, which is not trusted. [`validate`] checks it whole against what the
+//! core gave, the [`Executor`] carries it out and takes back what it did when a step fails. [`ipam`] chooses subnets and
+//! addresses, [`names`] and [`dns`] answer for endpoints, the [`Filter`] says what may pass and where published [`ports`]
+//! lead.
+//!
+//! Invariants: whatever touches the kernel speaks netlink, never runs a program; what is made carries the instance's
+//! mark; validation, address management, names and the filter's messages are pure.
 
+pub mod dns;
 mod execute;
 mod filter;
 pub mod ipam;
 mod links;
+pub mod names;
 mod netlink;
 mod netns;
 mod nft;
 pub mod plan;
+pub mod ports;
 mod validate;
 
 pub use execute::{ExecuteError, Executor, HostSide, Joined, Marked};
