@@ -1,4 +1,6 @@
 //! Splitting a command line into words, as a shell would without expanding anything.
+//!
+//! As in the reference, `\n` and `\t` are a newline and a tab outside single quotes.
 
 /// The words of a line.
 ///
@@ -26,25 +28,62 @@ pub(crate) fn split(line: &str) -> Result<Vec<String>, String> {
                 loop {
                     match characters.next() {
                         Some('"') => break,
-                        Some('\\') => match characters.next() {
-                            Some(c @ ('"' | '\\' | '$' | '`')) => text.push(c),
-                            Some('\n') => {}
-                            Some(c) => text.extend(['\\', c]),
-                            None => return Err("a double quote is not closed".to_owned()),
-                        },
+                        Some('\\') => text.extend(escaped(&mut characters)?),
                         Some(c) => text.push(c),
                         None => return Err("a double quote is not closed".to_owned()),
                     }
                 }
             }
-            '\\' => match characters.next() {
-                Some('\n') => {}
-                Some(c) => word.get_or_insert_default().push(c),
-                None => return Err("a backslash ends the line".to_owned()),
-            },
+            '\\' => {
+                if let Some(c) = escaped(&mut characters)? {
+                    word.get_or_insert_default().push(c);
+                }
+            }
             c => word.get_or_insert_default().push(c),
         }
     }
     words.extend(word);
     Ok(words)
+}
+
+/// The character after a backslash; none for a line that goes on.
+fn escaped(characters: &mut std::str::Chars<'_>) -> Result<Option<char>, String> {
+    match characters.next() {
+        Some('\n') => Ok(None),
+        Some('n') => Ok(Some('\n')),
+        Some('t') => Ok(Some('\t')),
+        Some(c) => Ok(Some(c)),
+        None => Err("a backslash ends the line".to_owned()),
+    }
+}
+
+/// A word that only a shell would give a meaning.
+pub(crate) fn operator(words: &[String]) -> Option<&str> {
+    let known = ["&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1"];
+    words.iter().map(String::as_str).find(|word| known.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn words_are_split_as_the_reference_does() {
+        for (line, words) in [
+            ("a  b\tc", vec!["a", "b\tc"]),
+            (r#"sh -c "echo 'x' \"y\"" 'a "b"'"#, vec!["sh", "-c", "echo 'x' \"y\"", "a \"b\""]),
+            ("a '' \"\"", vec!["a", "", ""]),
+            ("a\\ b 'c\\d'", vec!["a b", "c\\d"]),
+            ("x=\"1 2\"y", vec!["x=1 2y"]),
+            ("   ", vec![]),
+        ] {
+            assert_eq!(split(line).unwrap(), words, "{line}");
+        }
+        for line in ["'a", "\"a", "a\\"] {
+            assert!(split(line).is_err(), "{line}");
+        }
+        assert_eq!(operator(&split("a && b").unwrap()), Some("&&"));
+        assert_eq!(operator(&split("a 'x && b'").unwrap()), None);
+    }
 }

@@ -19,7 +19,7 @@ fn settle(value: &mut Value, depth: usize) {
                 map.remove("exec");
             }
             map.retain(|key, _| depth == 0 || !key.starts_with("x-"));
-            for key in ["placement", "bind", "volume"] {
+            for key in ["placement", "bind", "volume", "resources"] {
                 if map.get(key).and_then(Value::as_object).is_some_and(serde_json::Map::is_empty) {
                     map.remove(key);
                 }

@@ -13,7 +13,14 @@ use crate::words;
 /// A command: a list, or a line split as a shell would.
 pub(super) fn command(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<String>> {
     match &node.value {
-        Value::Str(line) => words::split(line).map_err(|message| cx.bad(node, message)).ok(),
+        Value::Str(line) => {
+            let split = words::split(line).map_err(|message| cx.bad(node, message)).ok()?;
+            if let Some(operator) = words::operator(&split) {
+                let message = format!("`{}`: `{operator}` is passed on as a word; no shell is involved", cx.key);
+                cx.session.warning(node.at, message);
+            }
+            Some(split)
+        }
         Value::Seq(_) => cx.list(node, Cx::string),
         _ => {
             cx.wants(node, "a string or a list of strings");
