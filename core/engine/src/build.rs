@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 
-use bollard_stubs::models::{AuthConfig, BuildInfo, BuildPruneResponse};
+use bollard_stubs::models::BuildPruneResponse;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
 use crate::Engine;
 use crate::error::{Error, Result};
 use crate::filters::Filters;
+use crate::messages::{BuildMessage, Credentials};
 
 /// Where the files of a build come from.
 pub enum BuildContext {
@@ -71,13 +72,13 @@ pub struct BuildRequest {
     /// Tell the id alone.
     pub quiet: bool,
     /// Credentials by registry.
-    pub registry_auth: HashMap<String, AuthConfig>,
+    pub registry_auth: HashMap<String, Credentials>,
 }
 
 impl Engine {
     /// Builds an image. Progress comes in Docker's form; the last message carries the id in `aux`, or an error.
     /// Dropping the receiver cancels the build.
-    pub async fn build_image(&self, _request: BuildRequest) -> Result<mpsc::Receiver<BuildInfo>> {
+    pub async fn build_image(&self, _request: BuildRequest) -> Result<mpsc::Receiver<BuildMessage>> {
         Err(Error::unsupported("builds are not there yet"))
     }
 

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bollard_stubs::models::{
-    AuthConfig, ContainerConfig, CreateImageInfo, HistoryResponseItem, IdResponse, ImageDeleteResponseItem,
-    ImageInspect, ImagePruneResponse, ImageSummary, PushImageInfo,
+    ContainerConfig, CreateImageInfo, HistoryResponseItem, IdResponse, ImageDeleteResponseItem, ImageInspect,
+    ImagePruneResponse, ImageSummary, PushImageInfo,
 };
 use bytes::Bytes;
 use tokio::io::AsyncRead;
@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, Result};
 use crate::filters::Filters;
 use crate::layers::Layers;
+use crate::messages::{BuildMessage, Credentials};
 use crate::{Engine, Shared};
 
 /// A byte stream that comes in.
@@ -118,7 +119,7 @@ impl Engine {
         &self,
         _reference: &str,
         _platform: Option<&str>,
-        _auth: Option<AuthConfig>,
+        _auth: Option<Credentials>,
     ) -> Result<mpsc::Receiver<CreateImageInfo>> {
         unsupported()
     }
@@ -128,17 +129,13 @@ impl Engine {
         &self,
         _name: &str,
         _tag: Option<&str>,
-        _auth: Option<AuthConfig>,
+        _auth: Option<Credentials>,
     ) -> Result<mpsc::Receiver<PushImageInfo>> {
         unsupported()
     }
 
     /// Reads what `save` wrote (docker-archive or OCI layout).
-    pub async fn load_images(
-        &self,
-        _upload: Upload,
-        _quiet: bool,
-    ) -> Result<mpsc::Receiver<bollard_stubs::models::BuildInfo>> {
+    pub async fn load_images(&self, _upload: Upload, _quiet: bool) -> Result<mpsc::Receiver<BuildMessage>> {
         unsupported()
     }
 

@@ -19,6 +19,7 @@ pub mod filters;
 pub mod images;
 pub mod instance;
 mod layers;
+pub mod messages;
 mod networks;
 mod plugins;
 mod system;

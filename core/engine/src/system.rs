@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use bollard_stubs::models::{AuthConfig, AuthResponse, EventMessage, SystemInfo, SystemVersion};
+use bollard_stubs::models::{AuthResponse, EventMessage, SystemInfo, SystemVersion};
 use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 
@@ -10,6 +10,7 @@ use crate::Engine;
 use crate::error::{Error, Result};
 use crate::events;
 use crate::filters::Filters;
+use crate::messages::Credentials;
 
 /// `system df`, in the form of API versions up to 1.51.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -44,7 +45,7 @@ impl Engine {
     }
 
     /// `login`.
-    pub async fn auth(&self, _credentials: AuthConfig) -> Result<AuthResponse> {
+    pub async fn auth(&self, _credentials: Credentials) -> Result<AuthResponse> {
         Err(Error::unsupported("registries are not there yet"))
     }
 

@@ -5,7 +5,7 @@ use sampan_engine::build::{BuildContext, BuildRequest};
 use sampan_engine::{Engine, Error, Result};
 use std::collections::HashMap;
 
-use bollard_stubs::models::AuthConfig;
+use sampan_engine::messages::Credentials;
 
 use crate::request::Call;
 use crate::response::{Answer, json, json_stream};
@@ -49,7 +49,7 @@ pub async fn build(engine: &Engine, call: &mut Call) -> Answer {
 }
 
 /// The `X-Registry-Config` header: base64 of a map from registry to credentials.
-fn registry_config(call: &Call) -> Result<HashMap<String, AuthConfig>> {
+fn registry_config(call: &Call) -> Result<HashMap<String, Credentials>> {
     let Some(text) = call.header("x-registry-config").filter(|text| !text.is_empty()) else {
         return Ok(HashMap::new());
     };
@@ -58,7 +58,7 @@ fn registry_config(call: &Call) -> Result<HashMap<String, AuthConfig>> {
         .decode(text)
         .or_else(|_| base64::engine::general_purpose::STANDARD.decode(text))
         .map_err(|_| wrong())?;
-    let found: Option<HashMap<String, AuthConfig>> = serde_json::from_slice(&json).map_err(|_| wrong())?;
+    let found: Option<HashMap<String, Credentials>> = serde_json::from_slice(&json).map_err(|_| wrong())?;
     Ok(found.unwrap_or_default())
 }
 

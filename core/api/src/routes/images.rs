@@ -1,9 +1,10 @@
 //! `/images` and `/commit`.
 
 use base64::Engine as _;
-use bollard_stubs::models::{AuthConfig, ContainerConfig};
+use bollard_stubs::models::ContainerConfig;
 use http::StatusCode;
 use sampan_engine::images::{CommitOptions, ImportOptions};
+use sampan_engine::messages::Credentials;
 use sampan_engine::{Engine, Error, Result};
 
 use crate::request::Call;
@@ -75,7 +76,7 @@ pub async fn push(engine: &Engine, name: &str, call: &Call) -> Answer {
 }
 
 /// The `X-Registry-Auth` header: base64url of a JSON document.
-pub fn registry_auth(call: &Call) -> Result<Option<AuthConfig>> {
+pub fn registry_auth(call: &Call) -> Result<Option<Credentials>> {
     let Some(text) = call.header("x-registry-auth").filter(|text| !text.is_empty()) else { return Ok(None) };
     let alphabet = base64::engine::GeneralPurpose::new(
         &base64::alphabet::URL_SAFE,
@@ -87,12 +88,8 @@ pub fn registry_auth(call: &Call) -> Result<Option<AuthConfig>> {
     // The text is a credential: an error shows none of it.
     let wrong = || Error::invalid("header X-Registry-Auth: not base64url of a JSON document");
     let json = alphabet.decode(text).map_err(|_| wrong())?;
-    let auth: AuthConfig = serde_json::from_slice(&json).map_err(|_| wrong())?;
-    let empty = auth.username.as_deref().unwrap_or_default().is_empty()
-        && auth.identitytoken.as_deref().unwrap_or_default().is_empty()
-        && auth.registrytoken.as_deref().unwrap_or_default().is_empty()
-        && auth.auth.as_deref().unwrap_or_default().is_empty();
-    Ok((!empty).then_some(auth))
+    let auth: Credentials = serde_json::from_slice(&json).map_err(|_| wrong())?;
+    Ok((!auth.is_empty()).then_some(auth))
 }
 
 /// `POST /images/load`

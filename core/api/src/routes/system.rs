@@ -1,8 +1,8 @@
 //! What concerns the whole engine.
 
-use bollard_stubs::models::AuthConfig;
 use http::{HeaderValue, StatusCode};
 use sampan_engine::Engine;
+use sampan_engine::messages::Credentials;
 
 use crate::request::Call;
 use crate::response::{Answer, build, full, json, json_stream};
@@ -36,7 +36,7 @@ pub async fn disk_usage(engine: &Engine) -> Answer {
 
 /// `POST /auth`
 pub async fn auth(engine: &Engine, call: &mut Call) -> Answer {
-    let credentials: AuthConfig = call.json().await?;
+    let credentials: Credentials = call.json().await?;
     json(&engine.auth(credentials).await?)
 }
 
