@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, Runtime};
@@ -254,23 +255,38 @@ impl Host {
         }
     }
 
+    /// Waits on this thread. The runtime's own `block_on` would panic on one of its workers; here the runtime only moves
+    /// timers and sockets on, and the thread is the caller's to lose.
     fn block_on<F: Future>(&self, future: F) -> F::Output {
-        if let Ok(handle) = Handle::try_current() {
-            return handle.block_on(future);
-        }
-        if let Some(handle) = &self.handle {
-            return handle.block_on(future);
-        }
-        // Only where no runtime is about, as in tests.
-        match self.own.get() {
-            Some(runtime) => runtime.block_on(future),
-            None => {
-                let made = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-                #[allow(clippy::expect_used, reason = "without a thread nothing can be called")]
-                self.own.get_or_init(|| made.expect("start a runtime")).block_on(future)
+        let current = Handle::try_current().ok();
+        let _entered = match current.as_ref().or(self.handle.as_ref()) {
+            Some(handle) => handle.enter(),
+            // Only where no runtime is about, as in tests.
+            None => self.own.get_or_init(own_runtime).enter(),
+        };
+        let mut future = std::pin::pin!(future);
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            match future.as_mut().poll(&mut context) {
+                Poll::Ready(value) => return value,
+                Poll::Pending => std::thread::park(),
             }
         }
     }
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[allow(clippy::expect_used, reason = "without a thread nothing can be called")]
+fn own_runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("start a runtime")
 }
 
 const TICK: Duration = Duration::from_millis(10);

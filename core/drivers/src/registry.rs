@@ -15,7 +15,7 @@ use crate::cache::{self, Cache};
 use crate::error::DriverError;
 use crate::host::{Host, Limits};
 use crate::log_drivers::LogDriver;
-use crate::manifest::{Capabilities, Kind, Manifest, OptionSpec};
+use crate::manifest::{Kind, Manifest};
 use crate::plan_drivers::{LayerDriver, NetworkDriver, VolumeDriver};
 use crate::slot::{self, Condition, Origin, Slot};
 
@@ -57,12 +57,6 @@ pub struct DriverInfo {
     pub kind: Kind,
     /// The name that users write.
     pub name: String,
-    /// Other names.
-    pub aliases: Vec<String>,
-    /// Its own version.
-    pub version: Option<String>,
-    /// One line.
-    pub description: String,
     /// Whether it ships with the engine, and was not replaced.
     pub shipped: bool,
     /// Whether calls are made.
@@ -73,11 +67,9 @@ pub struct DriverInfo {
     pub reason: Option<String>,
     /// `sha256:…` of the component.
     pub digest: String,
-    /// Options that users may give.
-    pub options: Vec<OptionSpec>,
-    /// What it was granted.
-    pub capabilities: Capabilities,
-    /// The same in words.
+    /// What it says of itself; its capabilities were granted.
+    pub manifest: Manifest,
+    /// The capabilities in words.
     pub wants: Vec<String>,
     /// Containers whose output it takes now.
     pub sinks: usize,
@@ -459,16 +451,12 @@ fn describe(slot: &Slot) -> DriverInfo {
     DriverInfo {
         kind: slot.kind,
         name: slot.name.clone(),
-        aliases: manifest.aliases.clone(),
-        version: manifest.version.clone(),
-        description: manifest.description.clone(),
         shipped: origin.shipped,
         enabled: state != "disabled",
         state: state.to_owned(),
         reason,
         digest: slot.digest().map_or_else(|_| String::new(), |digest| format!("sha256:{digest}")),
-        options: manifest.options.clone(),
-        capabilities: manifest.capabilities.clone(),
+        manifest: manifest.as_ref().clone(),
         wants: manifest.capabilities.wants(),
         sinks: slot.sinks.load(Ordering::SeqCst),
     }

@@ -1,54 +1,201 @@
 //! Layers of images and roots of containers, as the layer driver decides.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::Shared;
-use crate::error::{Error, Result};
+use sampan_drivers::{HostFacts, Kind, LayerDriver, Prepared};
+use sampan_image::{BackendError, ChainId, ChangeView, LayerBackend, Whiteouts};
+use sampan_storage::plan::{Place, Step};
+use sampan_storage::{Handles, Rules, execute, resolve, validate};
 
-/// Where a container's changes are found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ChangeView {
-    /// An overlay's upper directory.
-    Upper(PathBuf),
-    /// What the second tree has over the first.
-    Compare(PathBuf, PathBuf),
-}
+use crate::Shared;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The layers of an engine. Clones share it. Calls block.
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
     shared: Arc<Shared>,
+    driver: LayerDriver,
+    whiteouts: Whiteouts,
+    facts: HostFacts,
+    tree: PathBuf,
+}
+
+/// Carries out what a storage driver answered: checked whole, then step by step.
+pub(crate) fn carry_out(
+    plan: Vec<Step>,
+    driver: impl std::fmt::Display,
+    rules: &Rules<'_>,
+    handles: &Handles,
+) -> Result<()> {
+    let plan = validate(plan, rules).map_err(|refusal| Error::internal(format!("driver {driver}: {refusal}")))?;
+    execute(&plan, handles).map(drop).map_err(|error| {
+        use std::io::ErrorKind as Io;
+        match error.source.kind() {
+            Io::StorageFull | Io::QuotaExceeded => Error::unavailable(error),
+            _ => Error::internal(error),
+        }
+    })
+}
+
+/// The path that a place of a driver's answer stands for, if the driver may name it.
+pub(crate) fn place(
+    place: Place,
+    driver: impl std::fmt::Display,
+    rules: &Rules<'_>,
+    handles: &Handles,
+) -> Result<PathBuf> {
+    // Steps and answers name places by the same rules.
+    validate(vec![Step::Unmount(place.clone())], rules).map_err(|refusal| {
+        Error::internal(format!("driver {driver}: its answer: {}: {}", refusal.rule, refusal.detail))
+    })?;
+    Ok(resolve(&place, handles))
+}
+
+/// A driver's own directory, which only root enters: images hold programs with the set-id bit.
+pub(crate) fn own_tree(shared: &Shared, kind: Kind, name: &str) -> Result<PathBuf> {
+    let tree = shared.drivers.tree(kind, name);
+    let mut make = fs::DirBuilder::new();
+    make.recursive(true)
+        .mode(0o700)
+        .create(&tree)
+        .map_err(|error| Error::internal(format!("create the driver's directory {}: {error}", tree.display())))?;
+    Ok(tree)
 }
 
 impl Layers {
     pub(crate) fn open(shared: &Arc<Shared>) -> Result<Self> {
-        Ok(Self { shared: Arc::clone(shared) })
+        let facts = HostFacts::from(&shared.facts);
+        let (driver, style) = match &shared.config.storage_driver {
+            Some(name) => {
+                let driver = shared.drivers.layer(name)?;
+                let style = driver.style(&facts)?;
+                (driver, style)
+            }
+            None => {
+                let overlay = shared.drivers.layer("overlay")?;
+                match overlay.style(&facts).map_err(Error::from) {
+                    Ok(style) => (overlay, style),
+                    Err(error) if error.kind == ErrorKind::Unsupported => {
+                        tracing::warn!("{error}; layers are kept as full copies (vfs)");
+                        let vfs = shared.drivers.layer("vfs")?;
+                        let style = vfs.style(&facts)?;
+                        (vfs, style)
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let whiteouts = match style {
+            sampan_drivers::Whiteouts::Overlay => Whiteouts::Overlay,
+            sampan_drivers::Whiteouts::Remove => Whiteouts::Remove,
+        };
+        let tree = own_tree(shared, Kind::Layer, driver.name())?;
+        Ok(Self { shared: Arc::clone(shared), driver, whiteouts, facts, tree })
     }
 
     /// Name of the layer driver.
     pub(crate) fn driver(&self) -> &str {
-        self.shared.config.storage_driver.as_deref().unwrap_or("overlay")
+        self.driver.name()
+    }
+
+    fn handles(&self, given: Vec<PathBuf>) -> (Handles, Rules<'static>) {
+        let rules = Rules { given: u32::try_from(given.len()).unwrap_or(0), device: None, remote: false };
+        (Handles { tree: self.tree.clone(), given }, rules)
+    }
+
+    fn prepared(&self, prepared: Prepared, given: Vec<PathBuf>) -> Result<PathBuf> {
+        let (handles, rules) = self.handles(given);
+        let root = place(prepared.root, self.driver(), &rules, &handles)?;
+        carry_out(prepared.plan, self.driver(), &rules, &handles)?;
+        Ok(root)
     }
 
     /// Makes sure that a container's root is mounted at `config.rootfs(id)` over its layers (chain ids, nearest first),
     /// and returns that path.
-    pub(crate) fn mount(&self, _container: &str, _parents: &[String]) -> Result<PathBuf> {
-        Err(Error::unsupported("layers are not there yet"))
+    pub(crate) fn mount(&self, container: &str, parents: &[String]) -> Result<PathBuf> {
+        let target = self.shared.config.rootfs(container);
+        let mounted = self
+            .driver
+            .mount(&self.facts, container, parents)
+            .map_err(Error::from)
+            .and_then(|prepared| self.prepared(prepared, vec![target.clone()]));
+        match mounted {
+            Ok(root) => Ok(root),
+            Err(error) => {
+                let _ = fs::remove_dir(&target);
+                Err(error.context("mount the root file system"))
+            }
+        }
     }
 
-    /// Takes a container's root off; what was written stays.
-    pub(crate) fn unmount(&self, _container: &str) -> Result<()> {
-        Err(Error::unsupported("layers are not there yet"))
+    /// Takes a container's root off; what was written stays. One that is not mounted is fine.
+    pub(crate) fn unmount(&self, container: &str) -> Result<()> {
+        take_off(&self.shared.config.rootfs(container))
     }
 
     /// Forgets a container's writable layer; it is unmounted first.
-    pub(crate) fn remove(&self, _container: &str) -> Result<()> {
-        Err(Error::unsupported("layers are not there yet"))
+    pub(crate) fn remove(&self, container: &str) -> Result<()> {
+        self.unmount(container)?;
+        let plan = self.driver.remove_container(container)?;
+        let (handles, rules) = self.handles(Vec::new());
+        carry_out(plan, self.driver(), &rules, &handles).map_err(|error| error.context("remove the container's layer"))
     }
 
     /// Where a container's changes are found.
-    pub(crate) fn changes(&self, _container: &str, _parents: &[String]) -> Result<ChangeView> {
-        Err(Error::unsupported("layers are not there yet"))
+    pub(crate) fn changes(&self, container: &str, parents: &[String]) -> Result<ChangeView> {
+        let (handles, rules) = self.handles(Vec::new());
+        let path = |at| place(at, self.driver(), &rules, &handles);
+        Ok(match self.driver.changes(container, parents)? {
+            sampan_drivers::ChangeView::Upper(upper) => ChangeView::Upper(path(upper)?),
+            sampan_drivers::ChangeView::Compare(before, after) => ChangeView::Compare(path(before)?, path(after)?),
+        })
+    }
+
+    /// Takes off the roots that an earlier daemon left, except those of containers that live.
+    pub(crate) fn clean(&self, live: &HashSet<String>) {
+        let folder = self.shared.config.run.join("m");
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if live.contains(&name) {
+                continue;
+            }
+            if let Err(error) = take_off(&entry.path()) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+}
+
+/// Unmounts whatever is mounted at a path, and removes the empty directory.
+fn take_off(path: &Path) -> Result<()> {
+    sampan_storage::unmount(path).map_err(|error| Error::internal(format!("unmount {}: {error}", path.display())))?;
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::internal(format!("remove the mount point {}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl LayerBackend for Layers {
+    fn whiteouts(&self) -> Result<Whiteouts, BackendError> {
+        Ok(self.whiteouts)
+    }
+
+    fn prepare(&self, chain: &ChainId, parents: &[ChainId]) -> Result<PathBuf, BackendError> {
+        let parents: Vec<String> = parents.iter().map(ToString::to_string).collect();
+        let prepared = self.driver.prepare(&self.facts, &chain.to_string(), &parents);
+        let prepared = prepared.map_err(|error| BackendError(error.to_string()))?;
+        self.prepared(prepared, Vec::new()).map_err(|error| BackendError(error.to_string()))
+    }
+
+    fn remove(&self, chain: &ChainId) -> Result<(), BackendError> {
+        let plan = self.driver.remove_layer(&chain.to_string()).map_err(|error| BackendError(error.to_string()))?;
+        let (handles, rules) = self.handles(Vec::new());
+        carry_out(plan, self.driver(), &rules, &handles).map_err(|error| BackendError(error.to_string()))
     }
 }

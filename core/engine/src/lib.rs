@@ -71,6 +71,7 @@ pub(crate) struct Shared {
     pub(crate) instance: Instance,
     pub(crate) store: Store,
     pub(crate) facts: Facts,
+    pub(crate) drivers: sampan_drivers::Drivers,
     pub(crate) events: Events,
     pub(crate) cgroups: sampan_cgroup::Hierarchy,
 }
@@ -93,8 +94,9 @@ impl Engine {
             .map_err(|error| Error::internal(format!("read the instance's identity: {error}")))?;
         let store = Store::open(&config.database())?;
         let facts = Facts::measure(&config.root);
+        let drivers = plugins::open(&config, &store)?;
         let cgroups = sampan_cgroup::Hierarchy::detect().map_err(Error::unsupported)?;
-        let shared = Arc::new(Shared { config, instance, store, facts, events: Events::default(), cgroups });
+        let shared = Arc::new(Shared { config, instance, store, facts, drivers, events: Events::default(), cgroups });
         let layers = Layers::open(&shared)?;
         let images = Images::open(&shared, &layers)?;
         let volumes = Volumes::open(&shared)?;

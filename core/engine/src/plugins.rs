@@ -1,9 +1,13 @@
 //! Drivers as components: what is installed, and its state.
 
+use sampan_drivers::{Class, DriverError, DriverInfo, Drivers, DriversConfig, HostFacts, Kind, Manifest};
+use sampan_store::Store;
 use serde::Serialize;
 
-use crate::Engine;
-use crate::error::{Error, Result};
+use crate::config::EngineConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::facts::Facts;
+use crate::{Engine, blocking};
 
 /// A driver as `plugin ls` shows it.
 #[derive(Debug, Clone, Serialize)]
@@ -29,49 +33,134 @@ pub struct PluginInfo {
     pub manifest: serde_json::Value,
 }
 
-fn unsupported<T>() -> Result<T> {
-    Err(Error::unsupported("drivers are not there yet"))
+impl From<DriverInfo> for PluginInfo {
+    fn from(info: DriverInfo) -> Self {
+        Self {
+            name: info.name,
+            aliases: info.manifest.aliases.clone(),
+            kind: info.kind.to_string(),
+            description: info.manifest.description.clone(),
+            enabled: info.enabled,
+            shipped: info.shipped,
+            digest: info.digest,
+            problem: info.reason,
+            manifest: serde_json::to_value(&info.manifest).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<DriverError> for Error {
+    fn from(error: DriverError) -> Self {
+        let kind = match error.class() {
+            Class::NotFound => ErrorKind::NotFound,
+            Class::Invalid => ErrorKind::Invalid,
+            Class::Unsupported => ErrorKind::Unsupported,
+            Class::Conflict => ErrorKind::Conflict,
+            Class::Forbidden => ErrorKind::Forbidden,
+            Class::Unavailable => ErrorKind::Unavailable,
+            Class::Internal => ErrorKind::Internal,
+        };
+        Self { kind, message: error.to_string() }
+    }
+}
+
+impl From<&Facts> for HostFacts {
+    fn from(facts: &Facts) -> Self {
+        Self {
+            kernel: facts.kernel.clone(),
+            data_root_fs: facts.data_root_fs.clone(),
+            features: facts.features.clone(),
+        }
+    }
+}
+
+/// Finds the drivers of a data root.
+pub(crate) fn open(config: &EngineConfig, store: &Store) -> Result<Drivers> {
+    let drivers = DriversConfig {
+        shipped: config.drivers.clone(),
+        installed: config.root.join("drivers"),
+        cache: config.cache().join("drivers"),
+        trees: config.root.clone(),
+    };
+    Drivers::open(drivers, store.clone()).map_err(|error| Error::from(error).context("open the drivers"))
 }
 
 impl Engine {
+    async fn with_drivers<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Drivers) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let drivers = self.inner.shared.drivers.clone();
+        blocking(move || work(&drivers)).await
+    }
+
     /// `plugin ls`.
     pub async fn list_plugins(&self) -> Result<Vec<PluginInfo>> {
-        unsupported()
+        self.with_drivers(|drivers| Ok(drivers.list().into_iter().map(Into::into).collect())).await
     }
 
     /// `plugin inspect`.
-    pub async fn inspect_plugin(&self, _name: &str) -> Result<PluginInfo> {
-        unsupported()
+    pub async fn inspect_plugin(&self, name: &str) -> Result<PluginInfo> {
+        let name = name.to_owned();
+        self.with_drivers(move |drivers| Ok(drivers.inspect(&name)?.into())).await
     }
 
     /// `plugin install`.
     pub async fn install_plugin(
         &self,
-        _component: Vec<u8>,
-        _manifest: serde_json::Value,
-        _grant: bool,
+        component: Vec<u8>,
+        manifest: serde_json::Value,
+        grant: bool,
     ) -> Result<PluginInfo> {
-        unsupported()
+        let manifest = read(manifest)?;
+        self.with_drivers(move |drivers| Ok(drivers.install(&component, manifest, grant)?.into())).await
     }
 
     /// `plugin upgrade`.
     pub async fn upgrade_plugin(
         &self,
-        _name: &str,
-        _component: Vec<u8>,
-        _manifest: serde_json::Value,
-        _grant: bool,
+        name: &str,
+        component: Vec<u8>,
+        manifest: serde_json::Value,
+        grant: bool,
     ) -> Result<PluginInfo> {
-        unsupported()
+        let manifest = read(manifest)?;
+        let name = name.to_owned();
+        self.with_drivers(move |drivers| Ok(drivers.upgrade(&name, &component, manifest, grant)?.into())).await
     }
 
     /// `plugin enable` and `plugin disable`.
-    pub async fn enable_plugin(&self, _name: &str, _on: bool) -> Result<()> {
-        unsupported()
+    pub async fn enable_plugin(&self, name: &str, on: bool) -> Result<()> {
+        let name = name.to_owned();
+        self.with_drivers(move |drivers| Ok(drivers.enable(&name, on)?)).await
     }
 
     /// `plugin rm`.
-    pub async fn remove_plugin(&self, _name: &str, _force: bool) -> Result<()> {
-        unsupported()
+    pub async fn remove_plugin(&self, name: &str, force: bool) -> Result<()> {
+        let name = name.to_owned();
+        let used = self.inner.volumes.by_driver();
+        let layers = self.inner.layers.driver().to_owned();
+        self.with_drivers(move |drivers| {
+            let info = drivers.inspect(&name)?;
+            let users = match info.kind {
+                Kind::Volume => used.get(&info.name).cloned().unwrap_or_default(),
+                Kind::Layer if info.name == layers => vec!["every image and container".to_owned()],
+                _ => Vec::new(),
+            };
+            if !users.is_empty() && !force && !info.shipped {
+                return Err(Error::conflict(format!(
+                    "driver {:?} ({}) is in use by {}; remove them first or use force",
+                    info.name,
+                    info.kind,
+                    users.join(", ")
+                )));
+            }
+            Ok(drivers.remove(&format!("{}/{}", info.kind, info.name), force)?)
+        })
+        .await
     }
+}
+
+fn read(manifest: serde_json::Value) -> Result<Manifest> {
+    serde_json::from_value(manifest).map_err(|error| Error::invalid(format!("manifest: {error}")))
 }
