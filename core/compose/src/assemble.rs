@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::diagnostic::Diagnostic;
 use crate::dotenv;
@@ -21,7 +22,7 @@ const SECTIONS: [&str; 5] = ["services", "networks", "volumes", "secrets", "conf
 pub(crate) struct Scope<'e> {
     pub env: &'e Env,
     pub interpolate: bool,
-    extended: HashMap<PathBuf, Option<Node>>,
+    extended: HashMap<PathBuf, Option<Rc<Node>>>,
 }
 
 impl<'e> Scope<'e> {
@@ -335,8 +336,10 @@ fn import(session: &mut Session<'_>, document: &mut Node, mut tree: Node) {
         };
         let Some(own) = entries.get_mut(index).and_then(|entry| entry.value.entries_mut()) else { continue };
         let mut conflicts = Vec::new();
+        let index: HashMap<String, usize> =
+            own.iter().enumerate().map(|(index, entry)| (entry.key.clone(), index)).collect();
         for entry in found {
-            match own.iter().find(|known| known.key == entry.key) {
+            match index.get(&entry.key).and_then(|&index| own.get(index)) {
                 None => own.push(entry),
                 Some(known) if known.value == entry.value => {}
                 Some(known) => conflicts.push((known.at, entry.key, entry.at)),
@@ -363,17 +366,17 @@ fn extend(session: &mut Session<'_>, scope: &mut Scope<'_>, document: &mut Node,
     let services = services.clone();
     let outer = before.and_then(|before| before.get("services")).cloned();
     let mut done = Vec::new();
-    for service in services.entries() {
+    for (index, service) in services.entries().iter().enumerate() {
         if service.value.get("extends").is_some() {
             let mut chain = vec![(session.path_of(service.at).to_owned(), service.key.clone())];
             let value = extended(session, scope, &services, outer.as_ref(), &service.value, &mut chain);
-            done.push((service.key.clone(), value));
+            done.push((index, value));
         }
     }
     let slots = document.entries_mut().and_then(|entries| entries.iter_mut().find(|entry| entry.key == "services"));
     if let Some(slots) = slots.and_then(|entry| entry.value.entries_mut()) {
-        for (key, value) in done {
-            if let Some(slot) = slots.iter_mut().find(|slot| slot.key == key) {
+        for (index, value) in done {
+            if let Some(slot) = slots.get_mut(index) {
                 slot.value = value;
             }
         }
@@ -393,13 +396,14 @@ fn extended(
     let Some(extends) = own.take("extends") else { return own };
     let Some((name, file)) = extends_target(session, &extends) else { return own };
     let at = extends.at;
-    let other = match &file {
+    let elsewhere = match &file {
         Some(file) => match extended_file(session, scope, file, at) {
-            Some(services) => services,
+            Some(services) => Some(services),
             None => return own,
         },
-        None => services.clone(),
+        None => None,
     };
+    let other = elsewhere.as_deref().unwrap_or(services);
     let outer = outer.filter(|_| file.is_none());
     let Some(found) = other.entry(&name).or_else(|| outer.and_then(|outer| outer.entry(&name))) else {
         let place = file.map_or_else(String::new, |file| format!(" in {}", file.display()));
@@ -414,7 +418,7 @@ fn extended(
     }
     let found = found.value.clone();
     chain.push(step);
-    let base = extended(session, scope, &other, outer, &found, chain);
+    let base = extended(session, scope, other, outer, &found, chain);
     chain.pop();
     let mut path = vec!["services".to_owned(), name];
     merge(session, base, own, &mut path)
@@ -454,7 +458,7 @@ fn extends_target(session: &mut Session<'_>, extends: &Node) -> Option<(String, 
 }
 
 /// The services of another file, read once.
-fn extended_file(session: &mut Session<'_>, scope: &mut Scope<'_>, path: &Path, at: At) -> Option<Node> {
+fn extended_file(session: &mut Session<'_>, scope: &mut Scope<'_>, path: &Path, at: At) -> Option<Rc<Node>> {
     if let Some(known) = scope.extended.get(path) {
         return known.clone();
     }
@@ -467,6 +471,7 @@ fn extended_file(session: &mut Session<'_>, scope: &mut Scope<'_>, path: &Path, 
         resolve_variables(&mut document, scope.env);
         services = document.take("services").or(services);
     }
+    let services = services.map(Rc::new);
     scope.extended.insert(path.to_owned(), services.clone());
     services
 }

@@ -57,7 +57,7 @@ impl fmt::Display for Diagnostic {
     /// `file:line:column: error: message`, then the line with a caret, then the help. No newline at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
-            write!(f, "{}:", file.display())?;
+            write!(f, "{}:", Printable(&file.to_string_lossy()))?;
             if self.line > 0 {
                 write!(f, "{}:{}:", self.line, self.column)?;
             }
@@ -67,7 +67,7 @@ impl fmt::Display for Diagnostic {
             Severity::Warning => "warning",
             Severity::Error => "error",
         };
-        write!(f, "{kind}: {}", self.message)?;
+        write!(f, "{kind}: {}", Printable(&self.message))?;
         if let Some(line) = &self.source_line {
             let (text, caret) = window(line, self.column.saturating_sub(1));
             let number = self.line.to_string();
@@ -75,9 +75,21 @@ impl fmt::Display for Diagnostic {
             write!(f, "\n {number} | {text}\n {margin} | {}^", " ".repeat(caret))?;
         }
         if let Some(help) = &self.help {
-            write!(f, "\n   = help: {help}")?;
+            write!(f, "\n   = help: {}", Printable(help))?;
         }
         Ok(())
+    }
+}
+
+/// Text whose control characters are written out: what a file holds must not steer a terminal.
+struct Printable<'t>(&'t str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_debug()),
+            false => write!(f, "{c}"),
+        })
     }
 }
 

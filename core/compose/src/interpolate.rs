@@ -154,6 +154,7 @@ pub(crate) fn interpolate(session: &mut Session<'_>, node: &mut Node, env: &Env)
             }
             match result {
                 Ok(new) => *text = new,
+                Err(_) if session.saturated() => {}
                 Err(error) => {
                     let at = place(session, node.at, &error.part);
                     match error.help {

@@ -3,7 +3,7 @@
 //! Lists are appended here; what makes an entry of `ports`, `volumes` and others unique is settled when they are
 //! decoded, where the later one wins.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::node::{Entry, MergeTag, Node, Value};
 use crate::session::Session;
@@ -93,11 +93,14 @@ pub(crate) fn merge(session: &mut Session<'_>, base: Node, over: Node, path: &mu
         }
         (old, new) => {
             if old.is_collection() || new.is_collection() {
-                let (old, new) = (Node::new(at, old), Node::new(at, new.clone()));
+                let (old, new) = (Node::new(at, old), Node::new(at, new));
                 let message = format!("`{}` was {} before and can't become {}", path.join("."), old.kind(), new.kind());
                 session.error_help(at, message, "replace it whole with !override");
+                // Decoding goes on with what it was, so that one mistake is said once.
+                old.value
+            } else {
+                new
             }
-            new
         }
     };
     Node { at, tag, value }
@@ -203,9 +206,10 @@ pub(crate) fn hosts(node: Node) -> Node {
 pub(crate) fn keys(node: Node, dependencies: bool) -> Node {
     let Value::Seq(items) = &node.value else { return node };
     let mut entries: Vec<Entry> = Vec::new();
+    let mut seen = HashSet::new();
     for item in items {
         let Some(key) = item.as_str() else { return node };
-        if entries.iter().any(|entry| entry.key == key) {
+        if !seen.insert(key) {
             continue;
         }
         let value = match dependencies {

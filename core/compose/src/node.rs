@@ -1,5 +1,7 @@
 //! The tree of a YAML text, each node with its place.
 
+use std::collections::HashMap;
+
 /// A place in a source. Line and column from 1; line 0: nowhere.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct At {
@@ -49,8 +51,9 @@ impl PartialEq for Node {
     fn eq(&self, other: &Self) -> bool {
         match (&self.value, &other.value) {
             (Value::Map(a), Value::Map(b)) => {
+                let by_key: HashMap<&str, &Node> = b.iter().map(|entry| (entry.key.as_str(), &entry.value)).collect();
                 a.len() == b.len()
-                    && a.iter().all(|entry| b.iter().any(|e| e.key == entry.key && e.value == entry.value))
+                    && a.iter().all(|entry| by_key.get(entry.key.as_str()).is_some_and(|value| **value == entry.value))
             }
             (a, b) => a == b,
         }

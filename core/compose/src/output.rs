@@ -137,7 +137,9 @@ fn write_leaf(out: &mut String, value: &Value, depth: usize) {
 }
 
 fn write_scalar(out: &mut String, text: &str, depth: usize, key: bool) {
-    if is_plain(text) {
+    if is_typed(text) {
+        write_quoted(out, text);
+    } else if is_plain(text, key) {
         out.push_str(text);
     } else if !key && is_block(text) {
         // The end: kept newlines, one, or none.
@@ -154,7 +156,7 @@ fn write_scalar(out: &mut String, text: &str, depth: usize, key: bool) {
                 out.push_str(line);
             }
         }
-    } else if text.chars().any(|c| c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{85}')) {
+    } else if text.chars().any(is_special) {
         write_quoted(out, text);
     } else {
         out.push('\'');
@@ -168,7 +170,7 @@ fn is_block(text: &str) -> bool {
     text.contains('\n')
         && text.split('\n').all(|line| !line.ends_with([' ', '\t']))
         && !text.starts_with([' ', '\t', '\n'])
-        && text.chars().all(|c| c == '\n' || !(c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}')))
+        && text.chars().all(|c| c == '\n' || !is_special(c))
 }
 
 fn write_quoted(out: &mut String, text: &str) {
@@ -180,7 +182,7 @@ fn write_quoted(out: &mut String, text: &str) {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
-            c if c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}') => {
+            c if is_special(c) => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),
@@ -190,26 +192,29 @@ fn write_quoted(out: &mut String, text: &str) {
 }
 
 /// Whether a text stays itself without quotes, for this reader and for those of YAML 1.1.
-fn is_plain(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    let word = matches!(
-        lower.as_str(),
-        "" | "~" | "null" | "true" | "false" | "y" | "yes" | "n" | "no" | "on" | "off" | "=" | "<<" | ".inf" | ".nan"
-    );
-    let Some(first) = text.chars().next() else { return false };
-    let numeric = first.is_ascii_digit() || matches!(first, '+' | '-' | '.');
-    // Of what starts as a number, only what surely is none: it has a letter that no number has, or a slash.
-    let surely_text = text.contains(['/', 'g', 'h', 'j', 'k', 'l', 'm', 'p', 'r', 's', 't', 'v', 'w', 'z'])
-        && first.is_ascii_digit()
-        || text.starts_with("./")
-        || text.starts_with("../");
-    let address = text.split('.').count() == 4 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    !word
-        && (!numeric || surely_text || address)
-        && !first.is_whitespace()
+fn is_plain(text: &str, key: bool) -> bool {
+    let mut characters = text.chars();
+    let (first, second) = (characters.next(), characters.next());
+    // These start other things only when a space or nothing follows.
+    let marker = |c: char| "-:?".contains(c) && (key || second.is_none_or(|c| c == ' ' || c == '-'));
+    first.is_some_and(|c| !" ,[]{}#&*!|>'\"%@`".contains(c) && !marker(c))
         && !text.ends_with([' ', ':'])
-        && !"-?:,[]{}#&*!|>'\"%@`".contains(first)
         && !text.contains(": ")
         && !text.contains(" #")
-        && !text.chars().any(|c| c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}'))
+        && !text.chars().any(is_special)
+}
+
+/// Whether a reader would take a plain text for a number, a boolean, nothing, a time.
+fn is_typed(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let word = matches!(lower.as_str(), "y" | "yes" | "n" | "no" | "on" | "off" | "=" | "<<");
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+    // `1:30` is 90 to a reader of YAML 1.1, and `2001-01-01` a day.
+    let sexagesimal = text.contains(':') && text.trim_start_matches(['-', '+']).split([':', '.']).all(digits);
+    let day = text.len() >= 8 && text.get(..4).is_some_and(digits) && text.get(4..5) == Some("-");
+    word || sexagesimal || day || crate::yaml::is_typed(text)
+}
+
+fn is_special(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}')
 }

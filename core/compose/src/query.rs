@@ -76,25 +76,33 @@ impl Project {
     /// Services in groups: each group depends on earlier ones alone. A circle, which loading refuses, comes last.
     #[must_use]
     pub fn start_levels(&self) -> Vec<Vec<&str>> {
-        let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut needs: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut needed_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (name, service) in &self.services {
-            let needs = service.depends_on.keys().map(String::as_str);
-            waiting.insert(name, needs.filter(|need| self.services.contains_key(*need)).collect());
+            let active = service.depends_on.keys().filter(|need| self.services.contains_key(*need));
+            needs.insert(name, active.clone().count());
+            active.for_each(|need| needed_by.entry(need).or_default().push(name));
         }
         let mut levels = Vec::new();
-        while !waiting.is_empty() {
-            let mut ready: Vec<&str> =
-                waiting.iter().filter(|(_, needs)| needs.is_empty()).map(|(name, _)| *name).collect();
-            if ready.is_empty() {
-                ready = waiting.keys().copied().collect();
-            }
+        let mut ready: Vec<&str> = needs.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name).collect();
+        while !ready.is_empty() {
+            let mut next = Vec::new();
             for name in &ready {
-                waiting.remove(name);
+                needs.remove(name);
+                for dependent in needed_by.get(name).into_iter().flatten() {
+                    if let Some(count) = needs.get_mut(dependent) {
+                        *count -= 1;
+                        if *count == 0 {
+                            next.push(*dependent);
+                        }
+                    }
+                }
             }
-            for needs in waiting.values_mut() {
-                needs.retain(|need| !ready.contains(need));
-            }
-            levels.push(ready);
+            next.sort_unstable();
+            levels.push(std::mem::replace(&mut ready, next));
+        }
+        if !needs.is_empty() {
+            levels.push(needs.into_keys().collect());
         }
         levels
     }

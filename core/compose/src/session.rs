@@ -1,6 +1,6 @@
 //! What one load has seen and said: sources, consulted paths, messages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
@@ -11,6 +11,8 @@ use crate::node::{At, Node};
 pub(crate) const FILE_LIMIT: u64 = 8 << 20;
 /// Errors after which no more are kept.
 const SHOWN_ERRORS: usize = 50;
+/// Said when there were more.
+const MORE: &str = "there are more errors";
 /// Files one project may be made of.
 const SOURCES: usize = 1000;
 
@@ -35,6 +37,8 @@ pub(crate) struct Session<'a> {
     pub(crate) home: Option<PathBuf>,
     /// Bytes that aliases may still expand to.
     pub(crate) alias_budget: usize,
+    /// Values that texts may still hold.
+    pub(crate) node_budget: usize,
 }
 
 impl<'a> Session<'a> {
@@ -48,6 +52,7 @@ impl<'a> Session<'a> {
             errors: 0,
             home,
             alias_budget: 64 << 20,
+            node_budget: 1_000_000,
         }
     }
 
@@ -117,11 +122,17 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn error(&mut self, at: At, message: impl Into<String>) {
+        if self.saturated() {
+            return;
+        }
         let item = self.located(Severity::Error, at, message.into(), None);
         self.plain_error(item);
     }
 
     pub(crate) fn error_help(&mut self, at: At, message: impl Into<String>, help: impl Into<String>) {
+        if self.saturated() {
+            return;
+        }
         let item = self.located(Severity::Error, at, message.into(), Some(help.into()));
         self.plain_error(item);
     }
@@ -130,7 +141,7 @@ impl<'a> Session<'a> {
         self.errors += 1;
         match self.errors {
             n if n > SHOWN_ERRORS + 1 => {}
-            n if n == SHOWN_ERRORS + 1 => self.items.push(Diagnostic::error("more errors follow")),
+            n if n == SHOWN_ERRORS + 1 => self.items.push(Diagnostic::error(MORE)),
             // One file taken in twice says the same thing twice.
             _ if self.items.contains(&item) => {}
             _ => self.items.push(item),
@@ -138,8 +149,11 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn warning(&mut self, at: At, message: impl Into<String>) {
+        if self.items.len() >= 4 * SHOWN_ERRORS {
+            return;
+        }
         let item = self.located(Severity::Warning, at, message.into(), None);
-        if self.items.len() < 4 * SHOWN_ERRORS && !self.items.contains(&item) {
+        if !self.items.contains(&item) {
             self.items.push(item);
         }
     }
@@ -152,8 +166,21 @@ impl<'a> Session<'a> {
         self.errors > 0
     }
 
+    /// Whether more errors would not be kept anyway.
+    pub(crate) fn saturated(&self) -> bool {
+        self.errors > SHOWN_ERRORS
+    }
+
+    /// Everything said: first what has no place, then file by file from top to bottom.
     pub(crate) fn into_diagnostics(self) -> Diagnostics {
-        Diagnostics { items: self.items, inputs: self.inputs }
+        let order: HashMap<&Path, usize> =
+            self.sources.iter().enumerate().rev().map(|(index, source)| (source.path.as_path(), index)).collect();
+        let mut items = self.items;
+        items.sort_by_key(|item| {
+            let file = item.file.as_deref().and_then(|file| order.get(file).copied());
+            (item.message == MORE, file, item.line, item.column)
+        });
+        Diagnostics { items, inputs: self.inputs }
     }
 
     /// A path as written at `at`, absolute: `~` is the home directory, the rest is relative to the file's project.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decode::Cx;
-use crate::model::{Bytes, MountType, Project, Service};
+use crate::model::{Bytes, Condition, MountType, Project, Service};
+use crate::node::At;
 use crate::normalize::{shared, volumes_source};
 use crate::suggest::nearest;
 
@@ -25,6 +26,7 @@ pub(crate) fn validate(cx: &mut Cx<'_, '_>, project: &Project) {
     }
     check.container_names();
     check.inactive_dependencies();
+    check.hopeless_waits();
     check.circles();
 }
 
@@ -41,24 +43,19 @@ impl Check<'_, '_, '_> {
         self.cx.session.error(at, message);
     }
 
-    fn unknown<'k>(
-        &mut self,
-        service: &str,
-        tail: &str,
-        what: &str,
-        name: &str,
-        known: impl Iterator<Item = &'k str>,
-        declare: bool,
-    ) {
+    fn unknown<'k>(&mut self, at: At, service: &str, what: &str, name: &str, known: impl Iterator<Item = &'k str>) {
         let message = format!("service `{service}` refers to the {what} `{name}`, which is not defined");
-        let at = self.cx.places.find(&format!("services.{service}.{tail}"));
         match nearest(name, known) {
             Some(meant) => self.cx.session.error_help(at, message, format!("did you mean `{meant}`?")),
-            None if declare => {
+            None if what == "service" => self.cx.session.error(at, message),
+            None => {
                 self.cx.session.error_help(at, message, format!("add `{name}:` under the top-level `{what}s:`"));
             }
-            None => self.cx.session.error(at, message),
         }
+    }
+
+    fn place(&self, service: &str, tail: &str) -> At {
+        self.cx.places.find(&format!("services.{service}.{tail}"))
     }
 
     fn image(&mut self, name: &str, service: &Service) {
@@ -72,34 +69,26 @@ impl Check<'_, '_, '_> {
     fn references(&mut self, name: &str, service: &Service) {
         let project = self.project;
         for key in service.networks.keys().filter(|key| !project.networks.contains_key(*key)) {
-            self.unknown(
-                name,
-                &format!("networks.{key}"),
-                "network",
-                key,
-                project.networks.keys().map(String::as_str),
-                true,
-            );
+            let at = self.place(name, &format!("networks.{key}"));
+            self.unknown(at, name, "network", key, project.networks.keys().map(String::as_str));
         }
         for mount in service.volumes.iter().filter(|mount| mount.kind == MountType::Volume && !mount.source.is_empty())
         {
             if !project.volumes.contains_key(&mount.source) {
-                let known = project.volumes.keys().map(String::as_str);
-                self.unknown(name, "volumes", "volume", &mount.source, known, true);
+                let list = format!("services.{name}.volumes");
+                let at = self.cx.places.find_item(&list, &format!("{}:", mount.source));
+                self.unknown(at, name, "volume", &mount.source, project.volumes.keys().map(String::as_str));
             }
         }
         for reference in service.configs.iter().filter(|reference| !project.configs.contains_key(&reference.source)) {
-            let known = project.configs.keys().map(String::as_str);
-            let tail = format!("configs.{}", reference.source);
-            self.unknown(name, &tail, "config", &reference.source, known, true);
+            let at = self.place(name, &format!("configs.{}", reference.source));
+            self.unknown(at, name, "config", &reference.source, project.configs.keys().map(String::as_str));
         }
-        let of_build =
-            service.build.iter().flat_map(|build| build.secrets.iter().map(|secret| ("build.secrets", secret)));
-        for (tail, reference) in service.secrets.iter().map(|secret| ("secrets", secret)).chain(of_build) {
+        let of_build = service.build.iter().flat_map(|build| &build.secrets).map(|secret| ("build.secrets", secret));
+        for (list, reference) in service.secrets.iter().map(|secret| ("secrets", secret)).chain(of_build) {
             if !project.secrets.contains_key(&reference.source) {
-                let known = project.secrets.keys().map(String::as_str);
-                let tail = format!("{tail}.{}", reference.source);
-                self.unknown(name, &tail, "secret", &reference.source, known, true);
+                let at = self.place(name, &format!("{list}.{}", reference.source));
+                self.unknown(at, name, "secret", &reference.source, project.secrets.keys().map(String::as_str));
             }
         }
     }
@@ -128,7 +117,8 @@ impl Check<'_, '_, '_> {
         for (tail, other) in named {
             if !self.all.contains_key(other) {
                 let known: Vec<&str> = self.all.keys().copied().filter(|known| *known != name).collect();
-                self.unknown(name, &tail, "service", other, known.into_iter(), false);
+                let at = self.place(name, &tail);
+                self.unknown(at, name, "service", other, known.into_iter());
             } else if other == name {
                 self.error(name, &tail, format!("service `{name}` depends on itself"));
             }
@@ -226,6 +216,23 @@ impl Check<'_, '_, '_> {
                     let at = self.cx.places.find(&format!("services.{name}.depends_on.{other}"));
                     let help = format!("choose one of its profiles: {}", found.profiles.join(", "));
                     self.cx.session.error_help(at, message, help);
+                }
+            }
+        }
+    }
+
+    /// A check that is switched off never says healthy.
+    fn hopeless_waits(&mut self) {
+        for (name, service) in self.all {
+            for (other, dependency) in &service.depends_on {
+                let check = self.all.get(other.as_str()).and_then(|found| found.healthcheck.as_ref());
+                let off =
+                    check.is_some_and(|check| check.disable || check.test.first().is_some_and(|word| word == "NONE"));
+                if off && dependency.condition == Condition::Healthy {
+                    let at = self.place(name, &format!("depends_on.{other}"));
+                    let message =
+                        format!("service `{name}` waits for `{other}` to be healthy, whose check is disabled");
+                    self.cx.session.warning(at, message);
                 }
             }
         }

@@ -99,6 +99,11 @@ impl Builder<'_, '_> {
             self.session.error(at, format!("nested deeper than {DEPTH} levels"));
             return None;
         }
+        let Some(left) = self.session.node_budget.checked_sub(1) else {
+            self.session.error(at, "the files hold too many values");
+            return None;
+        };
+        self.session.node_budget = left;
         let (value, tag, anchor, height) = match event {
             Event::Alias(id) => return self.alias(at, id, depth),
             Event::Scalar(text, style, anchor, tag) => {
@@ -270,6 +275,11 @@ fn scalar(text: &str, style: ScalarStyle, wanted: Option<String>) -> Value {
         Some(value) => Value::Float(value),
         None => Value::Str(text.to_owned()),
     }
+}
+
+/// Whether a text written without quotes would be read as something else than itself.
+pub(crate) fn is_typed(text: &str) -> bool {
+    !matches!(scalar(text, ScalarStyle::Plain, None), Value::Str(_))
 }
 
 fn integer(text: &str) -> Option<i64> {

@@ -1,6 +1,7 @@
 //! Taking a mapping apart, and values of one type or another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::time::Duration;
 
 use super::Cx;
@@ -362,7 +363,8 @@ impl Cx<'_, '_> {
         if text.is_empty() || words.contains(&text.as_str()) {
             return Some(text);
         }
-        let message = format!("`{}`: `{text}` is not one of {}", self.key, words.join(", "));
+        let choice = if words.len() > 1 { "one of " } else { "" };
+        let message = format!("`{}`: `{text}` is not {choice}{}", self.key, words.join(", "));
         match nearest(&text, words.iter().copied()) {
             Some(meant) => self.session.error_help(node.at, message, format!("did you mean `{meant}`?")),
             None => self.session.error(node.at, message),
@@ -387,11 +389,28 @@ pub(crate) fn unique(list: Vec<String>) -> Vec<String> {
     list.into_iter().filter(|item| seen.insert(item.clone())).collect()
 }
 
-/// Adds an item; one with the same key gives way to it in its place.
-pub(crate) fn put<T, K: PartialEq>(list: &mut Vec<T>, item: T, key: impl Fn(&T) -> K) {
-    let wanted = key(&item);
-    match list.iter_mut().find(|known| key(known) == wanted) {
-        Some(slot) => *slot = item,
-        None => list.push(item),
+/// A list in which each key stands once; a later item takes the place of an earlier one.
+pub(crate) struct Keyed<T, K> {
+    items: Vec<T>,
+    index: HashMap<K, usize>,
+}
+
+impl<T, K: Eq + Hash> Keyed<T, K> {
+    pub(crate) fn new() -> Self {
+        Self { items: Vec::new(), index: HashMap::new() }
+    }
+
+    pub(crate) fn put(&mut self, key: K, item: T) {
+        match self.index.get(&key).and_then(|&index| self.items.get_mut(index)) {
+            Some(slot) => *slot = item,
+            None => {
+                self.index.insert(key, self.items.len());
+                self.items.push(item);
+            }
+        }
+    }
+
+    pub(crate) fn into_items(self) -> Vec<T> {
+        self.items
     }
 }

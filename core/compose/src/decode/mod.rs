@@ -51,6 +51,15 @@ impl Places {
         }
     }
 
+    /// The place of a list item that starts with a text, or of the list.
+    pub(crate) fn find_item(&self, list: &str, start: &str) -> At {
+        let wanted = format!("{list}.{start}");
+        match self.0.range(wanted.clone()..).next() {
+            Some((path, at)) if path.starts_with(&wanted) => *at,
+            _ => self.find(list),
+        }
+    }
+
     /// Notes the places of a node's keys, and of scalar list items by their text, down to services' own keys.
     fn note(&mut self, node: &Node, path: &str, depth: usize) {
         for entry in node.entries() {

@@ -1,14 +1,14 @@
 //! `volumes`, `tmpfs`, `secrets`, `configs` of a service.
 
 use super::Cx;
-use super::fields::{Fields, put};
+use super::fields::{Fields, Keyed};
 use crate::model::{BindOptions, FileReference, ImageOptions, MountType, TmpfsOptions, VolumeMount, VolumeOptions};
 use crate::node::{Node, Value};
 
 const PROPAGATION: &[&str] = &["rprivate", "private", "rshared", "shared", "rslave", "slave"];
 
 pub(super) fn volumes(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<VolumeMount>> {
-    let mut out: Vec<VolumeMount> = Vec::new();
+    let mut out = Keyed::new();
     for item in cx.items(node) {
         let mount = match &item.value {
             Value::Str(text) => short(cx, item, text),
@@ -19,10 +19,10 @@ pub(super) fn volumes(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<VolumeMoun
             }
         };
         if let Some(mount) = mount {
-            put(&mut out, mount, |mount| mount.target.trim_end_matches('/').to_owned());
+            out.put(mount.target.trim_end_matches('/').to_owned(), mount);
         }
     }
-    Some(out)
+    Some(out.into_items())
 }
 
 /// Whether the source of a short form is a path of the host, not the name of a volume.
@@ -229,7 +229,7 @@ pub(super) fn configs(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<FileRefere
 
 /// References to configs or secrets; the later one at a target counts.
 fn references(cx: &mut Cx<'_, '_>, node: &Node, folder: &str) -> Option<Vec<FileReference>> {
-    let mut out: Vec<FileReference> = Vec::new();
+    let mut out = Keyed::new();
     for item in cx.items(node) {
         let Some(mut reference) = reference(cx, item) else { continue };
         let secret = folder != "/";
@@ -237,24 +237,24 @@ fn references(cx: &mut Cx<'_, '_>, node: &Node, folder: &str) -> Option<Vec<File
             let name = if reference.target.is_empty() { &reference.source } else { &reference.target };
             reference.target = format!("{folder}{name}");
         }
-        let path = |reference: &FileReference| match reference.target.as_str() {
+        let path = match reference.target.as_str() {
             "" => format!("/{}", reference.source),
             target => target.to_owned(),
         };
-        put(&mut out, reference, path);
+        out.put(path, reference);
     }
-    Some(out)
+    Some(out.into_items())
 }
 
 /// A build's secrets: no default target.
 pub(super) fn build_secrets(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<FileReference>> {
-    let mut out: Vec<FileReference> = Vec::new();
+    let mut out = Keyed::new();
     for item in cx.items(node) {
         if let Some(reference) = reference(cx, item) {
-            put(&mut out, reference, |reference| (reference.source.clone(), reference.target.clone()));
+            out.put((reference.source.clone(), reference.target.clone()), reference);
         }
     }
-    Some(out)
+    Some(out.into_items())
 }
 
 fn reference(cx: &mut Cx<'_, '_>, item: &Node) -> Option<FileReference> {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Cx;
-use super::fields::{Fields, put, unique};
+use super::fields::{Fields, Keyed, unique};
 use crate::model::{Port, PublishedPorts};
 use crate::node::{Node, Value};
 
@@ -12,7 +12,7 @@ const RANGE: usize = 65_536;
 
 /// All ports of a service, one entry per port.
 pub(super) fn ports(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<Port>> {
-    let mut out: Vec<Port> = Vec::new();
+    let mut out = Keyed::new();
     let mut total = 0_usize;
     for item in cx.items(node) {
         let found = match &item.value {
@@ -30,15 +30,9 @@ pub(super) fn ports(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<Port>> {
             cx.bad(item, "more ports than there are");
             return None;
         }
-        if out.len() + found.len() > 256 {
-            // Large ranges: not searched pair by pair.
-            let mut known: std::collections::HashSet<_> = out.iter().map(key).collect();
-            out.extend(found.into_iter().filter(|port| known.insert(key(port))));
-        } else {
-            found.into_iter().for_each(|port| put(&mut out, port, key));
-        }
+        found.into_iter().for_each(|port| out.put(key(&port), port));
     }
-    Some(out)
+    Some(out.into_items())
 }
 
 fn key(port: &Port) -> (String, Option<PublishedPorts>, u16, String) {

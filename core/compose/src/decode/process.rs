@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Cx;
-use super::fields::{Fields, put};
+use super::fields::{Fields, Keyed};
 use crate::assemble::env_file_as;
 use crate::files::PathKind;
 use crate::model::{Develop, DeviceMapping, Exec, Healthcheck, Logging, Service, Ulimit, WatchAction, WatchRule};
@@ -155,13 +155,13 @@ pub(super) fn ulimits(cx: &mut Cx<'_, '_>, node: &Node) -> Option<BTreeMap<Strin
 }
 
 pub(super) fn devices(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<DeviceMapping>> {
-    let mut out: Vec<DeviceMapping> = Vec::new();
+    let mut out = Keyed::new();
     for item in cx.items(node) {
         if let Some(device) = device(cx, item) {
-            put(&mut out, device, |device| device.target.clone());
+            out.put(device.target.clone(), device);
         }
     }
-    Some(out)
+    Some(out.into_items())
 }
 
 fn device(cx: &mut Cx<'_, '_>, item: &Node) -> Option<DeviceMapping> {
