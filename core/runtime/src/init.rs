@@ -110,6 +110,8 @@ pub fn finish(
         let _ = unistd::setpgid(unistd::Pid::from_raw(0), unistd::Pid::from_raw(0));
     }
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+    // Ignored by every Rust program, and passed on by exec.
+    sys::default_signal(libc::SIGPIPE);
     Err(program::run(process, &environment))
 }
 

@@ -238,6 +238,12 @@ pub fn set_groups(groups: &[u32]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
+/// Gives a signal its default effect.
+pub fn default_signal(signal: i32) {
+    // SAFETY: sets no handler.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// Ends the process at once.
 pub fn exit(code: i32) -> ! {
     // SAFETY: never returns and runs no destructors, which is what a cloned child wants.

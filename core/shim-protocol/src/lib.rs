@@ -14,9 +14,10 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
-    listen, recvmsg, sendmsg, setsockopt, socket, sockopt,
+    listen, recvmsg, sendmsg, setsockopt, socket, socketpair, sockopt,
 };
 use serde::{Deserialize, Serialize};
 
@@ -266,6 +267,19 @@ impl Connection {
         Ok(Self::new(socket))
     }
 
+    /// Makes sends and receives return [`io::ErrorKind::WouldBlock`] instead of waiting.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        let flags = fcntl(&self.0, FcntlArg::F_GETFL)?;
+        fcntl(&self.0, FcntlArg::F_SETFL(OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK))?;
+        Ok(())
+    }
+
+    /// A pair of connections, such as a daemon and the shim that it starts use.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Self::new(ours), theirs))
+    }
+
     /// Sends one message with descriptors.
     pub fn send<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message).map_err(io::Error::other)?;
@@ -289,7 +303,24 @@ impl Connection {
 
     /// Waits for one message; `None` when the other side is gone.
     pub fn receive<T: for<'de> Deserialize<'de>>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut buffer = vec![0; MESSAGE_LIMIT];
+        // The length first: a buffer for the longest message would stay in the shim's memory.
+        let waiting = loop {
+            let mut none = [IoSliceMut::new(&mut [])];
+            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+            match recvmsg::<()>(self.0.as_raw_fd(), &mut none, None, flags) {
+                Ok(peeked) => break peeked.bytes,
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+                Err(errno) => return Err(errno.into()),
+            }
+        };
+        if waiting > MESSAGE_LIMIT {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a message of {waiting} bytes is too long"),
+            ));
+        }
+        let mut buffer = vec![0; waiting];
         let mut space = nix::cmsg_space!([RawFd; 4]);
         let (length, descriptors) = loop {
             let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -321,6 +352,12 @@ fn own(raw: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
+impl AsRawFd for Connection {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -342,7 +379,6 @@ pub fn listen_in(bundle: &Path) -> io::Result<OwnedFd> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use nix::sys::socket::socketpair;
     use std::io::{Read, Write};
 
     #[test]

@@ -19,7 +19,9 @@ use nix::sys::signal::{SigSet, Signal};
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     let bundle = match (arguments.next(), arguments.next()) {
-        (Some(flag), Some(bundle)) if flag == "--bundle" => PathBuf::from(bundle),
+        (Some(flag), Some(bundle)) if flag == "--bundle" && bundle.as_encoded_bytes().starts_with(b"/") => {
+            PathBuf::from(bundle)
+        }
         _ => {
             eprintln!("usage: sampan-shim --bundle DIRECTORY (started by the daemon)");
             return ExitCode::from(125);
@@ -34,6 +36,10 @@ fn main() -> ExitCode {
         return ExitCode::from(125);
     }
     let _ = nix::unistd::setsid();
+    // It runs from a descriptor, whose number would be its name in process lists.
+    let _ = nix::sys::prctl::set_name(c"sampan-shim");
+    // It must not keep the daemon's working directory busy.
+    let _ = nix::unistd::chdir("/");
     let _ = nix::sys::prctl::set_child_subreaper(true);
     let control = inherited_control();
     match server::Server::start(bundle, control, &signals) {

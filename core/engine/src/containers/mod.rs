@@ -12,6 +12,7 @@ mod lifecycle;
 mod link;
 mod logs;
 mod record;
+mod shim_program;
 mod stats;
 mod streams;
 
