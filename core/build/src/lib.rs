@@ -13,16 +13,25 @@
 //! The parser is ours: of the maintained ones, `parse-dockerfile` has spans but reads one here-document at most and
 //! drops its name, and none splits the arguments of ENV, LABEL and ARG.
 
+pub mod backend;
 pub mod cache;
+pub mod context;
+pub mod copy;
 pub mod dockerignore;
+pub mod error;
+pub mod executor;
 pub mod expand;
+pub mod extract;
 pub mod graph;
 pub mod instruction;
 pub mod lines;
 pub mod mount;
+pub mod owner;
 pub mod parser;
 pub mod pattern;
 pub mod scope;
 pub mod source;
 pub mod state;
+mod step;
+mod stubs;
 pub mod words;

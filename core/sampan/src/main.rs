@@ -1,13 +1,14 @@
-//! The `sampan` program: the command line, with the daemon behind one of its commands. Wiring only.
-
-mod daemon;
-mod settings;
-mod socket;
+//! The `sampan` program: the command line, with the daemon behind one of its commands.
 
 use std::process::ExitCode;
 
-use sampan_cli::Hooks;
+use sampan_cli::{DaemonArgs, Hooks};
 
 fn main() -> ExitCode {
-    sampan_cli::main(Hooks { daemon: daemon::main })
+    sampan_cli::main(Hooks { daemon })
+}
+
+fn daemon(_args: DaemonArgs) -> ExitCode {
+    eprintln!("sampan: this build has no daemon");
+    ExitCode::FAILURE
 }

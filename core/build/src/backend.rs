@@ -1,0 +1,140 @@
+//! What a build needs of an engine.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sampan_image::{ChainId, Digest, ImageConfig, ImageRecord, ImageRef, LayerRef, Platform};
+use tokio::sync::{OwnedMutexGuard, mpsc};
+
+use crate::cache::{Entry, Key};
+use crate::error::Result;
+use crate::mount::Sharing;
+
+/// Progress of a build, in Docker's classic terms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Text for the terminal, with its line ends.
+    Stream(String),
+    /// The progress of a pull, as the engine tells it: a JSON document.
+    Pull(serde_json::Value),
+    /// The image.
+    Image(Digest),
+}
+
+/// Where progress goes. A slow reader slows the build.
+pub type Output = mpsc::Sender<Message>;
+
+/// A writable root over layers. Dropped, it is unmounted and forgotten.
+pub trait Root: Send + Sync + 'static {
+    /// Where it is mounted.
+    fn path(&self) -> &Path;
+}
+
+/// A program to run in a root.
+#[derive(Debug, Clone, Default)]
+pub struct RunStep {
+    /// For people: twelve digits of the step's key.
+    pub id: String,
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Absolute; made if it is not there.
+    pub cwd: String,
+    /// `user[:group]`, empty for root.
+    pub user: String,
+    /// `default`, `none`, `host`, or a network's name.
+    pub network: String,
+    /// `host:address`.
+    pub extra_hosts: Vec<String>,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: Option<i64>,
+    /// Bytes of memory.
+    pub memory: Option<i64>,
+    /// Bytes of memory and swap.
+    pub memory_swap: Option<i64>,
+    /// Over the root.
+    pub mounts: Vec<StepMount>,
+}
+
+/// A mount of a step, resolved.
+#[derive(Debug, Clone)]
+pub struct StepMount {
+    /// Absolute, in the root.
+    pub target: String,
+    /// What is there.
+    pub source: MountSource,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone)]
+pub enum MountSource {
+    /// A file or directory of the host, read only.
+    Path(PathBuf),
+    /// A directory that the engine keeps under a name.
+    Cache { id: String, seed: Option<PathBuf>, read_only: bool, sharing: Sharing, mode: u32, owner: (u32, u32) },
+    /// Memory.
+    Tmpfs { size: Option<u64> },
+    /// A file in memory only.
+    Secret { content: Arc<[u8]>, mode: u32, owner: (u32, u32) },
+}
+
+/// The engine's part in builds. Futures may be dropped at any time, which ends what they do.
+pub trait Backend: Send + Sync + 'static {
+    /// Its roots.
+    type Root: Root;
+
+    /// Finds an image, fetching it when it is not here or `pull` is set.
+    fn image(
+        &self,
+        name: &ImageRef,
+        platform: &Platform,
+        pull: bool,
+        output: &Output,
+    ) -> impl Future<Output = Result<Arc<ImageRecord>>> + Send;
+
+    /// Opens a root over layers, nearest first.
+    fn open(&self, parents: &[ChainId]) -> impl Future<Output = Result<Self::Root>> + Send;
+
+    /// Runs a program; its exit code.
+    fn run(&self, root: &Self::Root, step: RunStep, output: &Output) -> impl Future<Output = Result<i32>> + Send;
+
+    /// Makes a layer of what a root has over its parents (nearest first).
+    fn commit(&self, root: &Self::Root, parents: &[ChainId]) -> impl Future<Output = Result<LayerRef>> + Send;
+
+    /// A remembered result whose layer is still here.
+    fn cached(&self, key: Key) -> impl Future<Output = Option<Entry>> + Send;
+
+    /// Remembers a result and keeps its layer.
+    fn remember(&self, key: Key, entry: Entry) -> impl Future<Output = Result<()>> + Send;
+
+    /// Makes the image.
+    fn create(
+        &self,
+        config: ImageConfig,
+        layers: Vec<LayerRef>,
+        parent: Option<Digest>,
+        names: Vec<ImageRef>,
+    ) -> impl Future<Output = Result<Arc<ImageRecord>>> + Send;
+
+    /// Steps that run now, over all builds of the engine.
+    fn flights(&self) -> &Flights;
+}
+
+/// One lock for each key that is being worked on, so that builds at once do a step once.
+#[derive(Debug, Default)]
+pub struct Flights(Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Flights {
+    /// Waits until no one else works on the key.
+    pub async fn lock(&self, key: Key) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(all.entry(key).or_default())
+        };
+        lock.lock_owned().await
+    }
+}
