@@ -244,7 +244,10 @@ impl Host {
             Ok(Err(error)) => match error.downcast_ref::<wasmtime::Trap>() {
                 Some(wasmtime::Trap::Interrupt) => Err(late()),
                 trap => {
-                    let mut cause = trap.map_or_else(|| format!("{error:#}"), |trap| format!("trapped: {trap}"));
+                    let mut cause = match trap {
+                        Some(trap) => format!("trapped: {}", trap.to_string().trim_start_matches("wasm trap: ")),
+                        None => format!("{error:#}"),
+                    };
                     let words = store.data().words.take();
                     if !words.is_empty() {
                         cause = format!("{cause}; it said: {words}");
