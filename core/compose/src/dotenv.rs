@@ -216,3 +216,71 @@ fn escapes(text: &str) -> String {
     out.push_str(rest);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<(String, String)>, EnvError> {
+        let lookup = |name: &str| (name == "OUTER").then(|| "outer".to_owned());
+        parse(text, &lookup, &mut |_| {})
+    }
+
+    fn value(text: &str) -> String {
+        read(text).unwrap().pop().unwrap().1
+    }
+
+    #[test]
+    fn dockers_rules() {
+        for (text, expected) in [
+            ("A=1", "1"),
+            ("export A=1", "1"),
+            ("A = spaced  ", "spaced"),
+            ("A: yaml", "yaml"),
+            ("A=a#b # c", "a#b"),
+            ("A= # c", ""),
+            ("A='single $OUTER \\n'", "single $OUTER \\n"),
+            ("A=\"double $OUTER \\n\\t\\\"\\$x\" # c", "double outer \n\t\"$x"),
+            ("A='it\\'s'", "it's"),
+            ("A=\"two\nlines\"", "two\nlines"),
+            ("A=$OUTER/${B:-c}", "outer/c"),
+            ("B=1\nA=${B}2", "12"),
+            ("OUTER=own\nA=$OUTER", "outer"),
+            ("OUTER", "outer"),
+            ("A=a=b=c\r\n", "a=b=c"),
+            ("\u{feff}A=1", "1"),
+            ("A=", ""),
+            ("A=\"\\053x\\0123\"", "\\053xS"),
+        ] {
+            assert_eq!(value(text), expected, "{text:?}");
+        }
+        assert_eq!(read("UNKNOWN\n# c\n\n").unwrap(), []);
+    }
+
+    #[test]
+    fn mistakes_have_a_line() {
+        for (text, line) in
+            [("A=1\nB C=2", 2), ("=x", 1), ("\n\nA='x\ny", 3), ("A=\"x\" y", 1), ("A=${", 1), ("A\"=1", 1)]
+        {
+            assert_eq!(read(text).unwrap_err().line, line, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn raw_files_are_taken_as_they_are() {
+        let found = parse_raw("# c\nA='x' $Y # z\nOUTER\n", &|_| Some("o".to_owned())).unwrap();
+        assert_eq!(found, [("A".into(), "'x' $Y # z".into()), ("OUTER".into(), "o".into())]);
+        assert!(parse_raw("A B=1", &|_| None).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in "[A\"'=#\\\\$\\{\\}\n :a0]{0,40}") {
+            let _ = read(&text);
+            let _ = parse_raw(&text, &|_| None);
+        }
+    }
+}

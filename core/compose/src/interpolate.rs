@@ -183,3 +183,61 @@ fn place(session: &Session<'_>, at: At, part: &str) -> At {
         None => at,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn with(text: &str) -> Result<String, TemplateError> {
+        let lookup = |name: &str| match name {
+            "SET" => Some("value".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        substitute(text, &lookup, &mut |_| {})
+    }
+
+    #[test]
+    fn every_operator() {
+        for (text, expected) in [
+            ("$SET-${SET}", "value-value"),
+            ("${SET:-d}${EMPTY:-d}${NO:-d}", "valuedd"),
+            ("${SET-d}|${EMPTY-d}|${NO-d}", "value||d"),
+            ("${SET:+a}|${EMPTY:+a}|${NO:+a}", "a||"),
+            ("${SET+a}|${EMPTY+a}|${NO+a}", "a|a|"),
+            ("${SET:?e}${SET?e}${EMPTY?e}", "valuevalue"),
+            ("${NO:-${EMPTY:-${SET}}}", "value"),
+            ("${NO:-{\"a\": {}}}", "{\"a\": {}}"),
+            ("$$SET $${SET} $$$SET", "$SET ${SET} $value"),
+            ("cost: 5$ $1 $(x) $-", "cost: 5$ $1 $(x) $-"),
+            ("${NO:-a$$b}", "a$b"),
+            ("$SET.x$SET/y", "value.xvalue/y"),
+            ("$NO|${NO}", "|"),
+            ("é${SET}é", "évalueé"),
+        ] {
+            assert_eq!(with(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["${", "${}", "${1}", "${A B}", "${SET", "${SET:=x}", "${SET:}", "a ${SET} ${"] {
+            assert!(with(text).is_err(), "{text}");
+        }
+        assert_eq!(with("${NO:?say}").unwrap_err().message, "the required variable NO has no value: say");
+        assert_eq!(with("${EMPTY:?}").unwrap_err().message, "the required variable EMPTY has no value");
+        let deep = format!("{}x{}", "${A:-".repeat(10_000), "}".repeat(10_000));
+        assert!(with(&deep).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn escaped_text_is_itself(text in "\\PC{0,40}") {
+            prop_assert_eq!(with(&text.replace('$', "$$")), Ok(text));
+        }
+
+        #[test]
+        fn nothing_panics(text in "[${}A:?+a-]{0,30}") {
+            let _ = with(&text);
+        }
+    }
+}

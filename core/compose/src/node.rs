@@ -114,6 +114,11 @@ impl Node {
         self.entry(key).map(|entry| &entry.value)
     }
 
+    /// Whether a key is absent or has no value.
+    pub(crate) fn lacks(&self, key: &str) -> bool {
+        self.get(key).is_none_or(Node::is_null)
+    }
+
     pub(crate) fn take(&mut self, key: &str) -> Option<Node> {
         let entries = self.entries_mut()?;
         let index = entries.iter().position(|entry| entry.key == key)?;

@@ -35,3 +35,25 @@ fn distance(a: &str, b: &str) -> usize {
     }
     rows.last().and_then(|row| row.last()).copied().unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_recognised_and_strangers_not() {
+        let keys = ["image", "ports", "environment", "volumes", "init", "ipc"];
+        for (word, meant) in [
+            ("imgae", "image"),
+            ("port", "ports"),
+            ("enviroment", "environment"),
+            ("volume", "volumes"),
+            ("Image", "image"),
+        ] {
+            assert_eq!(nearest(word, keys), Some(meant));
+        }
+        for word in ["foo", "x", "dependencies", ""] {
+            assert_eq!(nearest(word, keys), None, "{word}");
+        }
+    }
+}

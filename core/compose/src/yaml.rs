@@ -319,3 +319,39 @@ fn float(text: &str) -> Option<f64> {
     let whole = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
     (ok && !whole).then(|| text.parse().ok()).flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Value {
+        scalar(text, ScalarStyle::Plain, None)
+    }
+
+    #[test]
+    fn scalars_are_what_the_reference_takes_them_for() {
+        for (text, value) in [
+            ("", Value::Null),
+            ("~", Value::Null),
+            ("TRUE", Value::Bool(true)),
+            ("yes", Value::Str("yes".into())),
+            ("010", Value::Int(8)),
+            ("0o10", Value::Int(8)),
+            ("0x10", Value::Int(16)),
+            ("-0b11", Value::Int(-3)),
+            ("1_000", Value::Int(1000)),
+            ("08", Value::Float(8.0)),
+            ("1e3", Value::Float(1000.0)),
+            (".5", Value::Float(0.5)),
+            ("-", Value::Str("-".into())),
+            ("1.2.3", Value::Str("1.2.3".into())),
+            ("22:22", Value::Str("22:22".into())),
+            ("99999999999999999999", Value::Str("99999999999999999999".into())),
+        ] {
+            assert_eq!(read(text), value, "{text:?}");
+        }
+        assert_eq!(scalar("5", ScalarStyle::DoubleQuoted, None), Value::Str("5".into()));
+        assert_eq!(scalar("5", ScalarStyle::Plain, Some("str".into())), Value::Str("5".into()));
+        assert_eq!(scalar("5", ScalarStyle::DoubleQuoted, Some("int".into())), Value::Int(5));
+    }
+}

@@ -286,3 +286,24 @@ fn restart_and_limits_may_be_said_in_two_ways() {
     let b = project.services.get("b").unwrap();
     assert_eq!((b.restart_policy().as_str(), b.memory_limit().unwrap().0), ("always", 5));
 }
+
+#[test]
+fn a_large_project_loads_in_time() {
+    use std::fmt::Write as _;
+    let mut text = String::from("x-base: &base {image: x, environment: {A: 1, B: 2}, ports: [80]}\nservices:\n");
+    for n in 0..3000_usize {
+        let needs = n.checked_sub(1).map_or_else(String::new, |n| format!("depends_on: [s{n}], "));
+        let _ = writeln!(text, "  s{n}: {{<<: *base, {needs}extends: {{service: base}}}}");
+    }
+    let text = format!("{text}  base: {{image: y}}\n");
+    let start = std::time::Instant::now();
+    let project = load(&options(), &files(&text, &[])).unwrap().project;
+    assert_eq!(project.start_levels().len(), 3000);
+    eprintln!("3001 services in {:?}", start.elapsed());
+}
+
+#[test]
+fn an_empty_key_counts_as_absent() {
+    let project = project("services: {a: {image: x, ports: , environment: , build: }}\nvolumes:\n");
+    assert!(project.services.get("a").unwrap().build.is_none());
+}

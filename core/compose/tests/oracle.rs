@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -83,6 +84,32 @@ fn arguments(folder: &Path) -> (Vec<String>, LoadOptions) {
     (words, options)
 }
 
+/// What differs between Compose's `config` and ours.
+fn compare(oracle: &OsStr, folder: &Path, words: &[String], options: &LoadOptions) -> Vec<String> {
+    let output = Command::new(oracle)
+        .args(words)
+        .args(["config", "--format", "json"])
+        .current_dir(folder)
+        .env_clear()
+        .envs(&options.env)
+        .output()
+        .unwrap();
+    let mut found = Vec::new();
+    match (sampan_compose::load(options, &support::Disk), output.status.success()) {
+        (Ok(loaded), true) => {
+            let mut theirs: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let mut ours = loaded.project.to_json();
+            settle(&mut theirs, 0);
+            settle(&mut ours, 0);
+            differences("", &ours, &theirs, &mut found);
+        }
+        (Err(_), false) => {}
+        (Ok(_), false) => found.push(format!("only Compose refuses: {}", String::from_utf8_lossy(&output.stderr))),
+        (Err(error), true) => found.push(format!("only we refuse: {error}")),
+    }
+    found
+}
+
 #[test]
 fn config_prints_what_compose_prints() {
     let Some(oracle) = std::env::var_os("SAMPAN_COMPOSE_ORACLE") else {
@@ -96,30 +123,31 @@ fn config_prints_what_compose_prints() {
     for folder in folders {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         let (words, options) = arguments(&folder);
-        let output = Command::new(&oracle)
-            .args(&words)
-            .args(["config", "--format", "json"])
-            .current_dir(&folder)
-            .env_clear()
-            .envs(&options.env)
-            .output()
-            .unwrap();
-        let ours = sampan_compose::load(&options, &support::Disk);
-        match (ours, output.status.success()) {
-            (Ok(loaded), true) => {
-                let mut theirs: Value = serde_json::from_slice(&output.stdout).unwrap();
-                let mut ours = loaded.project.to_json();
-                settle(&mut theirs, 0);
-                settle(&mut ours, 0);
-                let mut found = Vec::new();
-                differences("", &ours, &theirs, &mut found);
-                wrong.extend(found.into_iter().map(|line| format!("{name}: {line}")));
-            }
-            (Err(_), false) => {}
-            (Ok(_), false) => {
-                wrong.push(format!("{name}: only Compose refuses: {}", String::from_utf8_lossy(&output.stderr)))
-            }
-            (Err(error), true) => wrong.push(format!("{name}: only we refuse: {error}")),
+        let found = compare(&oracle, &folder, &words, &options);
+        wrong.extend(found.into_iter().map(|line| format!("{name}: {line}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// One key at a time: each line of `snippets.txt` is put into a service, and both must agree on it. A line that starts
+/// with `~` is a difference that is meant.
+#[test]
+fn each_key_means_what_it_means_to_compose() {
+    let Some(oracle) = std::env::var_os("SAMPAN_COMPOSE_ORACLE") else {
+        eprintln!("skipped: each_key_means_what_it_means_to_compose: SAMPAN_COMPOSE_ORACLE names no program");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut wrong = Vec::new();
+    for line in include_str!("snippets.txt").lines() {
+        let (meant, line) = line.strip_prefix('~').map_or((false, line), |line| (true, line));
+        let image = if line.starts_with("image:") { "" } else { "image: x, " };
+        let text = format!("name: p\nservices: {{a: {{{image}{line}}}}}\n");
+        std::fs::write(folder.path().join("compose.yaml"), text).unwrap();
+        let (_, options) = arguments(folder.path());
+        let found = compare(&oracle, folder.path(), &[], &options);
+        if found.is_empty() == meant {
+            wrong.push(format!("{line}: {}", if meant { "no difference".to_owned() } else { found.join("; ") }));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

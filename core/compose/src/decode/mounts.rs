@@ -70,7 +70,8 @@ fn short_option(cx: &mut Cx<'_, '_>, item: &Node, mount: &mut VolumeMount, optio
         ("z" | "Z", Some(bind), _) => option.clone_into(&mut bind.selinux),
         // Labels of a named volume have no effect without SELinux; Docker accepts them too.
         ("z" | "Z", ..) => cx.session.warning(item.at, format!("`{option}` has no effect on a named volume")),
-        ("cached" | "delegated" | "consistent", ..) => option.clone_into(&mut mount.consistency),
+        // For file sharing into virtual machines; no difference here.
+        ("cached" | "delegated" | "consistent", ..) => {}
         (word, Some(bind), _) if PROPAGATION.contains(&word) => word.clone_into(&mut bind.propagation),
         _ => {
             let message = format!("`{}`: `{option}` is not an option of this mount", cx.key);
@@ -83,8 +84,12 @@ fn short_option(cx: &mut Cx<'_, '_>, item: &Node, mount: &mut VolumeMount, optio
 
 fn long(cx: &mut Cx<'_, '_>, item: &Node) -> Option<VolumeMount> {
     let mut fields = Fields::of(cx, item, "a volume")?;
+    let kind = fields.option(cx, "type", mount_type);
+    if item.lacks("type") {
+        cx.bad(item, "a mount needs a `type`: bind, volume, tmpfs or image");
+    }
     let mut mount = VolumeMount {
-        kind: fields.option(cx, "type", mount_type)?,
+        kind: kind.unwrap_or_default(),
         read_only: fields.get(cx, "read_only", Cx::boolean),
         target: fields.get(cx, "target", Cx::string),
         source: fields.get(cx, "source", Cx::string),
@@ -96,6 +101,8 @@ fn long(cx: &mut Cx<'_, '_>, item: &Node) -> Option<VolumeMount> {
         ..VolumeMount::default()
     };
     mount.extensions = fields.finish(cx, &[]);
+    // Without a known type, which was reported, the rest can't be judged.
+    kind?;
     let given = [
         (MountType::Bind, "bind", mount.bind.is_some()),
         (MountType::Volume, "volume", mount.volume.is_some()),

@@ -96,7 +96,7 @@ pub(super) fn depends_on(cx: &mut Cx<'_, '_>, node: &Node) -> Option<BTreeMap<St
         let restart = fields.get(cx, "restart", Cx::boolean);
         let required = fields.option(cx, "required", Cx::boolean).unwrap_or(true);
         fields.finish(cx, &[]);
-        if condition.is_none() && entry.value.get("condition").is_none() {
+        if condition.is_none() && entry.value.lacks("condition") {
             cx.session.error(entry.at, format!("the dependency on `{}` needs a `condition`", entry.key));
         }
         out.insert(entry.key.clone(), Dependency { condition: condition.unwrap_or_default(), restart, required });

@@ -151,7 +151,7 @@ fn long(cx: &mut Cx<'_, '_>, item: &Node) -> Option<Vec<Port>> {
     let name = fields.get(cx, "name", Cx::string);
     let app_protocol = fields.get(cx, "app_protocol", Cx::string);
     let at = fields.at;
-    let missing = item.get("target").is_none();
+    let missing = item.lacks("target");
     let extensions = fields.finish(cx, &[]);
     let Some(target) = target else {
         if missing {

@@ -326,7 +326,7 @@ fn watch_rule(cx: &mut Cx<'_, '_>, node: &Node) -> Option<WatchRule> {
         initial_sync: fields.get(cx, "initial_sync", Cx::boolean),
     };
     fields.finish(cx, &[]);
-    for (key, missing) in [("path", node.get("path").is_none()), ("action", node.get("action").is_none())] {
+    for (key, missing) in [("path", node.lacks("path")), ("action", node.lacks("action"))] {
         if missing {
             cx.session.error(node.at, format!("a watch rule needs `{key}`"));
         }

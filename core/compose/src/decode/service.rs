@@ -54,23 +54,28 @@ fn program(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) 
     service.annotations = fields.get(cx, "annotations", Cx::pairs);
 }
 
+/// A limit of 0 is none.
+fn set<T: Default + PartialEq>(limit: Option<T>) -> Option<T> {
+    limit.filter(|limit| *limit != T::default())
+}
+
 /// What it may use.
 fn limits(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
-    service.cpus = fields.option(cx, "cpus", Cx::float);
+    service.cpus = set(fields.option(cx, "cpus", Cx::float));
     service.cpuset = fields.get(cx, "cpuset", Cx::string);
-    service.cpu_shares = fields.option(cx, "cpu_shares", Cx::integer);
-    service.cpu_period = fields.option(cx, "cpu_period", process::microseconds);
-    service.cpu_quota = fields.option(cx, "cpu_quota", process::microseconds);
-    service.cpu_rt_period = fields.option(cx, "cpu_rt_period", process::microseconds);
-    service.cpu_rt_runtime = fields.option(cx, "cpu_rt_runtime", process::microseconds);
-    service.mem_limit = fields.option(cx, "mem_limit", Cx::bytes);
-    service.mem_reservation = fields.option(cx, "mem_reservation", Cx::bytes);
+    service.cpu_shares = set(fields.option(cx, "cpu_shares", Cx::integer));
+    service.cpu_period = set(fields.option(cx, "cpu_period", process::microseconds));
+    service.cpu_quota = set(fields.option(cx, "cpu_quota", process::microseconds));
+    service.cpu_rt_period = set(fields.option(cx, "cpu_rt_period", process::microseconds));
+    service.cpu_rt_runtime = set(fields.option(cx, "cpu_rt_runtime", process::microseconds));
+    service.mem_limit = set(fields.option(cx, "mem_limit", Cx::bytes_or_unlimited));
+    service.mem_reservation = set(fields.option(cx, "mem_reservation", Cx::bytes));
     service.mem_swappiness = fields.option(cx, "mem_swappiness", Cx::integer);
-    service.memswap_limit = fields.option(cx, "memswap_limit", Cx::bytes_or_unlimited);
+    service.memswap_limit = set(fields.option(cx, "memswap_limit", Cx::bytes_or_unlimited));
     service.oom_kill_disable = fields.get(cx, "oom_kill_disable", Cx::boolean);
     service.oom_score_adj = fields.option(cx, "oom_score_adj", Cx::integer);
-    service.pids_limit = fields.option(cx, "pids_limit", Cx::integer);
-    service.shm_size = fields.option(cx, "shm_size", Cx::bytes);
+    service.pids_limit = set(fields.option(cx, "pids_limit", Cx::integer));
+    service.shm_size = set(fields.option(cx, "shm_size", Cx::bytes));
     service.ulimits = fields.get(cx, "ulimits", process::ulimits);
     service.sysctls = fields.get(cx, "sysctls", Cx::pairs);
     service.storage_opt = fields.get(cx, "storage_opt", Cx::options);
@@ -150,6 +155,7 @@ fn pull_policy(cx: &mut Cx<'_, '_>, node: &Node) -> Option<String> {
         let checked = crate::model::units::parse_duration(period);
         return checked.map_err(|message| cx.bad(node, message)).ok().map(|_| format!("every_{period}"));
     }
-    // Two words for one thing: the reference keeps the one that was written.
-    cx.word(node, PULL)
+    // Two words for one thing.
+    let policy = cx.word(node, PULL)?;
+    Some(if policy == "if_not_present" { "missing".to_owned() } else { policy })
 }

@@ -151,3 +151,41 @@ pub mod optional_duration {
         text.map(|text| parse_duration(&text).map_err(serde::de::Error::custom)).transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        for (text, canonical) in [
+            ("90s", "1m30s"),
+            ("1500ms", "1.5s"),
+            ("1h", "1h0m0s"),
+            ("1h30m", "1h30m0s"),
+            ("300ms", "300ms"),
+            ("10us", "10µs"),
+            ("1500ns", "1.5µs"),
+            ("7ns", "7ns"),
+            ("0", "0s"),
+            ("1d", "24h0m0s"),
+            ("1.5h", "1h30m0s"),
+        ] {
+            assert_eq!(parse_duration(text).map(format_duration).as_deref(), Ok(canonical), "{text}");
+        }
+        for text in ["", "10", "s", "1x", "-1s", "1 s", "1..5s", "99999999999h", "."] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_in_powers_of_1024() {
+        for (text, bytes) in [("5", 5), ("5b", 5), ("1k", 1024), ("64 MB", 64 << 20), ("1.5g", 3 << 29), ("2KiB", 2048)]
+        {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "x", "-1", "1q", "1.2.3k", "99999999999999p"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+}
