@@ -163,6 +163,9 @@ mod tests {
             let mut header = tar::Header::new_gnu();
             header.set_size(text.len() as u64);
             header.set_mode(0o644);
+            header.set_uid(7);
+            header.set_gid(7);
+            header.set_mtime(0);
             builder.append_data(&mut header, name, text.as_bytes()).unwrap();
         }
         let bytes = builder.into_inner().unwrap();

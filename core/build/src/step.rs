@@ -443,7 +443,8 @@ impl<B: Backend> StageRun<B> {
             })
         })
         .await?;
-        if matches.len() + copying.inline.len() > 1 && !is_folder(&copying.dest) {
+        let most = matches.len().max(copying.paths.len()) + copying.inline.len();
+        if most > 1 && !is_folder(&copying.dest) {
             return Err(BuildError::Invalid(format!(
                 "When using {keyword} with more than one source file, the destination must be a directory and end with a /"
             )));

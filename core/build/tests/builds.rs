@@ -1,0 +1,524 @@
+//! Whole builds over plain folders: everything but the isolation of RUN, whose programs are played.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use sampan_build::backend::{Backend, Flights, Message, MountSource, Output, Root, RunStep};
+use sampan_build::cache::{Entry, Key};
+use sampan_build::context::Context;
+use sampan_build::error::{BuildError, Result};
+use sampan_build::executor::{Request, build};
+use sampan_image::{
+    BackendError, ChainId, ChangeView, Digest, ImageConfig, ImageRecord, ImageRef, ImageStore, LayerBackend, LayerRef,
+    Platform, Whiteouts,
+};
+
+struct Folders(PathBuf);
+
+impl Folders {
+    fn path(&self, chain: &ChainId) -> PathBuf {
+        self.0.join(chain.0.hex())
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+impl LayerBackend for Folders {
+    fn whiteouts(&self) -> std::result::Result<Whiteouts, BackendError> {
+        Ok(Whiteouts::Remove)
+    }
+
+    fn prepare(&self, chain: &ChainId, parents: &[ChainId]) -> std::result::Result<PathBuf, BackendError> {
+        let path = self.path(chain);
+        if !path.exists() {
+            match parents.first() {
+                None => fs::create_dir_all(&path).unwrap(),
+                Some(parent) => copy_tree(&self.path(parent), &path),
+            }
+        }
+        Ok(path)
+    }
+
+    fn remove(&self, chain: &ChainId) -> std::result::Result<(), BackendError> {
+        drop(fs::remove_dir_all(self.path(chain)));
+        Ok(())
+    }
+}
+
+struct Work {
+    folder: tempfile::TempDir,
+}
+
+impl Root for Work {
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+struct Engine {
+    folder: tempfile::TempDir,
+    layers: Arc<Folders>,
+    images: ImageStore,
+    cache: Mutex<HashMap<Key, Entry>>,
+    flights: Flights,
+    runs: AtomicUsize,
+    steps: Mutex<Vec<RunStep>>,
+}
+
+impl Backend for Engine {
+    type Root = Work;
+
+    async fn image(&self, name: &ImageRef, _: &Platform, _: bool, _: &Output) -> Result<Arc<ImageRecord>> {
+        self.images.by_name(name).ok_or_else(|| BuildError::Invalid(format!("there is no image {}", name.familiar())))
+    }
+
+    async fn open(&self, parents: &[ChainId]) -> Result<Work> {
+        let folder = tempfile::tempdir_in(self.folder.path().join("work")).unwrap();
+        if let Some(parent) = parents.first() {
+            copy_tree(&self.layers.path(parent).join("."), folder.path());
+        }
+        Ok(Work { folder })
+    }
+
+    /// Plays a shell that knows `put PATH TEXT`, `fail CODE` and `sleep`.
+    async fn run(&self, root: &Work, step: RunStep, output: &Output) -> Result<i32> {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        self.steps.lock().unwrap().push(step.clone());
+        let text = step.args.last().unwrap().clone();
+        output.send(Message::Stream(format!("ran {text}\n"))).await.map_err(|_| BuildError::Cancelled)?;
+        for mount in &step.mounts {
+            fs::create_dir_all(root.path().join(mount.target.trim_start_matches('/'))).unwrap();
+        }
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match words.as_slice() {
+            ["put", path, text @ ..] => {
+                let path = root.path().join(path.trim_start_matches('/'));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text.join(" ")).unwrap();
+                Ok(0)
+            }
+            ["fail", code] => Ok(code.parse().unwrap()),
+            ["sleep"] => {
+                tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+                Ok(0)
+            }
+            _ => Ok(0),
+        }
+    }
+
+    async fn commit(&self, root: &Work, parents: &[ChainId]) -> Result<LayerRef> {
+        let below = match parents.first() {
+            Some(parent) => self.layers.path(parent),
+            None => {
+                let empty = self.folder.path().join("empty");
+                fs::create_dir_all(&empty).unwrap();
+                empty
+            }
+        };
+        let view = ChangeView::Compare(below, root.path().to_owned());
+        self.images.commit_layer(&view, parents).map_err(|error| BuildError::Backend(error.to_string()))
+    }
+
+    async fn cached(&self, key: Key) -> Option<Entry> {
+        self.cache.lock().unwrap().get(&key).cloned()
+    }
+
+    async fn remember(&self, key: Key, entry: Entry) -> Result<()> {
+        if let Some(layer) = &entry.layer {
+            self.images.pin(&layer.chain_id, &format!("cache:{key}")).unwrap();
+        }
+        self.cache.lock().unwrap().insert(key, entry);
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        config: ImageConfig,
+        layers: Vec<LayerRef>,
+        parent: Option<Digest>,
+        names: Vec<ImageRef>,
+    ) -> Result<Arc<ImageRecord>> {
+        self.images.create_image(config, layers, parent, &names).map_err(|error| BuildError::Backend(error.to_string()))
+    }
+
+    fn flights(&self) -> &Flights {
+        &self.flights
+    }
+}
+
+struct World {
+    engine: Arc<Engine>,
+    context: tempfile::TempDir,
+}
+
+struct Built {
+    result: Result<Arc<ImageRecord>>,
+    said: String,
+}
+
+impl Built {
+    fn image(&self) -> &ImageRecord {
+        match &self.result {
+            Ok(image) => image,
+            Err(error) => panic!("{error}\n{}", self.said),
+        }
+    }
+
+    fn fault(&self) -> String {
+        self.result.as_ref().unwrap_err().to_string()
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("work")).unwrap();
+        let layers = Arc::new(Folders(folder.path().join("layers")));
+        fs::create_dir(&layers.0).unwrap();
+        let store = sampan_store::Store::in_memory().unwrap();
+        let images = ImageStore::open(&folder.path().join("images"), store, layers.clone()).unwrap();
+        images.recover().unwrap();
+        let engine = Engine {
+            folder,
+            layers,
+            images,
+            cache: Mutex::default(),
+            flights: Flights::default(),
+            runs: AtomicUsize::new(0),
+            steps: Mutex::default(),
+        };
+        Self { engine: Arc::new(engine), context: tempfile::tempdir().unwrap() }
+    }
+
+    fn put(&self, path: &str, text: &str) {
+        let path = self.context.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn request(&self, text: &str) -> Request {
+        let mut context = Context::directory(self.context.path().to_owned());
+        context.read_ignore("Dockerfile").unwrap();
+        Request {
+            dockerfile: "Dockerfile".into(),
+            text: text.into(),
+            context: Arc::new(context),
+            names: vec![],
+            build_args: HashMap::new(),
+            labels: BTreeMap::new(),
+            target: None,
+            platform: Platform::host(),
+            network: "default".into(),
+            extra_hosts: vec![],
+            shm_size: None,
+            memory: None,
+            memory_swap: None,
+            no_cache: false,
+            pull: false,
+            quiet: false,
+            secrets: BTreeMap::new(),
+        }
+    }
+
+    async fn build(&self, text: &str) -> Built {
+        self.build_with(text, |_| {}).await
+    }
+
+    async fn build_with(&self, text: &str, change: impl FnOnce(&mut Request)) -> Built {
+        let mut request = self.request(text);
+        change(&mut request);
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
+        let task = tokio::spawn(build(self.engine.clone(), request, sender));
+        let mut said = String::new();
+        while let Some(message) = receiver.recv().await {
+            if let Message::Stream(text) = message {
+                said.push_str(&text);
+            }
+        }
+        Built { result: task.await.unwrap(), said }
+    }
+
+    fn runs(&self) -> usize {
+        self.engine.runs.load(Ordering::SeqCst)
+    }
+
+    fn read(&self, image: &ImageRecord, path: &str) -> String {
+        let root = self.engine.layers.path(&image.top().unwrap());
+        fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    fn has(&self, image: &ImageRecord, path: &str) -> bool {
+        self.engine.layers.path(&image.top().unwrap()).join(path).symlink_metadata().is_ok()
+    }
+
+    fn left_over(&self) -> usize {
+        fs::read_dir(self.engine.folder.path().join("work")).unwrap().count()
+    }
+}
+
+#[tokio::test]
+async fn a_build_makes_files_and_configuration() {
+    let world = World::new();
+    world.put("app/main", "program");
+    world.put("app/skip.o", "object");
+    world.put(".dockerignore", "**/*.o\n");
+    let text = r#"ARG VERSION=7
+FROM scratch AS base
+ARG VERSION
+ENV A=1 B="two $VERSION"
+LABEL made.by=tests
+WORKDIR /srv/app
+COPY --chmod=750 app .
+RUN put /out ${B}
+EXPOSE 80 53/udp
+VOLUME /data
+USER 10:20
+HEALTHCHECK --interval=5s CMD check it
+STOPSIGNAL SIGQUIT
+ENTRYPOINT ["/srv/app/main"]
+CMD ["--serve"]
+"#;
+    let names = vec![ImageRef::parse("test/app:1").unwrap()];
+    let built = world
+        .build_with(text, |request| {
+            request.names = names;
+            request.labels.insert("given".into(), "yes".into());
+        })
+        .await;
+    let image = built.image();
+    let config = &image.config.config;
+    assert_eq!(config.env[1..], ["A=1".to_owned(), "B=two 7".to_owned()]);
+    assert_eq!(config.entrypoint.as_deref().unwrap(), ["/srv/app/main"]);
+    assert_eq!(config.cmd.as_deref().unwrap(), ["--serve"]);
+    assert_eq!((config.working_dir.as_str(), config.user.as_str()), ("/srv/app", "10:20"));
+    assert_eq!(config.exposed_ports.iter().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
+    assert_eq!((config.labels["made.by"].as_str(), config.labels["given"].as_str()), ("tests", "yes"));
+    assert_eq!(config.healthcheck.as_ref().unwrap().test, ["CMD-SHELL", "check it"]);
+    assert_eq!(world.read(image, "srv/app/main"), "program");
+    assert_eq!(world.read(image, "out"), "${B}");
+    assert!(!world.has(image, "srv/app/skip.o"));
+    assert_eq!(image.layers.len(), 3);
+    let made = image.config.history.iter().filter(|entry| !entry.empty_layer).count();
+    assert_eq!((made, image.config.history.len()), (3, 13));
+    assert!(built.said.contains("Step 14/14 : CMD [\"--serve\"]\n"), "{}", built.said);
+    assert!(built.said.ends_with("Successfully tagged test/app:1\n"));
+    assert_eq!(world.engine.images.by_name(&ImageRef::parse("test/app:1").unwrap()).unwrap().id, image.id);
+    assert_eq!(world.left_over(), 0);
+    let history: Vec<String> = image.config.history.iter().map(|entry| entry.created_by.clone().unwrap()).collect();
+    insta::assert_snapshot!(history.join("\n"));
+}
+
+#[tokio::test]
+async fn nothing_changed_gives_the_same_image_and_runs_nothing() {
+    let world = World::new();
+    world.put("a", "1");
+    world.put("b", "1");
+    let text = "FROM scratch\nLABEL x=y\nCOPY a /a\nRUN put /r one\nCOPY b /b\nRUN put /s two\n";
+    let first = world.build(text).await;
+    assert_eq!(world.runs(), 2);
+    let again = world.build(text).await;
+    assert_eq!(again.image().id, first.image().id);
+    assert_eq!(world.runs(), 2);
+    assert_eq!(again.said.matches("Using cache").count(), 4);
+
+    // What a program cannot see does not make it run again.
+    let labelled = world.build(&text.replace("x=y", "x=z")).await;
+    assert_ne!(labelled.image().id, first.image().id);
+    assert_eq!(world.runs(), 2);
+
+    world.put("b", "2");
+    let changed = world.build(text).await;
+    assert_eq!(world.runs(), 3);
+    assert_eq!(world.read(changed.image(), "b"), "2");
+
+    let fresh = world.build_with(text, |request| request.no_cache = true).await;
+    assert_eq!(world.runs(), 5);
+    assert_eq!(fresh.image().layers.len(), changed.image().layers.len());
+}
+
+#[tokio::test]
+async fn stages_are_copied_from_and_those_not_needed_are_skipped() {
+    let world = World::new();
+    world.put("src", "source");
+    let text = "FROM scratch AS build\nCOPY src /src/file\nRUN put /out/bin built\nFROM scratch AS unused\nRUN fail 3\nFROM scratch\nCOPY --from=build /out/bin /bin/tool\nCOPY --from=0 /src /all/\n";
+    let built = world.build(text).await;
+    let image = built.image();
+    assert_eq!(world.read(image, "bin/tool"), "built");
+    assert_eq!(world.read(image, "all/file"), "source");
+    assert!(!world.has(image, "out"));
+    assert!(!built.said.contains("unused"));
+    let target = world.build_with(text, |request| request.target = Some("unused".into())).await;
+    assert!(target.fault().contains("returned a non-zero code: 3"), "{}", target.fault());
+    assert_eq!(world.left_over(), 0);
+}
+
+#[tokio::test]
+async fn images_are_bases_and_their_triggers_run() {
+    let world = World::new();
+    world.put("f", "file");
+    let name = ImageRef::parse("base").unwrap();
+    let base = world
+        .build_with(
+            "FROM scratch\nENV X=base\nCMD [\"run\"]\nONBUILD COPY f /onbuild\nONBUILD RUN put /t $X\n",
+            |request| {
+                request.names = vec![name];
+            },
+        )
+        .await;
+    assert_eq!(base.image().config.config.on_build.len(), 2);
+    let built = world.build("FROM base\nENTRYPOINT [\"e\"]\n").await;
+    let image = built.image();
+    assert_eq!(world.read(image, "onbuild"), "file");
+    assert!(image.config.config.on_build.is_empty());
+    assert_eq!(image.config.config.cmd, None);
+    assert_eq!(image.parent, Some(base.image().id));
+    assert!(built.said.contains("# Executing 2 build triggers"));
+    let missing = world.build("FROM nowhere\n").await;
+    assert_eq!(
+        missing.fault(),
+        "Dockerfile:1:1: there is no image nowhere:latest\n 1 | FROM nowhere\n   | ^^^^^^^^^^^^"
+    );
+}
+
+#[tokio::test]
+async fn heredocs_become_files_and_scripts() {
+    let world = World::new();
+    let text = "FROM scratch\nENV V=value\nCOPY <<one <<-\"two\" /d/\n$V\none\n\t$V\n\ttwo\nRUN <<EOF\nput /r from heredoc\nEOF\nRUN <<S\n#!/bin/tool\nwhatever\nS\n";
+    let built = world.build(text).await;
+    let image = built.image();
+    assert_eq!(world.read(image, "d/one"), "value\n");
+    assert_eq!(world.read(image, "d/two"), "$V\n");
+    assert_eq!(world.read(image, "r"), "from heredoc");
+    let steps = world.engine.steps.lock().unwrap();
+    assert_eq!(steps[1].args, ["/dev/pipes/S"]);
+    assert!(
+        matches!(&steps[1].mounts[0].source, MountSource::Secret { content, .. } if content.starts_with(b"#!/bin/tool\n"))
+    );
+    assert!(!world.has(image, "dev"));
+}
+
+#[tokio::test]
+async fn run_gets_arguments_proxies_mounts_and_secrets_but_history_only_what_it_may() {
+    let world = World::new();
+    world.put("dep", "1");
+    let text = "FROM scratch\nARG TOKEN\nARG HTTP_PROXY\nRUN --mount=type=cache,target=/cache --mount=type=secret,id=key --mount=type=bind,source=dep,target=/dep put /x y\n";
+    let request = |request: &mut Request| {
+        request.build_args.insert("TOKEN".into(), Some("t".into()));
+        request.build_args.insert("HTTP_PROXY".into(), Some("http://user:pass@proxy".into()));
+        request.build_args.insert("UNKNOWN".into(), Some("u".into()));
+        request.secrets.insert("key".into(), Arc::from(&b"hidden"[..]));
+    };
+    let built = world.build_with(text, request).await;
+    let image = built.image();
+    {
+        let steps = world.engine.steps.lock().unwrap();
+        assert!(steps[0].env.contains(&"TOKEN=t".to_owned()));
+        assert!(steps[0].env.contains(&"HTTP_PROXY=http://user:pass@proxy".to_owned()));
+        let targets: Vec<&str> = steps[0].mounts.iter().map(|mount| mount.target.as_str()).collect();
+        assert_eq!(targets, ["/cache", "/run/secrets/key", "/dep"]);
+    }
+    assert!(!world.has(image, "cache") && !world.has(image, "run") && !world.has(image, "dep"));
+    let document = serde_json::to_string(&image.config).unwrap();
+    assert!(document.contains("RUN |1 TOKEN=t /bin/sh -c put /x y"), "{document}");
+    assert!(!document.contains("pass") && !document.contains("hidden") && !built.said.contains("hidden"));
+    assert!(built.said.starts_with("[Warning] One or more build-args [UNKNOWN] were not consumed\n"));
+    // Another proxy or secret is no other result; another bound file is.
+    world
+        .build_with(text, |r| {
+            request(r);
+            r.build_args.insert("HTTP_PROXY".into(), Some("http://other".into()));
+        })
+        .await
+        .image();
+    assert_eq!(world.runs(), 1);
+    world.put("dep", "2");
+    world.build_with(text, request).await.image();
+    assert_eq!(world.runs(), 2);
+}
+
+#[tokio::test]
+async fn faults_are_shown_at_their_place_and_leave_nothing() {
+    let world = World::new();
+    world.put("main.rs", "x");
+    let mut shown = Vec::new();
+    for text in [
+        "FROM scratch\nCOPY main.sr /\n",
+        "FROM scratch\nCOPY ../etc /\n",
+        "FROM scratch\nCOPY main.rs Dockerfile* /x\n",
+        "FROM scratch\nCOPY --chown=nobody main.rs /x\n",
+        "FROM scratch\nRUN put /a b\nRUN fail 7\n",
+        "FROM scratch\nEXPOSE 99999\n",
+        "FROM scratch\nENV A=${B:?needs B}\n",
+        "FROM scratch\nADD https://x/y /\n",
+        "FROM scratch\nRUN --mount=type=secret,id=k,required=true x\n",
+        "FROM scratch\nRUN --security=insecure x\n",
+        "FROM scratch\nCOPY --from=Build / /\n",
+        "FROM scratch\nSTOPSIGNAL SIGNOPE\n",
+    ] {
+        let built = world.build(text).await;
+        shown.push(built.fault());
+    }
+    assert_eq!(world.left_over(), 0);
+    insta::assert_snapshot!(shown.join("\n\n"));
+}
+
+#[tokio::test]
+async fn a_dropped_build_ends_and_leaves_nothing() {
+    let world = World::new();
+    let request = world.request("FROM scratch\nRUN sleep\n");
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
+    let task = tokio::spawn(build(world.engine.clone(), request, sender));
+    while let Some(message) = receiver.recv().await {
+        if matches!(&message, Message::Stream(text) if text.starts_with("ran")) {
+            break;
+        }
+    }
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    for _ in 0..100 {
+        if world.left_over() == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("roots are left");
+}
+
+#[tokio::test]
+async fn equal_steps_of_builds_at_once_are_done_once() {
+    let world = Arc::new(World::new());
+    let text = "FROM scratch\nRUN put /x y\nRUN put /y z\n";
+    let (a, b, c) = tokio::join!(world.build(text), world.build(text), world.build(text));
+    assert_eq!(world.runs(), 2);
+    assert_eq!(a.image().id, b.image().id);
+    assert_eq!(b.image().id, c.image().id);
+}
+
+#[tokio::test]
+async fn a_date_makes_builds_reproducible() {
+    let worlds = [World::new(), World::new()];
+    let mut ids = Vec::new();
+    for world in &worlds {
+        world.put("f", "same");
+        let file = fs::File::options().write(true).open(world.context.path().join("f")).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        fs::set_permissions(world.context.path().join("f"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .unwrap();
+        let built = world
+            .build_with("FROM scratch\nWORKDIR /w/deep\nCOPY f new/dir/\nENV A=b\nCOPY <<E /e\nx\nE\n", |request| {
+                request.build_args.insert("SOURCE_DATE_EPOCH".into(), Some("1000".into()));
+            })
+            .await;
+        ids.push(built.image().id);
+        assert_eq!(built.image().config.created.as_deref(), Some("1970-01-01T00:16:40Z"));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(ids[0], ids[1]);
+}
