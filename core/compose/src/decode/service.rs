@@ -10,6 +10,8 @@ const UNSUPPORTED: &[&str] = &[
     "blkio_config",
     "cpu_count",
     "cpu_percent",
+    "cpu_rt_period",
+    "cpu_rt_runtime",
     "credential_spec",
     "external_links",
     "gpus",
@@ -66,8 +68,6 @@ fn limits(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
     service.cpu_shares = set(fields.option(cx, "cpu_shares", Cx::integer));
     service.cpu_period = set(fields.option(cx, "cpu_period", process::microseconds));
     service.cpu_quota = set(fields.option(cx, "cpu_quota", process::microseconds));
-    service.cpu_rt_period = set(fields.option(cx, "cpu_rt_period", process::microseconds));
-    service.cpu_rt_runtime = set(fields.option(cx, "cpu_rt_runtime", process::microseconds));
     service.mem_limit = set(fields.option(cx, "mem_limit", Cx::bytes_or_unlimited));
     service.mem_reservation = set(fields.option(cx, "mem_reservation", Cx::bytes));
     service.mem_swappiness = fields.option(cx, "mem_swappiness", Cx::integer);

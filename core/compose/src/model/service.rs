@@ -25,10 +25,6 @@ model! {
         pub cpu_period: Option<i64>,
         /// Microseconds.
         pub cpu_quota: Option<i64>,
-        /// Microseconds.
-        pub cpu_rt_period: Option<i64>,
-        /// Microseconds.
-        pub cpu_rt_runtime: Option<i64>,
         pub cpus: Option<f64>,
         pub cpuset: String,
         pub cpu_shares: Option<i64>,
