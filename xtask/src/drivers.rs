@@ -83,23 +83,44 @@ impl Toolchain {
     fn find(root: &Path) -> Result<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         if installed() {
-            return Ok(Self { name: "native".into(), said: format!("the installed {TARGET} target"), compiler: None, path });
+            return Ok(Self {
+                name: "native".into(),
+                said: format!("the installed {TARGET} target"),
+                compiler: None,
+                path,
+            });
         }
-        let added = Command::new("timeout").args(["20", "rustup", "target", "add", TARGET]).output().is_ok_and(|run| run.status.success());
+        let added = Command::new("timeout")
+            .args(["20", "rustup", "target", "add", TARGET])
+            .output()
+            .is_ok_and(|run| run.status.success());
         if added && installed() {
-            return Ok(Self { name: "native".into(), said: format!("{TARGET}, added by rustup"), compiler: None, path });
+            return Ok(Self {
+                name: "native".into(),
+                said: format!("{TARGET}, added by rustup"),
+                compiler: None,
+                path,
+            });
         }
         let folder = root.join("target").join("wasm-toolchain");
         let version = unpack(&folder).context("get a wasm toolchain from the distribution's packages")?;
         let compiler = wrapper(&folder)?;
-        Ok(Self { name: "packages".into(), said: format!("rustc {version} from the distribution's packages"), compiler: Some(compiler), path: with_linker(&path)? })
+        Ok(Self {
+            name: "packages".into(),
+            said: format!("rustc {version} from the distribution's packages"),
+            compiler: Some(compiler),
+            path: with_linker(&path)?,
+        })
     }
 }
 
 fn installed() -> bool {
-    let Ok(run) = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output() else { return false };
+    let Ok(run) = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output() else {
+        return false;
+    };
     let folder = PathBuf::from(String::from_utf8_lossy(&run.stdout).trim());
-    fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-")))
+    fs::read_dir(folder)
+        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-")))
 }
 
 /// Linking a component needs programs that the host's own toolchain ships.
@@ -129,7 +150,9 @@ fn unpack(folder: &Path) -> Result<String> {
         fs::create_dir_all(folder.join(part))?;
     }
     let mirror = mirror()?;
-    println!("drivers: no {TARGET} target is installed; fetching one from the distribution's packages (about 190 MB, once)");
+    println!(
+        "drivers: no {TARGET} target is installed; fetching one from the distribution's packages (about 190 MB, once)"
+    );
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     fs::write(folder.join("sources.list"), format!("deb [signed-by={keyring}] {mirror} sid main\n"))?;
     let apt = |tool: &str, arguments: &[&str]| -> Result<String> {
@@ -144,27 +167,46 @@ fn unpack(folder: &Path) -> Result<String> {
         ] {
             command.arg("-o").arg(setting);
         }
-        let run = command.args(arguments).current_dir(folder.join("packages")).output().with_context(|| format!("run {tool}"))?;
-        ensure!(run.status.success(), "{tool} {}: {}", arguments.join(" "), String::from_utf8_lossy(&run.stderr).trim());
+        let run = command
+            .args(arguments)
+            .current_dir(folder.join("packages"))
+            .output()
+            .with_context(|| format!("run {tool}"))?;
+        ensure!(
+            run.status.success(),
+            "{tool} {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&run.stderr).trim()
+        );
         Ok(String::from_utf8_lossy(&run.stdout).into_owned())
     };
     apt("apt-get", &["update", "-q"])?;
     let policy = apt("apt-cache", &["policy", "rustc"])?;
-    let candidate = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: ")).context("there is no package rustc")?;
+    let candidate =
+        policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: ")).context("there is no package rustc")?;
     let minor: String = candidate.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
     let library = format!("libstd-rust-{minor}");
     let depends = apt("apt-cache", &["depends", &library])?;
-    let llvm = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: ").filter(|name| name.starts_with("libllvm")));
+    let llvm = depends
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: ").filter(|name| name.starts_with("libllvm")));
     let llvm = llvm.with_context(|| format!("{library} names no libllvm"))?.to_owned();
-    let mut packages = vec!["rustc", "libstd-rust-dev", "libstd-rust-dev-wasm32", &library, &llvm, "libc6", "libgcc-s1", "libstdc++6"];
+    let mut packages =
+        vec!["rustc", "libstd-rust-dev", "libstd-rust-dev-wasm32", &library, &llvm, "libc6", "libgcc-s1", "libstdc++6"];
     // What the compiler's library needs, whatever the versions are called now.
     let of_llvm = apt("apt-cache", &["depends", &llvm])?;
-    let mut more: Vec<&str> = of_llvm.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).filter(|name| !name.starts_with('<')).collect();
+    let mut more: Vec<&str> = of_llvm
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .filter(|name| !name.starts_with('<'))
+        .collect();
     let of_xml = match more.iter().find(|name| name.starts_with("libxml2")) {
         Some(xml) => apt("apt-cache", &["depends", xml])?,
         None => String::new(),
     };
-    more.extend(of_xml.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).filter(|name| !name.starts_with('<')));
+    more.extend(
+        of_xml.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).filter(|name| !name.starts_with('<')),
+    );
     more.extend(["libbsd0", "libmd0", "liblzma5", "zlib1g", "libzstd1"]);
     packages.extend(more);
     packages.sort_unstable();
@@ -189,7 +231,10 @@ fn mirror() -> Result<String> {
     for file in files {
         let text = fs::read_to_string(&file).unwrap_or_default();
         for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
-            if let Some(address) = line.split_whitespace().find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian")) {
+            if let Some(address) = line
+                .split_whitespace()
+                .find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"))
+            {
                 return Ok(address.to_owned());
             }
         }
