@@ -5,6 +5,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
@@ -20,6 +22,8 @@ use crate::failure::{Failure, Outcome};
 
 /// The API version that the client speaks.
 const VERSION: &str = "v1.51";
+/// The same as clients show it.
+pub const API_VERSION: &str = "1.51";
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -28,6 +32,8 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub struct Client {
     socket: PathBuf,
     autostart: bool,
+    /// Connections that may be free for another request.
+    idle: Arc<Mutex<Vec<SendRequest<Body>>>>,
 }
 
 /// A connection taken over from HTTP.
@@ -38,7 +44,7 @@ impl Client {
     pub fn new(host: &str, autostart: bool) -> Outcome<Self> {
         let path = host.strip_prefix("unix://").or_else(|| host.starts_with('/').then_some(host));
         match path {
-            Some(path) if !path.is_empty() => Ok(Self { socket: PathBuf::from(path), autostart }),
+            Some(path) if !path.is_empty() => Ok(Self { socket: PathBuf::from(path), autostart, idle: Arc::default() }),
             _ => Err(Failure::usage(format!(
                 "cannot use host {host:?}: only unix:///path/to/socket addresses are supported (see --host, SAMPAN_HOST, DOCKER_HOST)"
             ))),
@@ -70,19 +76,52 @@ impl Client {
         Failure::new(format!("Cannot connect to the Sampan daemon at unix://{}: {error}{hint}", self.socket.display()))
     }
 
-    /// Sends a request and returns the answer's head with its body unread.
-    pub async fn send(&self, request: Request<Body>) -> Outcome<Response<Incoming>> {
+    /// A connection whose last answer was read to its end, or a new one.
+    async fn sender(&self) -> Outcome<SendRequest<Body>> {
+        if let Some(sender) = self.free() {
+            return Ok(sender);
+        }
         let stream = self.connect().await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Failure::new(format!("talk to the daemon: {error}")))?;
         tokio::spawn(async move {
             let _ = connection.with_upgrades().await;
         });
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| Failure::new(format!("the daemon ended the connection: {error}")))?;
+        Ok(sender)
+    }
+
+    fn free(&self) -> Option<SendRequest<Body>> {
+        let mut idle = self.idle.lock().ok()?;
+        idle.retain(|sender| !sender.is_closed());
+        let at = idle.iter().position(SendRequest::is_ready)?;
+        Some(idle.swap_remove(at))
+    }
+
+    /// Sends a request and returns the answer's head with its body unread.
+    pub async fn send(&self, request: Request<Body>) -> Outcome<Response<Incoming>> {
+        if self.idle.lock().is_ok_and(|idle| !idle.is_empty()) {
+            // Lets a connection notice that its last answer ended.
+            tokio::task::yield_now().await;
+        }
+        let mut sender = self.sender().await?;
+        let response = match sender.try_send_request(request).await {
+            Ok(response) => response,
+            Err(mut error) => match error.take_message() {
+                // An idle connection may end while the request is on its way to it: nothing was sent, so it goes to another.
+                Some(request) => {
+                    if let Ok(mut idle) = self.idle.lock() {
+                        idle.clear();
+                    }
+                    sender = self.sender().await?;
+                    sender.send_request(request).await.map_err(|error| ended(&error))?
+                }
+                None => return Err(ended(error.error())),
+            },
+        };
+        if let Ok(mut idle) = self.idle.lock() {
+            idle.push(sender);
+        }
         Ok(response)
     }
 
@@ -135,12 +174,17 @@ impl Client {
 
     /// `POST` without a body, whose answer does not matter.
     pub async fn act(&self, path: &str) -> Outcome<()> {
-        self.call(Method::POST, path, None::<&()>).await.map(drop)
+        let response = self.call(Method::POST, path, None::<&()>).await?;
+        // Read to its end, so that the connection serves the next request.
+        let _ = response.into_body().collect().await;
+        Ok(())
     }
 
     /// `POST` with a body, whose answer does not matter.
     pub async fn act_with(&self, path: &str, body: &impl Serialize) -> Outcome<()> {
-        self.call(Method::POST, path, Some(body)).await.map(drop)
+        let response = self.call(Method::POST, path, Some(body)).await?;
+        let _ = response.into_body().collect().await;
+        Ok(())
     }
 
     /// `DELETE`; the answer as JSON, null when there is none.
@@ -162,11 +206,18 @@ impl Client {
             chunks.recv().await.map(|chunk| (chunk.map(Frame::data), chunks))
         });
         let mut request = Self::request(method, path, StreamBody::new(stream).boxed_unsync(), "application/x-tar")?;
-        for (name, value) in headers {
-            let value =
-                header::HeaderValue::from_str(value).map_err(|_| Failure::new(format!("header {name}: not text")))?;
-            request.headers_mut().insert(*name, value);
-        }
+        add(&mut request, headers)?;
+        self.checked(request).await
+    }
+
+    /// `POST` without a body, with extra headers.
+    pub async fn post_with_headers(
+        &self,
+        path: &str,
+        headers: &[(&'static str, String)],
+    ) -> Outcome<Response<Incoming>> {
+        let mut request = Self::request(Method::POST, path, full(Vec::new()), "application/json")?;
+        add(&mut request, headers)?;
         self.checked(request).await
     }
 
@@ -188,6 +239,19 @@ impl Client {
             .map_err(|error| Failure::new(format!("take the connection over: {error}")))?;
         Ok(Some(TokioIo::new(upgraded)))
     }
+}
+
+fn add(request: &mut Request<Body>, headers: &[(&'static str, String)]) -> Outcome {
+    for (name, value) in headers {
+        let value =
+            header::HeaderValue::from_str(value).map_err(|_| Failure::new(format!("header {name}: not text")))?;
+        request.headers_mut().insert(*name, value);
+    }
+    Ok(())
+}
+
+fn ended(error: &hyper::Error) -> Failure {
+    Failure::new(format!("the daemon ended the connection: {error}"))
 }
 
 fn full(bytes: Vec<u8>) -> Body {

@@ -51,6 +51,13 @@ impl Failure {
         self
     }
 
+    /// The same with the program's name in front, as `docker` says whose error it is beside a container's output.
+    #[must_use]
+    pub fn of_program(mut self) -> Self {
+        self.message.insert_str(0, "sampan: ");
+        self
+    }
+
     /// A usage error found after parsing says where to read more, as those found while parsing do.
     #[must_use]
     pub fn located(mut self, path: &str) -> Self {

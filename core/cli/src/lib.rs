@@ -5,12 +5,14 @@
 //! flags become request bodies in pure functions (`flags`), and only the command that was named is ever built.
 
 mod app;
+mod archive;
 mod autostart;
 mod client;
 mod commands;
 mod context;
 mod daemon;
 mod failure;
+mod flags;
 mod output;
 pub mod paths;
 

@@ -258,3 +258,11 @@ fn parse<T: FromArgMatches>(
     let matches = matches(command, path, usage, arguments, text)?;
     T::from_arg_matches(&matches).map_err(|error| Failure::usage(error.to_string()))
 }
+
+/// Parses words as a command's arguments.
+#[cfg(test)]
+pub fn parse_for_test<T: Args>(words: &[&str]) -> Outcome<T> {
+    let command = refine::refine(T::augment_args(Command::new("test")));
+    let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+    parse(command, "sampan test", "", &words, &String::new)
+}

@@ -115,6 +115,11 @@ pub fn date(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} +0000 UTC", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
+/// `2006-01-02T15:04:05Z`.
+pub fn rfc3339(seconds: i64) -> String {
+    date(seconds).replacen(' ', "T", 1).replace(" +0000 UTC", "Z")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -9,6 +9,9 @@ use crate::output::template::Template;
 /// A row's fields under the names that templates use.
 pub type Row = Map<String, Value>;
 
+/// The field that holds the labels one by one, for `{{.Label "name"}}`; it is not shown itself.
+pub const LABELS: &str = "_labels";
+
 /// Makes a row.
 pub fn row<const N: usize>(fields: [(&str, Value); N]) -> Row {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -43,7 +46,11 @@ fn render(out: &mut String, rows: &[Row], columns: &[Column], format: Option<&st
         }
         "json" => {
             for row in rows {
-                out.push_str(&serde_json::to_string(row).map_err(|error| Failure::new(error.to_string()))?);
+                let mut fields: Vec<_> = row.iter().filter(|(name, _)| *name != LABELS).collect();
+                fields.sort_by_key(|(name, _)| *name);
+                let sorted: Map<String, Value> =
+                    fields.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+                out.push_str(&serde_json::to_string(&sorted).map_err(|error| Failure::new(error.to_string()))?);
                 out.push('\n');
             }
         }
@@ -86,6 +93,13 @@ fn text(value: &Value) -> String {
         Value::Null => String::new(),
         other => other.to_string(),
     }
+}
+
+/// Prints lines of cells, aligned.
+pub fn print_lines(lines: Vec<Vec<String>>) -> Outcome {
+    let mut out = String::new();
+    align(&mut out, lines);
+    write_all(&out)
 }
 
 /// Three spaces between columns, as Docker's tables have them.

@@ -482,6 +482,14 @@ impl Scope<'_> {
             arguments.extend(carried);
             return call(name, &arguments);
         }
+        // The one method that templates call: `{{.Label "name"}}`.
+        if let (Operand::Path(None, fields), [name]) = (first, rest)
+            && let [field] = fields.as_slice()
+            && field == "Label"
+        {
+            let name = show(&self.operand(name, dot)?);
+            return Ok(dot[super::table::LABELS].get(&name).cloned().unwrap_or_else(|| Value::String(String::new())));
+        }
         if !rest.is_empty() || carried.is_some() {
             return Err("template: can't give argument to non-function".to_owned());
         }

@@ -17,7 +17,7 @@ pub fn output_is_terminal() -> bool {
 }
 
 /// Raw mode of standard input, until dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RawMode(Option<Termios>);
 
 impl RawMode {
@@ -68,7 +68,15 @@ pub enum Typed {
     Detach(Vec<u8>),
 }
 
+/// The keys that detach unless others are chosen.
+const DETACH: &str = "ctrl-p,ctrl-q";
+
 impl DetachKeys {
+    /// From `--detach-keys`, else Docker's own.
+    pub fn chosen(flag: Option<&str>) -> Outcome<Self> {
+        Self::parse(flag.unwrap_or(DETACH))
+    }
+
     /// Parses Docker's form: `ctrl-p,ctrl-q`, `a,b`, or one key.
     pub fn parse(text: &str) -> Outcome<Self> {
         let keys = text

@@ -1,5 +1,16 @@
 //! Stacks: the commands of `sampan compose`, and those of them that stand at the top as well.
 
+pub mod act;
+pub mod config;
+pub mod display;
+pub mod exec;
+pub mod follow;
+pub mod logs;
+pub mod problems;
+pub mod project;
+pub mod show;
+pub mod up;
+
 use std::path::PathBuf;
 
 /// Which project is meant. Given before the command or after it.

@@ -1,0 +1,250 @@
+//! Which stack is meant, from files, options and what the daemon knows.
+
+use sampan_compose::{Diagnostics, Files, LoadOptions, Loaded, PathKind, Project, ReadError, load};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::ProjectArgs;
+use crate::client::Client;
+use crate::failure::{Failure, Outcome};
+use crate::flags::mounts::clean;
+
+/// The label that names a container's stack.
+pub const PROJECT: &str = "com.docker.compose.project";
+/// The label that names its service.
+pub const SERVICE: &str = "com.docker.compose.service";
+/// The label that counts the containers of a service.
+pub const NUMBER: &str = "com.docker.compose.container-number";
+/// The label of containers that `run` made.
+pub const ONE_OFF: &str = "com.docker.compose.oneoff";
+
+/// The files of this host.
+#[derive(Debug)]
+pub struct HostFiles;
+
+impl Files for HostFiles {
+    fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+        let wrong = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => ReadError::NotFound,
+            io::ErrorKind::IsADirectory => ReadError::IsDirectory,
+            _ => ReadError::Other(error.to_string()),
+        };
+        let mut content = Vec::new();
+        let count = if path == Path::new("-") {
+            io::stdin().lock().take(limit + 1).read_to_end(&mut content)
+        } else {
+            File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut content))
+        };
+        if count.map_err(wrong)? as u64 > limit { Err(ReadError::TooLarge { limit }) } else { Ok(content) }
+    }
+
+    fn kind(&self, path: &Path) -> PathKind {
+        match fs::metadata(path) {
+            Ok(found) if found.is_file() => PathKind::File,
+            Ok(found) if found.is_dir() => PathKind::Directory,
+            Ok(_) => PathKind::Other,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                PathKind::Missing
+            }
+            Err(_) => PathKind::Other,
+        }
+    }
+}
+
+impl ProjectArgs {
+    /// Options before the command, then those after it.
+    #[must_use]
+    pub fn joined(mut self, after: Self) -> Self {
+        self.file.extend(after.file);
+        self.env_file.extend(after.env_file);
+        self.profile.extend(after.profile);
+        self.project_name = after.project_name.or(self.project_name);
+        self.project_directory = after.project_directory.or(self.project_directory);
+        self.ansi = after.ansi.or(self.ansi);
+        self.progress = after.progress.or(self.progress);
+        self
+    }
+
+    /// What to load.
+    pub fn options(&self) -> LoadOptions {
+        LoadOptions {
+            working_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            files: self.file.iter().map(PathBuf::from).collect(),
+            project_dir: self.project_directory.clone(),
+            project_name: self.project_name.clone(),
+            env: environment(),
+            env_files: self.env_file.clone(),
+            profiles: self.profile.clone(),
+            interpolate: true,
+        }
+    }
+
+    /// The name that was given outright.
+    fn given_name(&self) -> Option<String> {
+        self.project_name.clone().or_else(|| std::env::var("COMPOSE_PROJECT_NAME").ok()).filter(|name| !name.is_empty())
+    }
+}
+
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Loads the project here, warnings told; an error shows all that is wrong with it.
+pub fn load_here(args: &ProjectArgs) -> Outcome<Loaded> {
+    load_with(&args.options())
+}
+
+/// As [`load_here`], with options of one's own.
+pub fn load_with(options: &LoadOptions) -> Outcome<Loaded> {
+    let loaded = load(options, &HostFiles).map_err(|wrong| broken(&wrong))?;
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
+    Ok(loaded)
+}
+
+fn broken(wrong: &Diagnostics) -> Failure {
+    Failure::new(wrong.items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// A stack, and what is known of its files.
+#[derive(Debug)]
+pub struct Chosen {
+    /// Its name.
+    pub name: String,
+    /// What the daemon needs to load it itself.
+    pub request: Option<Value>,
+    /// Its model.
+    pub project: Option<Project>,
+}
+
+/// The request that lets the daemon load what was loaded here.
+pub fn request(args: &ProjectArgs, project: &Project) -> Value {
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let env_files: Vec<PathBuf> = args.env_file.iter().map(|path| clean(&here.join(path))).collect();
+    json!({
+        "files": project.compose_files,
+        "project_directory": project.working_dir,
+        "project_name": project.name,
+        "env": environment(),
+        "env_files": env_files,
+        "profiles": args.profile,
+    })
+}
+
+/// The stack of the files here, which must be sound.
+pub fn from_files(args: &ProjectArgs) -> Outcome<Chosen> {
+    let loaded = load_here(args)?;
+    let request = request(args, &loaded.project);
+    Ok(Chosen { name: loaded.project.name.clone(), request: Some(request), project: Some(loaded.project) })
+}
+
+/// As [`from_files`] for a stack that the daemon is to own: it must be able to read the files later.
+pub fn to_own(args: &ProjectArgs) -> Outcome<Chosen> {
+    if args.file.iter().any(|file| file == "-") {
+        return Err(Failure::new(
+            "a stack read from standard input cannot be followed by the daemon: save it as a file (`config` can write it)",
+        ));
+    }
+    from_files(args)
+}
+
+/// The stack that is meant: by name, by the files here, or, when those are broken, by the daemon's memory of them.
+pub async fn find(client: &Client, args: &ProjectArgs) -> Outcome<Chosen> {
+    let loaded = load(&args.options(), &HostFiles);
+    match (args.given_name(), loaded) {
+        (_, Ok(loaded)) => {
+            let request = request(args, &loaded.project);
+            Ok(Chosen { name: loaded.project.name.clone(), request: Some(request), project: Some(loaded.project) })
+        }
+        (Some(name), Err(_)) => Ok(Chosen { name, request: None, project: None }),
+        (None, Err(wrong)) => {
+            let stacks: Vec<Value> = client.get("/sampan/v1/stacks").await.unwrap_or_default();
+            let known = stacks.iter().find(|stack| {
+                let files = stack["config_files"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                files.into_iter().any(|file| wrong.inputs.iter().any(|input| input == Path::new(file)))
+            });
+            match known.and_then(|stack| stack["name"].as_str()) {
+                Some(name) => Ok(Chosen { name: name.to_owned(), request: None, project: None }),
+                None => Err(broken(&wrong)),
+            }
+        }
+    }
+}
+
+/// The containers of a stack, sorted by name; those of some services when any are named.
+pub async fn containers(
+    client: &Client,
+    project: &str,
+    services: &[String],
+    all: bool,
+    one_off: bool,
+) -> Outcome<Vec<Value>> {
+    let query = crate::client::Query::new().flag("all", all).filters(&[format!("label={PROJECT}={project}")])?;
+    let mut found: Vec<Value> = client.get(&format!("/containers/json{query}")).await?;
+    found.retain(|container| {
+        let labels = &container["Labels"];
+        let service = labels[SERVICE].as_str().unwrap_or_default();
+        let once = labels[ONE_OFF].as_str().is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        (services.is_empty() || services.iter().any(|name| name == service)) && (one_off || !once)
+    });
+    found.sort_by_key(|container| name(container).to_owned());
+    Ok(found)
+}
+
+/// A container's name as lists have it.
+pub fn name(container: &Value) -> &str {
+    container["Names"][0].as_str().unwrap_or_default().trim_start_matches('/')
+}
+
+/// One container of a service, by its number.
+pub async fn container_of(client: &Client, project: &str, service: &str, index: u32) -> Outcome<Value> {
+    let found = containers(client, project, std::slice::from_ref(&service.to_owned()), false, false).await?;
+    let number =
+        |container: &Value| container["Labels"][NUMBER].as_str().and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    let wanted = if index == 0 {
+        found.iter().min_by_key(|container| number(container))
+    } else {
+        found.iter().find(|container| number(container) == index)
+    };
+    match wanted {
+        Some(container) => Ok(container.clone()),
+        None if index > 1 => Err(Failure::new(format!("service \"{service}\" has no running container #{index}"))),
+        None => Err(Failure::new(format!("service \"{service}\" is not running"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn options_after_the_command_join_those_before() {
+        let before = ProjectArgs { file: vec!["a".into()], project_name: Some("x".into()), ..ProjectArgs::default() };
+        let after = ProjectArgs { file: vec!["b".into()], project_name: Some("y".into()), ..ProjectArgs::default() };
+        let joined = before.joined(after);
+        assert_eq!((joined.file, joined.project_name.unwrap()), (vec!["a".to_owned(), "b".to_owned()], "y".to_owned()));
+    }
+
+    #[test]
+    fn a_project_becomes_a_request_with_whole_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("compose.yaml");
+        fs::write(&file, "name: demo\nservices:\n  web:\n    image: busybox\n").unwrap();
+        let args = ProjectArgs { file: vec![file.display().to_string()], ..ProjectArgs::default() };
+        let chosen = from_files(&args).unwrap();
+        let request = chosen.request.unwrap();
+        assert_eq!(chosen.name, "demo");
+        assert_eq!(request["files"], json!([file]));
+        assert_eq!(request["project_directory"], json!(dir.path()));
+        fs::write(&file, "services:\n  web:\n    imag: busybox\n").unwrap();
+        let error = from_files(&args).unwrap_err().message;
+        assert!(error.contains("compose.yaml:3:"), "{error}");
+    }
+}

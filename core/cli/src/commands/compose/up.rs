@@ -1,0 +1,423 @@
+//! `up`, `create`, `watch`, `down`.
+
+use http::Method;
+use serde_json::{Map, Value, json};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::display::{self, Mode};
+use super::follow::{Exit, Follower, Wanted};
+use super::logs::colors;
+use super::{ProjectArgs, project};
+use crate::client::{Client, escape};
+use crate::commands::container::run::low_byte;
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::flags::Parsed;
+
+/// How long after the last container ended the stack may take to start it again.
+const REVIVAL: Duration = Duration::from_millis(700);
+
+/// Options of `up`.
+#[derive(Debug, Default, clap::Args)]
+pub struct UpArgs {
+    /// Which project.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// Stops all containers if any container was stopped. Incompatible with -d
+    #[arg(long)]
+    pub abort_on_container_exit: bool,
+    /// Stops all containers if any container exited with failure. Incompatible with -d
+    #[arg(long)]
+    pub abort_on_container_failure: bool,
+    /// Restrict attaching to the specified services
+    #[arg(long)]
+    pub attach: Vec<String>,
+    /// Build images before starting containers
+    #[arg(long)]
+    pub build: bool,
+    /// Detached mode: Run containers in the background
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Return the exit code of the selected service container. Implies --abort-on-container-exit
+    #[arg(long)]
+    pub exit_code_from: Option<String>,
+    /// Recreate containers even if their configuration and image haven't changed
+    #[arg(long)]
+    pub force_recreate: bool,
+    /// Do not attach (stream logs) to the specified services
+    #[arg(long)]
+    pub no_attach: Vec<String>,
+    /// Don't build an image, even if it's policy
+    #[arg(long)]
+    pub no_build: bool,
+    /// Produce monochrome output
+    #[arg(long)]
+    pub no_color: bool,
+    /// Don't start linked services
+    #[arg(long)]
+    pub no_deps: bool,
+    /// Don't print prefix in logs
+    #[arg(long)]
+    pub no_log_prefix: bool,
+    /// If containers already exist, don't recreate them
+    #[arg(long)]
+    pub no_recreate: bool,
+    /// Don't start the services after creating them
+    #[arg(long)]
+    pub no_start: bool,
+    /// Pull image before running ("always"|"missing"|"never")
+    #[arg(long)]
+    pub pull: Option<String>,
+    /// Pull without printing progress information
+    #[arg(long)]
+    pub quiet_pull: bool,
+    /// Remove containers for services not defined in the Compose file
+    #[arg(long)]
+    pub remove_orphans: bool,
+    /// Recreate anonymous volumes instead of retrieving data from the previous containers
+    #[arg(short = 'V', long)]
+    pub renew_anon_volumes: bool,
+    /// Scale SERVICE to NUM instances. Overrides the scale setting in the Compose file if present
+    #[arg(long, value_parser = scale)]
+    pub scale: Vec<(String, u32)>,
+    /// Use this timeout in seconds for container shutdown
+    #[arg(short, long, value_name = "int")]
+    pub timeout: Option<u32>,
+    /// Show timestamps
+    #[arg(long)]
+    pub timestamps: bool,
+    /// Wait for services to be running|healthy. Implies detached mode
+    #[arg(long)]
+    pub wait: bool,
+    /// Maximum duration in seconds to wait for the project to be running|healthy
+    #[arg(long, value_name = "int")]
+    pub wait_timeout: Option<u32>,
+    /// Have the daemon follow the files (default)
+    #[arg(long)]
+    pub watch: bool,
+    /// Do not have the daemon follow the files
+    #[arg(long)]
+    pub no_watch: bool,
+    /// Assume "yes" as answer to all prompts
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Services
+    pub services: Vec<String>,
+}
+
+fn scale(text: &str) -> Parsed<(String, u32)> {
+    let wrong = || format!("invalid --scale option {text:?}: should be SERVICE=NUM");
+    let (service, count) = text.split_once('=').ok_or_else(wrong)?;
+    Ok((service.to_owned(), count.parse().map_err(|_| wrong())?))
+}
+
+fn check(args: &UpArgs) -> Parsed<()> {
+    let both = |a: &str, b: &str| Err(format!("{a} and {b} are incompatible"));
+    let aborts = args.abort_on_container_exit || args.abort_on_container_failure || args.exit_code_from.is_some();
+    match args {
+        _ if args.build && args.no_build => both("--build", "--no-build"),
+        _ if args.force_recreate && args.no_recreate => both("--force-recreate", "--no-recreate"),
+        _ if args.watch && args.no_watch => both("--watch", "--no-watch"),
+        _ if (args.detach || args.wait) && aborts => {
+            both("--detach or --wait", "--abort-on-container-exit, --abort-on-container-failure or --exit-code-from")
+        }
+        _ if args.abort_on_container_exit && args.abort_on_container_failure => {
+            both("--abort-on-container-exit", "--abort-on-container-failure")
+        }
+        _ => match args.pull.as_deref() {
+            None | Some("always" | "missing" | "never" | "build" | "policy") => Ok(()),
+            Some(other) => Err(format!("invalid --pull option {other:?}: use always, missing or never")),
+        },
+    }
+}
+
+/// The body of the request.
+fn body(args: &UpArgs, request: &Value) -> Value {
+    let counts: Map<String, Value> =
+        args.scale.iter().map(|(service, count)| (service.clone(), json!(count))).collect();
+    json!({
+        "request": request,
+        "services": args.services,
+        "options": {
+            "build": args.build,
+            "no_build": args.no_build,
+            "pull": args.pull,
+            "quiet_pull": args.quiet_pull,
+            "force_recreate": args.force_recreate,
+            "no_recreate": args.no_recreate,
+            "no_deps": args.no_deps,
+            "remove_orphans": args.remove_orphans,
+            "scale": counts,
+            "wait": args.wait,
+            "wait_timeout_s": args.wait_timeout,
+            "timeout_s": args.timeout,
+            "dry_run": args.dry_run,
+            "watch": !args.no_watch,
+            "no_start": args.no_start,
+            "renew_anon_volumes": args.renew_anon_volumes,
+        },
+    })
+}
+
+/// `up`
+pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
+    check(&args).map_err(Failure::usage)?;
+    let options = context.project.clone().joined(std::mem::take(&mut args.project));
+    let mode = Mode::chosen(options.progress.as_deref(), options.ansi.as_deref())?;
+    let chosen = project::to_own(&options)?;
+    let model = chosen.project.as_ref();
+    for service in args.services.iter().chain(args.exit_code_from.iter()) {
+        if model.is_some_and(|model| model.service(service).is_none()) {
+            return Err(Failure::new(format!("no such service: {service}")));
+        }
+    }
+    let client = &context.client;
+    let since = now();
+    let body = body(&args, &chosen.request.unwrap_or_default());
+    let path = format!("/sampan/v1/stacks/{}/up", escape(&chosen.name));
+    let attached = !(args.detach || args.wait || args.dry_run || args.no_start);
+    let wanted = Wanted {
+        project: chosen.name.clone(),
+        services: if args.attach.is_empty() { args.services.clone() } else { args.attach.clone() },
+        except: args.no_attach.clone(),
+        follow: true,
+        since: Some(since),
+        timestamps: args.timestamps,
+        prefix: !args.no_log_prefix,
+        colors: colors(args.no_color, options.ansi.as_deref()),
+        ..Wanted::default()
+    };
+    let work = async {
+        let response = client.call(Method::POST, &path, Some(&body)).await?;
+        display::show(response, mode, "Running").await?.outcome()
+    };
+    if !attached {
+        return work.await;
+    }
+    tokio::select! {
+        outcome = work => outcome?,
+        // Interrupted before everything is up: what is up already ends too.
+        () = interrupted() => {
+            stop(client, &chosen.name, mode, args.timeout, "stop").await?;
+            return Err(Failure::exit(130));
+        }
+    }
+    eprintln!("Attaching to {}", attached_to(client, &wanted).await);
+    watch_over(client, wanted, &args, mode).await
+}
+
+async fn attached_to(client: &Client, wanted: &Wanted) -> String {
+    let found = project::containers(client, &wanted.project, &wanted.services, false, false).await.unwrap_or_default();
+    let prefix = format!("{}-", wanted.project);
+    let names: Vec<&str> = found
+        .iter()
+        .map(|container| project::name(container))
+        .map(|name| name.strip_prefix(&prefix).unwrap_or(name))
+        .collect();
+    names.join(", ")
+}
+
+/// Shows logs until the stack ends or the user ends it.
+async fn watch_over(client: &Client, wanted: Wanted, args: &UpArgs, mode: Mode) -> Outcome {
+    let project = wanted.project.clone();
+    let mut follower = Follower::new(client, wanted).await?;
+    loop {
+        let exit: Option<Exit> = tokio::select! {
+            exit = follower.next() => exit?,
+            () = interrupted() => return interrupt(client, &mut follower, &project, mode, args.timeout).await,
+            () = all_ended(client, &project), if !follower.active() => return Ok(()),
+        };
+        let Some(exit) = exit else { return Ok(()) };
+        println!("{} exited with code {}", exit.label, exit.code);
+        let from = args.exit_code_from.as_deref();
+        let ends = from.is_some_and(|service| service == exit.service)
+            || (from.is_none() && args.abort_on_container_exit)
+            || (args.abort_on_container_failure && exit.code != 0);
+        if ends {
+            eprintln!("Aborting on container exit...");
+            stop(client, &project, mode, args.timeout, "stop").await?;
+            return if exit.code == 0 { Ok(()) } else { Err(Failure::exit(low_byte(exit.code))) };
+        }
+    }
+}
+
+/// Ends when no container of the stack runs and none is started again.
+async fn all_ended(client: &Client, project: &str) {
+    loop {
+        tokio::time::sleep(REVIVAL).await;
+        match project::containers(client, project, &[], false, false).await {
+            Ok(found) if found.is_empty() => return,
+            _ => {}
+        }
+    }
+}
+
+/// The first interrupt stops the stack while its logs go on; the second kills it.
+async fn interrupt(
+    client: &Client,
+    follower: &mut Follower,
+    project: &str,
+    mode: Mode,
+    timeout: Option<u32>,
+) -> Outcome {
+    eprintln!("Gracefully stopping... (press Ctrl+C again to force)");
+    let mut stopping = Box::pin(stop(client, project, mode, timeout, "stop"));
+    loop {
+        tokio::select! {
+            outcome = &mut stopping => {
+                outcome?;
+                break;
+            }
+            exit = follower.next() => {
+                if let Some(exit) = exit? {
+                    println!("{} exited with code {}", exit.label, exit.code);
+                }
+            }
+            () = interrupted() => {
+                stop(client, project, mode, None, "kill").await?;
+                break;
+            }
+        }
+    }
+    Err(Failure::exit(130))
+}
+
+async fn stop(client: &Client, project: &str, mode: Mode, timeout: Option<u32>, verb: &str) -> Outcome {
+    let body = json!({ "services": [], "options": { "timeout_s": timeout } });
+    let response =
+        client.call(Method::POST, &format!("/sampan/v1/stacks/{}/{verb}", escape(project)), Some(&body)).await?;
+    display::show(response, mode, "Stopping").await?.outcome()
+}
+
+/// An interrupt or a request to end.
+async fn interrupted() {
+    let Ok(mut ended) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = ended.recv() => {}
+    }
+}
+
+fn now() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
+}
+
+/// `create`: everything but the start.
+pub async fn create(context: Context, args: UpArgs) -> Outcome {
+    up(context, UpArgs { no_start: true, ..args }).await
+}
+
+/// `watch`: brings the stack up, followed by the daemon, and shows its logs.
+pub async fn watch(context: Context, args: UpArgs) -> Outcome {
+    up(context, UpArgs { watch: true, no_watch: false, ..args }).await
+}
+
+/// `diff`: what `up` would do.
+pub async fn diff(context: Context, args: UpArgs) -> Outcome {
+    up(context, UpArgs { dry_run: true, ..args }).await
+}
+
+/// Options of `down`.
+#[derive(Debug, Default, clap::Args)]
+pub struct DownArgs {
+    /// Which project.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// Remove containers for services not defined in the Compose file
+    #[arg(long)]
+    pub remove_orphans: bool,
+    /// Remove images used by services. "local" remove only images that don't have a custom tag ("local"|"all")
+    #[arg(long)]
+    pub rmi: Option<String>,
+    /// Specify a shutdown timeout in seconds
+    #[arg(short, long, value_name = "int")]
+    pub timeout: Option<u32>,
+    /// Remove named volumes declared in the "volumes" section of the Compose file and anonymous volumes attached to containers
+    #[arg(short, long)]
+    pub volumes: bool,
+    /// Services
+    pub services: Vec<String>,
+}
+
+/// `down`
+pub async fn down(context: Context, mut args: DownArgs) -> Outcome {
+    if let Some(kind) = args.rmi.as_deref().filter(|kind| !matches!(*kind, "all" | "local")) {
+        return Err(Failure::usage(format!("invalid --rmi option {kind:?}: use local or all")));
+    }
+    let options = context.project.clone().joined(std::mem::take(&mut args.project));
+    let chosen = project::find(&context.client, &options).await?;
+    down_named(&context.client, &chosen, &args, &options).await
+}
+
+/// Ends a stack.
+pub async fn down_named(client: &Client, chosen: &project::Chosen, args: &DownArgs, options: &ProjectArgs) -> Outcome {
+    let mode = Mode::chosen(options.progress.as_deref(), options.ansi.as_deref())?;
+    let body = json!({
+        "request": chosen.request,
+        "services": args.services,
+        "options": {
+            "volumes": args.volumes, "rmi": args.rmi, "remove_orphans": args.remove_orphans, "timeout_s": args.timeout,
+        },
+    });
+    let response =
+        client.call(Method::POST, &format!("/sampan/v1/stacks/{}/down", escape(&chosen.name)), Some(&body)).await?;
+    display::show(response, mode, "Running").await?.outcome()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::app::parse_for_test;
+
+    #[test]
+    fn options_reach_the_daemon_under_their_names() {
+        let args: UpArgs = parse_for_test(&[
+            "-f",
+            "x.yaml",
+            "-d",
+            "--build",
+            "--scale",
+            "web=3",
+            "--scale=db=1",
+            "--wait",
+            "--wait-timeout",
+            "5",
+            "-t",
+            "3",
+            "--no-watch",
+            "web",
+        ])
+        .unwrap();
+        assert_eq!(args.project.file, ["x.yaml"]);
+        let body = body(&args, &json!({"files": []}));
+        let options = &body["options"];
+        assert_eq!(options["scale"], json!({"web": 3, "db": 1}));
+        assert_eq!((&options["wait_timeout_s"], &options["timeout_s"]), (&json!(5), &json!(3)));
+        assert_eq!(
+            (&options["build"], &options["watch"], &options["wait"]),
+            (&json!(true), &json!(false), &json!(true))
+        );
+        assert_eq!(body["services"], json!(["web"]));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for words in [
+            &["--build", "--no-build"][..],
+            &["-d", "--exit-code-from", "web"],
+            &["--force-recreate", "--no-recreate"],
+            &["--pull", "often"],
+            &["--watch", "--no-watch"],
+        ] {
+            assert!(check(&parse_for_test(words).unwrap()).is_err(), "{words:?}");
+        }
+        assert!(parse_for_test::<UpArgs>(&["--scale", "web"]).is_err());
+    }
+}

@@ -1,0 +1,175 @@
+//! Commands that change the state of containers: `stop restart kill pause unpause rm rename wait`.
+
+use futures_util::{StreamExt, stream};
+use serde_json::Value;
+
+use super::run;
+use crate::client::{Query, escape};
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::output::table::write_all;
+
+/// Requests under way at once.
+const AT_ONCE: usize = 50;
+
+/// Does the same to each name, several at once; prints the names in order, then what failed.
+pub async fn each(names: &[String], _what: &str, act: impl AsyncFn(&str) -> Outcome) -> Outcome {
+    each_told(names, async |name| act(name).await.map(|()| name.to_owned())).await
+}
+
+/// As [`each`], printing what the action returns.
+pub async fn each_told(names: &[String], act: impl AsyncFn(&str) -> Outcome<String>) -> Outcome {
+    let act = &act;
+    let mut done =
+        stream::iter(names.iter().map(|name| async move { act(name.trim_start_matches('/')).await })).buffered(AT_ONCE);
+    let mut failed = Vec::new();
+    while let Some(outcome) = done.next().await {
+        match outcome {
+            Ok(text) => write_all(&format!("{text}\n"))?,
+            Err(failure) => failed.push(failure.message),
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure::new(failed.join("\n"))) }
+}
+
+/// Options of `stop` and `restart`.
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    /// Signal to send to the container
+    #[arg(short, long)]
+    pub signal: Option<String>,
+    /// Seconds to wait before killing the container
+    #[arg(short, long, alias = "time", value_name = "int", value_parser = crate::flags::quantity::integer)]
+    pub timeout: Option<i64>,
+    /// Containers
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
+impl StopArgs {
+    fn query(&self) -> Query {
+        Query::new().maybe("signal", self.signal.as_deref()).maybe("t", self.timeout.map(|seconds| seconds.to_string()))
+    }
+}
+
+/// `stop`
+pub async fn stop(context: Context, args: StopArgs) -> Outcome {
+    let query = args.query();
+    let client = &context.client;
+    each(&args.containers, "stop", async |name| client.act(&format!("/containers/{}/stop{query}", escape(name))).await)
+        .await
+}
+
+/// `restart`
+pub async fn restart(context: Context, args: StopArgs) -> Outcome {
+    let query = args.query();
+    let client = &context.client;
+    each(&args.containers, "restart", async |name| {
+        client.act(&format!("/containers/{}/restart{query}", escape(name))).await
+    })
+    .await
+}
+
+/// Options of `kill`.
+#[derive(Debug, clap::Args)]
+pub struct KillArgs {
+    /// Signal to send to the container
+    #[arg(short, long)]
+    pub signal: Option<String>,
+    /// Containers
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
+/// `kill`
+pub async fn kill(context: Context, args: KillArgs) -> Outcome {
+    let query = Query::new().maybe("signal", args.signal.as_deref());
+    let client = &context.client;
+    each(&args.containers, "kill", async |name| client.act(&format!("/containers/{}/kill{query}", escape(name))).await)
+        .await
+}
+
+/// Containers and nothing else.
+#[derive(Debug, clap::Args)]
+pub struct NamesArgs {
+    /// Containers
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
+/// `pause`
+pub async fn pause(context: Context, args: NamesArgs) -> Outcome {
+    let client = &context.client;
+    each(&args.containers, "pause", async |name| client.act(&format!("/containers/{}/pause", escape(name))).await).await
+}
+
+/// `unpause`
+pub async fn unpause(context: Context, args: NamesArgs) -> Outcome {
+    let client = &context.client;
+    each(&args.containers, "unpause", async |name| client.act(&format!("/containers/{}/unpause", escape(name))).await)
+        .await
+}
+
+/// `wait`
+pub async fn wait(context: Context, args: NamesArgs) -> Outcome {
+    let client = &context.client;
+    each_told(&args.containers, async |name| {
+        let mut status = run::wait(client, &escape(name), "not-running").await?;
+        let ended: Value = status.next().await?.unwrap_or_default();
+        match ended["Error"]["Message"].as_str().filter(|message| !message.is_empty()) {
+            Some(message) => Err(Failure::new(message)),
+            None => Ok(ended["StatusCode"].to_string()),
+        }
+    })
+    .await
+}
+
+/// Options of `rm`.
+#[derive(Debug, clap::Args)]
+pub struct RemoveArgs {
+    /// Force the removal of a running container (uses SIGKILL)
+    #[arg(short, long)]
+    pub force: bool,
+    /// Remove the specified link
+    #[arg(short, long)]
+    pub link: bool,
+    /// Remove anonymous volumes associated with the container
+    #[arg(short, long)]
+    pub volumes: bool,
+    /// Containers
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
+/// `rm`
+pub async fn remove(context: Context, args: RemoveArgs) -> Outcome {
+    let query = Query::new().flag("force", args.force).flag("link", args.link).flag("v", args.volumes);
+    let client = &context.client;
+    each(&args.containers, "rm", async |name| {
+        match client.delete(&format!("/containers/{}{query}", escape(name))).await {
+            // With force, what is not there is as good as removed, and is named all the same.
+            Err(failure) if args.force && failure.is_not_found() => {
+                eprintln!("{}", failure.message);
+                Err(Failure::exit(0))
+            }
+            other => other.map(drop),
+        }
+    })
+    .await
+    .or_else(|failure| if failure.message.trim().is_empty() { Ok(()) } else { Err(failure) })
+}
+
+/// Arguments of `rename`.
+#[derive(Debug, clap::Args)]
+pub struct RenameArgs {
+    /// Container
+    pub container: String,
+    /// Its new name
+    pub new_name: String,
+}
+
+/// `rename`
+pub async fn rename(context: Context, args: RenameArgs) -> Outcome {
+    let query = Query::new().with("name", args.new_name.trim());
+    context.client.act(&format!("/containers/{}/rename{query}", escape(args.container.trim()))).await
+}
