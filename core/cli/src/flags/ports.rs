@@ -43,10 +43,7 @@ pub fn published(text: &str) -> Parsed<Vec<(String, PortBinding)>> {
     let (rest, protocol) = text.rsplit_once('/').unwrap_or((text, "tcp"));
     let (host, container) = rest.rsplit_once(':').map_or((None, rest), |(host, container)| (Some(host), container));
     let (address, host) =
-        match host.map(|host| host.rsplit_once(':').map_or((None, host), |(ip, port)| (Some(ip), port))) {
-            None => (None, ""),
-            Some(pair) => pair,
-        };
+        host.map(|host| host.rsplit_once(':').map_or((None, host), |(ip, port)| (Some(ip), port))).unwrap_or_default();
     let address = address.map(ip).transpose()?.unwrap_or_default();
     if container.is_empty() {
         return Err(format!("no port specified: {text}<empty>"));

@@ -212,11 +212,8 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
 async fn attached_to(client: &Client, wanted: &Wanted) -> String {
     let found = project::containers(client, &wanted.project, &wanted.services, false, false).await.unwrap_or_default();
     let prefix = format!("{}-", wanted.project);
-    let names: Vec<&str> = found
-        .iter()
-        .map(|container| project::name(container))
-        .map(|name| name.strip_prefix(&prefix).unwrap_or(name))
-        .collect();
+    let names: Vec<&str> =
+        found.iter().map(project::name).map(|name| name.strip_prefix(&prefix).unwrap_or(name)).collect();
     names.join(", ")
 }
 
