@@ -66,7 +66,6 @@ struct Extension {
 }
 
 /// A tar that is being read.
-#[derive(Debug)]
 pub struct TarReader<R> {
     inner: R,
     buffer: Box<[u8]>,

@@ -36,7 +36,6 @@ impl AsFd for Folder {
 }
 
 /// A tree and the directories in it that were used last.
-#[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
     folders: HashMap<Vec<u8>, Rc<Folder>>,
@@ -199,6 +198,23 @@ pub fn remove(folder: impl AsFd, name: &[u8]) -> nix::Result<()> {
         remove(&inner, &entry)?;
     }
     unlinkat(&folder, name, UnlinkatFlags::RemoveDir)
+}
+
+/// A folder within an open one, itself and not what a link points to.
+pub fn inner(folder: impl AsFd, name: &[u8]) -> nix::Result<Folder> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(Folder { fd: openat(folder, name, flags, Mode::empty())?, set_gid: false })
+}
+
+/// Removes the whiteouts that lie directly in a folder.
+pub fn drop_whiteouts(folder: impl AsFd, name: &[u8]) -> nix::Result<()> {
+    let folder = inner(folder, name)?;
+    for name in names(folder.as_fd())? {
+        if stat(&folder, &name)?.is_some_and(|stat| is_whiteout(&stat)) {
+            unlinkat(&folder, name.as_slice(), UnlinkatFlags::NoRemoveDir)?;
+        }
+    }
+    Ok(())
 }
 
 /// The names in a directory, without `.` and `..`, sorted.

@@ -289,11 +289,9 @@ impl Unpack<'_> {
                 let present = tree::stat(folder, &name).step(&path, "look at what is there")?;
                 let is_folder = present.as_ref().is_some_and(|stat| tree::format(stat) == libc::S_IFDIR);
                 if !is_folder {
-                    let hides =
-                        self.target.whiteouts == Whiteouts::Overlay && present.as_ref().is_some_and(tree::is_whiteout);
                     self.make(&path, folder, &name, "create", || tree::make_folder(folder, &name, entry.mode & 0o777))?;
-                    if hides {
-                        // The whiteout came first: what lies below stays hidden.
+                    if self.target.whiteouts == Whiteouts::Overlay {
+                        // What was here first hid what lies below.
                         tree::set_attribute(folder, &name, OPAQUE, b"y").step(&path, "hide what lies below")?;
                     }
                 }
@@ -416,14 +414,22 @@ impl Unpack<'_> {
     }
 
     fn hide(&mut self, path: &[u8], parent: &[u8], name: &[u8]) -> Result<(), UnpackError> {
-        let folder = self.folder(parent, path)?;
+        let mut hidden = parent.to_vec();
+        if !hidden.is_empty() {
+            hidden.push(b'/');
+        }
+        hidden.extend_from_slice(name);
         if self.target.whiteouts == Whiteouts::Remove {
-            let mut hidden = parent.to_vec();
-            if !hidden.is_empty() {
-                hidden.push(b'/');
-            }
-            hidden.extend_from_slice(name);
+            let folder = self.folder(parent, path)?;
             return self.remove_lower(path, &folder, name, &hidden);
+        }
+        // Overlayfs lists whiteouts that hide nothing, so there are none of them.
+        if self.below(&hidden).step(path, "look at the layers below")?.is_none() {
+            return Ok(());
+        }
+        let folder = self.folder(parent, path)?;
+        if is_opaque(&folder, b".").step(path, "read an attribute")? {
+            return Ok(());
         }
         match tree::make_node(&*folder, name, SFlag::S_IFCHR, 0, 0) {
             Err(Errno::EEXIST) => {}
@@ -432,7 +438,7 @@ impl Unpack<'_> {
         // The layer has something of its own there; only what lies below it is hidden.
         let present = tree::stat(&*folder, name).step(path, "look at what is there")?;
         if present.is_some_and(|stat| tree::format(&stat) == libc::S_IFDIR) {
-            tree::set_attribute(&*folder, name, OPAQUE, b"y").step(path, "hide what lies below")?;
+            hide_below(path, &folder, name)?;
         }
         Ok(())
     }
@@ -440,8 +446,7 @@ impl Unpack<'_> {
     fn opaque(&mut self, path: &[u8], parent: &[u8]) -> Result<(), UnpackError> {
         let folder = self.folder(parent, path)?;
         if self.target.whiteouts == Whiteouts::Overlay {
-            // An opaque root would hide every layer below; overlayfs looks at it in directories only, so it is the same.
-            return tree::set_attribute(&*folder, b".", OPAQUE, b"y").step(path, "hide what lies below");
+            return hide_below(path, &folder, b".");
         }
         for name in tree::names(folder.as_fd()).step(path, "list what lies below")? {
             let mut hidden = parent.to_vec();
@@ -504,11 +509,11 @@ impl Unpack<'_> {
             match tree::stat(&*folder, name).step(path, "look at its folder")? {
                 Some(stat) if tree::format(&stat) == libc::S_IFDIR => {}
                 Some(stat) if tree::format(&stat) == libc::S_IFLNK && self.tree.folder(&parent[..next]).is_ok() => {}
-                Some(stat) => {
+                Some(_) => {
                     tree::remove(&*folder, name).step(path, "replace what is there")?;
                     self.replaced(&parent[..next]);
-                    if self.target.whiteouts == Whiteouts::Overlay && tree::is_whiteout(&stat) {
-                        // What lies below stays hidden.
+                    if self.target.whiteouts == Whiteouts::Overlay {
+                        // What was here first hid what lies below.
                         tree::make_folder(&*folder, name, 0o755).step(path, "create its folder")?;
                         tree::set_attribute(&*folder, name, OPAQUE, b"y").step(path, "hide what lies below")?;
                     }
@@ -574,26 +579,42 @@ impl Unpack<'_> {
         self.tree.folder(parent).step(path, "open its folder")
     }
 
-    /// What the layers below show under a name that this layer does not have.
+    /// What the layers below show under a name.
     fn below(&mut self, path: &[u8]) -> nix::Result<Option<(FileStat, Option<Vec<u8>>)>> {
-        let (parent, name) = tree::split(path);
+        // The layers that still have a say, each with its folder of the part of the name that was walked.
+        let mut layers = Vec::with_capacity(self.lower.len());
         for layer in &mut self.lower {
-            let folder = match layer.folder(parent) {
-                Ok(folder) => folder,
-                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
-                Err(error) => return Err(error),
-            };
-            if let Some(stat) = tree::stat(&*folder, name)? {
-                if tree::is_whiteout(&stat) {
-                    return Ok(None);
+            layers.push(layer.folder(b"")?);
+        }
+        let mut parts = path.split(|byte| *byte == b'/').peekable();
+        while let Some(name) = parts.next() {
+            let mut inner = Vec::new();
+            let mut found = None;
+            for layer in &layers {
+                let Some(stat) = tree::stat(&**layer, name)? else { continue };
+                let is_folder = tree::format(&stat) == libc::S_IFDIR;
+                if found.is_none() {
+                    if tree::is_whiteout(&stat) {
+                        return Ok(None);
+                    }
+                    found = Some((layer.clone(), stat));
                 }
-                let link =
-                    if tree::format(&stat) == libc::S_IFLNK { Some(tree::read_link(&*folder, name)?) } else { None };
+                if !is_folder {
+                    break;
+                }
+                let opaque = is_opaque(layer, name)?;
+                inner.push(Rc::new(tree::inner(&**layer, name)?));
+                if opaque {
+                    break;
+                }
+            }
+            let Some((layer, stat)) = found else { return Ok(None) };
+            if parts.peek().is_none() {
+                let is_link = tree::format(&stat) == libc::S_IFLNK;
+                let link = if is_link { Some(tree::read_link(&*layer, name)?) } else { None };
                 return Ok(Some((stat, link)));
             }
-            if tree::get_attribute(&*folder, b".", c"trusted.overlay.opaque")?.as_deref() == Some(b"y") {
-                return Ok(None);
-            }
+            layers = inner;
         }
         Ok(None)
     }
@@ -631,6 +652,16 @@ impl Unpack<'_> {
         }
         Ok(())
     }
+}
+
+fn is_opaque(folder: &Folder, name: &[u8]) -> nix::Result<bool> {
+    Ok(tree::get_attribute(folder, name, c"trusted.overlay.opaque")?.as_deref() == Some(b"y"))
+}
+
+/// Makes a directory opaque; the whiteouts in it hide nothing any more.
+fn hide_below(path: &[u8], folder: &Folder, name: &[u8]) -> Result<(), UnpackError> {
+    tree::set_attribute(folder, name, OPAQUE, b"y").step(path, "hide what lies below")?;
+    tree::drop_whiteouts(folder, name).step(path, "hide what lies below")
 }
 
 /// Cleans a link's way: `..` goes up, and no higher than the root.

@@ -1,14 +1,13 @@
-//! The `sampan` program: the command line, with the daemon behind one of its commands.
+//! The `sampan` program: the command line, with the daemon behind one of its commands. Wiring only.
+
+mod daemon;
+mod settings;
+mod socket;
 
 use std::process::ExitCode;
 
-use sampan_cli::{DaemonArgs, Hooks};
+use sampan_cli::Hooks;
 
 fn main() -> ExitCode {
-    sampan_cli::main(Hooks { daemon })
-}
-
-fn daemon(_args: DaemonArgs) -> ExitCode {
-    eprintln!("sampan: this build has no daemon");
-    ExitCode::FAILURE
+    sampan_cli::main(Hooks { daemon: daemon::main })
 }

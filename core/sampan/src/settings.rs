@@ -1,0 +1,136 @@
+//! The daemon's settings: options first, then the configuration file, then defaults.
+
+use std::collections::HashMap;
+use std::env;
+use std::path::{Path, PathBuf};
+
+use sampan_cli::DaemonArgs;
+use sampan_engine::EngineConfig;
+use serde::Deserialize;
+
+/// Where the configuration file is looked for when none is named.
+const FILE: &str = "/etc/sampan/daemon.json";
+
+/// What is read of Docker's `daemon.json`. Other keys are refused by name, so that none is thought to have an effect.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct ConfigFile {
+    data_root: Option<PathBuf>,
+    exec_root: Option<PathBuf>,
+    group: Option<String>,
+    log_level: Option<String>,
+    debug: Option<bool>,
+    storage_driver: Option<String>,
+    log_driver: Option<String>,
+    log_opts: HashMap<String, String>,
+    insecure_registries: Vec<String>,
+    registry_mirrors: Vec<String>,
+    labels: Vec<String>,
+    live_restore: Option<bool>,
+}
+
+/// Everything that a daemon is started with.
+#[derive(Debug)]
+pub struct Settings {
+    /// For the engine.
+    pub engine: EngineConfig,
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// Whose group the socket is given to.
+    pub group: String,
+    /// What is logged, in the form of `tracing`'s filter.
+    pub log: String,
+}
+
+/// Puts the settings together.
+pub fn gather(args: &DaemonArgs) -> Result<Settings, String> {
+    let file = read(args.config_file.as_deref())?;
+    let mut paths = args.paths();
+    if args.root.is_none()
+        && env::var_os("SAMPAN_ROOT").is_none()
+        && let Some(root) = &file.data_root
+    {
+        paths.root.clone_from(root);
+    }
+    if args.run.is_none()
+        && env::var_os("SAMPAN_RUN").is_none()
+        && let Some(run) = &file.exec_root
+    {
+        paths.run.clone_from(run);
+    }
+    let named = args.socket.is_some() || !args.host.is_empty();
+    let socket = if named { args.socket() } else { paths.socket() };
+    for (what, path) in [("data root", &paths.root), ("runtime directory", &paths.run), ("socket", &socket)] {
+        if !path.is_absolute() {
+            return Err(format!("the {what} {} is not an absolute path", path.display()));
+        }
+    }
+    if let Some(host) = args.host.iter().find(|host| !host.starts_with("unix://") && !host.starts_with("fd://")) {
+        return Err(format!("cannot listen on {host}: unix:///path and fd:// are supported"));
+    }
+    let drivers = match &args.drivers {
+        Some(drivers) => drivers.clone(),
+        None => beside("drivers", "SAMPAN_DRIVERS")?,
+    };
+    let mut engine = EngineConfig::new(paths.root, paths.run, drivers, beside("sampan-shim", "SAMPAN_SHIM")?);
+    if let Some(driver) = args.log_driver.clone().or(file.log_driver) {
+        engine.log_driver = driver;
+    }
+    engine.log_opts = file.log_opts;
+    for option in &args.log_opt {
+        let (name, value) =
+            option.split_once('=').ok_or_else(|| format!("--log-opt {option}: write it as name=value"))?;
+        engine.log_opts.insert(name.to_owned(), value.to_owned());
+    }
+    engine.storage_driver = args.storage_driver.clone().or(file.storage_driver);
+    engine.insecure_registries = [file.insecure_registries, args.insecure_registry.clone()].concat();
+    engine.registry_mirrors = [file.registry_mirrors, args.registry_mirror.clone()].concat();
+    engine.labels = [file.labels, args.label.clone()].concat();
+    engine.live_restore = args.live_restore || file.live_restore.unwrap_or(false);
+    let level = args
+        .log_level
+        .clone()
+        .or(file.log_level)
+        .unwrap_or_else(|| if file.debug.unwrap_or(false) { "debug" } else { "info" }.to_owned());
+    let log = match level.as_str() {
+        "trace" | "debug" | "info" | "warn" | "error" => format!("warn,sampan={level},{}", crates(&level)),
+        "fatal" => "error".to_owned(),
+        other => return Err(format!("--log-level {other}: use trace, debug, info, warn or error")),
+    };
+    let group = args.group.clone().or(file.group).unwrap_or_else(|| "sampan".to_owned());
+    Ok(Settings { engine, socket, group, log })
+}
+
+/// The level for each of our crates.
+fn crates(level: &str) -> String {
+    ["api", "build", "compose", "drivers", "engine", "image", "network", "reconcile", "storage"]
+        .map(|name| format!("sampan_{name}={level}"))
+        .join(",")
+}
+
+fn read(named: Option<&Path>) -> Result<ConfigFile, String> {
+    let path = named.unwrap_or(Path::new(FILE));
+    match std::fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(ConfigFile::default()),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// What belongs to the program: beside it as built, below `lib/sampan` or `libexec/sampan` as installed.
+fn beside(name: &str, variable: &str) -> Result<PathBuf, String> {
+    if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let program = env::current_exe().map_err(|error| format!("find this program's own path: {error}"))?;
+    let folder = program.parent().unwrap_or(Path::new("/"));
+    let places =
+        [folder.join(name), folder.join("../lib/sampan").join(name), folder.join("../libexec/sampan").join(name)];
+    match places.iter().find(|place| place.exists()) {
+        Some(place) => Ok(place.canonicalize().unwrap_or_else(|_| place.clone())),
+        None => Err(format!(
+            "there is no {name} beside {} or in ../lib/sampan; build with `cargo xtask build`, or set {variable}",
+            program.display()
+        )),
+    }
+}
