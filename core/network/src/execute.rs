@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -386,6 +386,22 @@ impl Executor {
             .map_err(|source| ExecuteError::File { step: "remove links in the endpoint".to_owned(), source })?;
         }
         Ok(())
+    }
+
+    /// Lets what an endpoint sends to everywhere leave by these gateways, one of each family at most.
+    pub fn leave_by(&self, namespace: &impl AsFd, gateways: &[IpAddr]) -> Result<(), ExecuteError> {
+        let route = || {
+            let mut links = Links::open()?;
+            for gateway in gateways {
+                let everywhere =
+                    if gateway.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let everywhere = IpNet::new(everywhere, 0).map_err(io::Error::other)?;
+                links.add_route(everywhere, Some(*gateway), None).map_err(io::Error::other)?;
+            }
+            Ok(())
+        };
+        let step = || "change the default route in the endpoint".to_owned();
+        inside(namespace, route).map_err(|source| ExecuteError::File { step: step(), source })
     }
 
     fn object_of(&self, found: &Found) -> Option<String> {

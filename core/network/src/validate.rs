@@ -140,6 +140,21 @@ impl Validated {
     pub fn acts(&self) -> &[Act] {
         &self.acts
     }
+
+    /// The gateways of routes to everywhere.
+    #[must_use]
+    pub fn default_gateways(&self) -> Vec<IpAddr> {
+        let gateway = |act: &Act| match act {
+            Act::Route { destination, gateway, .. } if destination.prefix_len() == 0 => *gateway,
+            _ => None,
+        };
+        self.acts.iter().filter_map(gateway).collect()
+    }
+
+    /// The plan for an endpoint whose traffic to everywhere leaves by another network.
+    pub fn remove_default_routes(&mut self) {
+        self.acts.retain(|act| !matches!(act, Act::Route { destination, .. } if destination.prefix_len() == 0));
+    }
 }
 
 /// Why a plan is refused: which step breaks which rule.

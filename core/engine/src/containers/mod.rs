@@ -11,7 +11,7 @@ mod health;
 mod lifecycle;
 mod link;
 mod logs;
-mod record;
+pub(crate) mod record;
 mod shim_program;
 mod stats;
 mod streams;

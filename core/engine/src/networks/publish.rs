@@ -1,0 +1,345 @@
+//! Ports of the host that lead to containers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use bollard_stubs::models::{PortBinding, PortMap};
+use sampan_network::ports::{Hold, hold};
+use sampan_network::{Protocol, Publish};
+use sampan_store::Durability;
+
+use super::record::{PUBLISHED, PublishedPort, PublishedRecord};
+use super::state::{Inner, lock};
+use crate::error::{Error, Result};
+
+/// One binding of the request.
+struct Wanted {
+    key: String,
+    container: u16,
+    protocol: Protocol,
+    /// As given; empty for every address.
+    host_ip: Option<IpAddr>,
+    /// The first and last port that will do; none for any.
+    range: Option<(u16, u16)>,
+}
+
+/// Addresses of an endpoint that ports lead to.
+#[derive(Clone, Copy)]
+struct Target {
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+}
+
+impl Target {
+    /// Where a port leads: to the same family if the endpoint has it, else from IPv6 to IPv4 by the daemon.
+    fn of(self, port: &PublishedPort) -> Option<SocketAddr> {
+        let address = if port.host.is_ipv4() { self.v4 } else { self.v6.or(self.v4) };
+        address.map(|address| SocketAddr::new(address, port.container))
+    }
+
+    /// What the packet filter carries of a port.
+    fn filtered(self, port: &PublishedPort) -> Option<Publish> {
+        let target = self.of(port)?;
+        let by_daemon = target.is_ipv4() != port.host.is_ipv4() || port.host.ip() == IpAddr::V6(Ipv6Addr::LOCALHOST);
+        (!by_daemon).then_some(Publish { protocol: port.protocol, host: port.host, target })
+    }
+}
+
+impl Inner {
+    /// The endpoint that leads, among those of networks whose ports are published.
+    fn target(&self, container: &str) -> Option<(Target, Option<String>)> {
+        let state = self.state();
+        let list = state.in_order(container);
+        let (endpoint, network) = list.into_iter().find(|(_, network)| network.publishes)?;
+        let target = Target {
+            v4: endpoint.address(true).map(|net| net.addr()),
+            v6: endpoint.address(false).map(|net| net.addr()),
+        };
+        Some((target, network.options.get("com.docker.network.bridge.host_binding_ipv4").cloned()))
+    }
+
+    pub(super) fn publish(&self, container: &str, ports: &PortMap) -> Result<PortMap> {
+        let mut map: PortMap = ports.keys().map(|key| (normal(key), None)).collect();
+        let mut wanted = wanted(ports)?;
+        if wanted.is_empty() {
+            return Ok(map);
+        }
+        let Some((target, default_ip)) = self.target(container) else { return Ok(map) };
+        let default_ip =
+            default_ip.and_then(|text| text.parse::<IpAddr>().ok()).filter(|address| !address.is_unspecified());
+        // Those that want one port come before those that take what is left.
+        wanted.sort_by_key(|wanted| wanted.range.is_none_or(|(first, last)| first != last));
+        let mut record = PublishedRecord::default();
+        let mut holds = Vec::new();
+        let _choice = lock(&self.choice);
+        for wanted in wanted {
+            let host_ip = wanted.host_ip.or(default_ip);
+            let (chosen, held) = self.choose(container, &wanted, host_ip, target)?;
+            for port in chosen {
+                let bindings = map.entry(wanted.key.clone()).or_default().get_or_insert_default();
+                bindings.push(PortBinding {
+                    host_ip: Some(port.host.ip().to_string()),
+                    host_port: Some(port.host.port().to_string()),
+                });
+                record.filter.extend(target.filtered(&port));
+                record.ports.push(port);
+            }
+            holds.extend(held);
+        }
+        map.clone_into(&mut record.map);
+        // Written first: after a crash the entries are known and can be withdrawn.
+        self.shared.store.write::<_, Error>(Durability::Process, |tx| Ok(PUBLISHED.put(tx, container, &record)?))?;
+        let published = self.filter.publish(&record.filter);
+        let mut state = self.state();
+        state.published.insert(container.to_owned(), record);
+        state.sandboxes.entry(container.to_owned()).or_default().holds = holds;
+        drop(state);
+        if let Err(error) = published {
+            self.unpublish(container)?;
+            return Err(Error::internal(format!("publish ports: {error}")));
+        }
+        Ok(map)
+    }
+
+    /// Holds the port that is wanted, or a free one, on every address that is meant.
+    fn choose(
+        &self,
+        container: &str,
+        wanted: &Wanted,
+        host_ip: Option<IpAddr>,
+        target: Target,
+    ) -> Result<(Vec<PublishedPort>, Vec<Hold>)> {
+        let hosts = self.hosts(host_ip, target)?;
+        let candidates: Vec<u16> = match wanted.range {
+            Some((first, last)) => (first..=last).collect(),
+            None => ephemeral(),
+        };
+        let mut refused = None;
+        for port in candidates {
+            match self.hold_all(wanted, &hosts, port, target) {
+                Ok(found) => return Ok(found),
+                Err((host, error)) => refused = Some((host, error)),
+            }
+        }
+        let Some((host, error)) = refused else {
+            return Err(Error::unavailable(format!("no port of the host is free for {}", wanted.key)));
+        };
+        let whole = format!("{host}/{}", wanted.protocol.as_str());
+        if error.kind() == std::io::ErrorKind::AddrInUse {
+            if wanted.range.is_none_or(|(first, last)| first != last) {
+                return Err(Error::unavailable(format!(
+                    "no port of the host is free for {}: all are allocated",
+                    wanted.key
+                )));
+            }
+            let message = match self.owner(container, wanted.protocol, host) {
+                Some(owner) => format!("Bind for {host} failed: port is already allocated (by container {owner})"),
+                None => format!("failed to bind host port {whole}: address already in use (another program has it)"),
+            };
+            return Err(Error::conflict(message));
+        }
+        if error.kind() == std::io::ErrorKind::AddrNotAvailable {
+            return Err(Error::invalid(format!(
+                "failed to bind host port {whole}: this host does not have the address"
+            )));
+        }
+        Err(Error::internal(format!("failed to bind host port {whole}: {error}")))
+    }
+
+    fn hosts(&self, host_ip: Option<IpAddr>, target: Target) -> Result<Vec<IpAddr>> {
+        let v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let hosts = match host_ip {
+            Some(address) => vec![address],
+            None if self.shared.facts.has("ipv6") => vec![v4, v6],
+            None => vec![v4],
+        };
+        let reachable: Vec<IpAddr> = hosts.into_iter().filter(|host| host.is_ipv6() || target.v4.is_some()).collect();
+        if reachable.is_empty() {
+            return Err(Error::invalid("an IPv4 port of the host cannot lead to a container that has IPv6 alone"));
+        }
+        Ok(reachable)
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn hold_all(
+        &self,
+        wanted: &Wanted,
+        hosts: &[IpAddr],
+        port: u16,
+        target: Target,
+    ) -> Result<(Vec<PublishedPort>, Vec<Hold>), (SocketAddr, std::io::Error)> {
+        let mut ports = Vec::new();
+        let mut holds = Vec::new();
+        for host in hosts {
+            let host = SocketAddr::new(*host, port);
+            let published = PublishedPort { protocol: wanted.protocol, host, container: wanted.container };
+            let Some(target) = target.of(&published) else { continue };
+            holds.push(hold(&self.runtime, wanted.protocol, host, target).map_err(|error| (host, error))?);
+            ports.push(published);
+        }
+        Ok((ports, holds))
+    }
+
+    /// The name of the container that has a port.
+    fn owner(&self, not: &str, protocol: Protocol, host: SocketAddr) -> Option<String> {
+        let state = self.state();
+        let meets = |port: &PublishedPort| {
+            let same_family = port.host.is_ipv4() == host.is_ipv4();
+            let same_address =
+                port.host.ip() == host.ip() || port.host.ip().is_unspecified() || host.ip().is_unspecified();
+            port.protocol == protocol && port.host.port() == host.port() && same_family && same_address
+        };
+        let (owner, _) = state.published.iter().find(|(_, record)| record.ports.iter().any(meets))?;
+        let name = state.endpoints_of(owner).next().map(|endpoint| endpoint.container_name.clone());
+        Some(name.unwrap_or_else(|| if owner == not { "itself".to_owned() } else { owner.clone() }))
+    }
+
+    /// Withdraws the ports of a container. Idempotent.
+    pub(super) fn unpublish(&self, container: &str) -> Result<()> {
+        let Some(record) = self.state().published.remove(container) else { return Ok(()) };
+        if let Err(error) = self.filter.unpublish(&record.filter) {
+            tracing::warn!(container, %error, "the packet filter did not know all ports; it is set up anew");
+            self.rebuild_filter();
+        }
+        self.shared.store.write::<_, Error>(Durability::Process, |tx| Ok(PUBLISHED.delete(tx, container)?))?;
+        if let Some(sandbox) = self.state().sandboxes.get_mut(container) {
+            sandbox.holds.clear();
+        }
+        Ok(())
+    }
+
+    /// The container has joined or left a network: its ports lead to the endpoint that leads now.
+    pub(super) fn retarget(&self, container: &str) -> Result<()> {
+        let Some(record) = self.state().published.get(container).cloned() else { return Ok(()) };
+        let target = self.target(container).map_or(Target { v4: None, v6: None }, |(target, _)| target);
+        let filter: Vec<Publish> = record.ports.iter().filter_map(|port| target.filtered(port)).collect();
+        if filter == record.filter {
+            return Ok(());
+        }
+        let changed = PublishedRecord { filter, ..record.clone() };
+        self.shared.store.write::<_, Error>(Durability::Process, |tx| Ok(PUBLISHED.put(tx, container, &changed)?))?;
+        let swapped = self.filter.unpublish(&record.filter).and_then(|()| self.filter.publish(&changed.filter));
+        self.state().published.insert(container.to_owned(), changed);
+        if let Err(error) = swapped {
+            tracing::warn!(container, %error, "ports could not be led elsewhere one by one; the packet filter is set up anew");
+            self.rebuild_filter();
+        }
+        self.hold_again(container);
+        Ok(())
+    }
+
+    /// Takes the ports of a container that runs on; one that another program took meanwhile is told.
+    pub(super) fn hold_again(&self, container: &str) {
+        let Some((target, _)) = self.target(container) else { return };
+        let ports = {
+            let mut state = self.state();
+            if let Some(sandbox) = state.sandboxes.get_mut(container) {
+                sandbox.holds.clear();
+            }
+            state.published.get(container).map(|record| record.ports.clone()).unwrap_or_default()
+        };
+        let mut holds = Vec::new();
+        for port in ports {
+            let Some(target) = target.of(&port) else { continue };
+            match hold(&self.runtime, port.protocol, port.host, target) {
+                Ok(held) => holds.push(held),
+                Err(error) => tracing::warn!(container, host = %port.host, %error, "a published port cannot be held"),
+            }
+        }
+        self.state().sandboxes.entry(container.to_owned()).or_default().holds = holds;
+    }
+}
+
+/// `80` is `80/tcp`.
+fn normal(key: &str) -> String {
+    if key.contains('/') { key.to_ascii_lowercase() } else { format!("{key}/tcp") }
+}
+
+fn wanted(ports: &PortMap) -> Result<Vec<Wanted>> {
+    let mut all = Vec::new();
+    for (given, bindings) in ports {
+        let key = normal(given);
+        let invalid = |why: &str| Error::invalid(format!("invalid port {given:?}: {why}"));
+        let (number, protocol) = key.split_once('/').unwrap_or((&key, "tcp"));
+        let container: u16 = number
+            .parse()
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| invalid("a number from 1 to 65535 is expected"))?;
+        let protocol: Protocol = protocol.parse().map_err(|error: String| invalid(&error))?;
+        for binding in bindings.iter().flatten() {
+            let host_ip = match binding.host_ip.as_deref().map(|text| text.trim_matches(['[', ']'])) {
+                None | Some("") => None,
+                Some(text) => Some(
+                    text.parse()
+                        .map_err(|_| Error::invalid(format!("invalid host address {text:?} for port {given}")))?,
+                ),
+            };
+            let range = match binding.host_port.as_deref() {
+                None | Some("" | "0") => None,
+                Some(text) => {
+                    let (first, last) = text.split_once('-').unwrap_or((text, text));
+                    let read = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+                    let ends = read(first).zip(read(last)).filter(|(first, last)| first <= last);
+                    Some(ends.ok_or_else(|| Error::invalid(format!("invalid host port {text:?} for port {given}")))?)
+                }
+            };
+            all.push(Wanted { key: key.clone(), container, protocol, host_ip, range });
+        }
+    }
+    all.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(all)
+}
+
+/// The ports that the kernel itself gives to those who ask for any, from a random one on.
+fn ephemeral() -> Vec<u16> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().filter_map(|word| word.parse::<u16>().ok());
+    let (first, last) = (numbers.next().unwrap_or(32_768), numbers.next().unwrap_or(60_999));
+    let mut random = [0; 2];
+    let _ = getrandom::fill(&mut random);
+    let count = usize::from(last.saturating_sub(first)) + 1;
+    let start = usize::from(u16::from_ne_bytes(random)) % count;
+    // Whoever finds none among a thousand is told so.
+    (0..count.min(1000))
+        .filter_map(|offset| u16::try_from(usize::from(first) + (start + offset) % count).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::collections::HashMap;
+
+    fn binding(ip: &str, port: &str) -> PortBinding {
+        PortBinding { host_ip: Some(ip.to_owned()), host_port: Some(port.to_owned()) }
+    }
+
+    #[test]
+    fn bindings_are_read_in_every_form() {
+        let map: PortMap = HashMap::from([
+            ("80".to_owned(), Some(vec![binding("", "8080"), binding("127.0.0.1", "")])),
+            ("53/udp".to_owned(), Some(vec![binding("[::1]", "5300-5310")])),
+            ("9/tcp".to_owned(), None),
+        ]);
+        let all = wanted(&map).unwrap();
+        let shown: Vec<_> = all
+            .iter()
+            .map(|wanted| (wanted.key.as_str(), wanted.host_ip.map(|ip| ip.to_string()), wanted.range))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("53/udp", Some("::1".to_owned()), Some((5300, 5310))),
+                ("80/tcp", None, Some((8080, 8080))),
+                ("80/tcp", Some("127.0.0.1".to_owned()), None),
+            ]
+        );
+        for (key, port) in [("0", "1"), ("80/xyz", "1"), ("80", "70000"), ("80", "9-8"), ("x", "1")] {
+            assert!(wanted(&HashMap::from([(key.to_owned(), Some(vec![binding("", port)]))])).is_err(), "{key} {port}");
+        }
+        assert!(wanted(&HashMap::from([("80".to_owned(), Some(vec![binding("nowhere", "1")]))])).is_err());
+        assert!(ephemeral().iter().all(|port| *port > 1024));
+    }
+}
