@@ -199,3 +199,79 @@ impl LayerBackend for Layers {
         carry_out(plan, self.driver(), &rules, &handles).map_err(|error| BackendError(error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing;
+
+    fn chain(digit: char) -> ChainId {
+        ChainId::parse(&format!("sha256:{}", digit.to_string().repeat(64))).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_root_shows_its_layers_and_keeps_what_was_written() {
+        for driver in ["overlay", "vfs"] {
+            let Some(mut root) = testing::root("a_root_shows_its_layers_and_keeps_what_was_written") else { return };
+            root.config.storage_driver = Some(driver.to_owned());
+            let layers = match Layers::open(&root.shared()) {
+                Ok(layers) => layers,
+                Err(error) => {
+                    println!("skipped: {error}");
+                    continue;
+                }
+            };
+            let (below, above) = (chain('1'), chain('2'));
+            let at = layers.prepare(&below, &[]).unwrap();
+            fs::write(at.join("base"), "b").unwrap();
+            let at = layers.prepare(&above, std::slice::from_ref(&below)).unwrap();
+            fs::write(at.join("app"), "a").unwrap();
+            assert_eq!(layers.prepare(&above, std::slice::from_ref(&below)).unwrap(), at, "the same place again");
+            let parents = [above.to_string(), below.to_string()];
+            let container = "c".repeat(64);
+            let mounted = layers.mount(&container, &parents).unwrap();
+            assert_eq!(mounted, root.config.rootfs(&container));
+            assert_eq!(fs::read_to_string(mounted.join("base")).unwrap(), "b");
+            assert_eq!(fs::read_to_string(mounted.join("app")).unwrap(), "a");
+            fs::write(mounted.join("own"), "o").unwrap();
+            layers.mount(&container, &parents).unwrap();
+            let changed = match layers.changes(&container, &parents).unwrap() {
+                ChangeView::Upper(upper) => upper,
+                ChangeView::Compare(before, after) => {
+                    assert!(before.join("app").exists());
+                    after
+                }
+            };
+            assert!(changed.join("own").exists());
+            layers.unmount(&container).unwrap();
+            layers.unmount(&container).unwrap();
+            assert!(!mounted.exists());
+            assert!(layers.mount(&container, &parents).unwrap().join("own").exists(), "as after a reboot");
+            // A daemon that died: roots of containers that live stay, others go.
+            layers.clean(&HashSet::from([container.clone()]));
+            assert!(mounted.join("own").exists());
+            layers.clean(&HashSet::new());
+            assert!(!mounted.exists());
+            layers.mount(&container, &parents).unwrap();
+            layers.remove(&container).unwrap();
+            assert!(!changed.exists() && !mounted.exists());
+            LayerBackend::remove(&layers, &above).unwrap();
+            LayerBackend::remove(&layers, &above).unwrap();
+            assert!(!at.exists());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_overlay_layers_are_copies() {
+        let Some(mut root) = testing::root("without_overlay_layers_are_copies") else { return };
+        root.facts.features.clear();
+        assert_eq!(Layers::open(&root.shared()).unwrap().driver(), "vfs");
+        root.config.storage_driver = Some("overlay2".to_owned());
+        let error = Layers::open(&root.shared()).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unsupported);
+        root.config.storage_driver = Some("zfs".to_owned());
+        let error = Layers::open(&root.shared()).unwrap_err();
+        assert_eq!(error.message, "there is no layer driver \"zfs\"; known: overlay, vfs");
+    }
+}

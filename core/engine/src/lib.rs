@@ -23,6 +23,8 @@ pub mod messages;
 mod networks;
 mod plugins;
 mod system;
+#[cfg(test)]
+mod testing;
 mod volumes;
 
 use std::fs::{self, File};

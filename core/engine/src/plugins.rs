@@ -76,10 +76,12 @@ impl From<&Facts> for HostFacts {
 
 /// Finds the drivers of a data root.
 pub(crate) fn open(config: &EngineConfig, store: &Store) -> Result<Drivers> {
+    // Test suites start many daemons with the same drivers: compiled once, they start as a warm one does.
+    let shared = std::env::var_os("SAMPAN_DRIVER_CACHE").map(std::path::PathBuf::from);
     let drivers = DriversConfig {
         shipped: config.drivers.clone(),
         installed: config.root.join("drivers"),
-        cache: config.cache().join("drivers"),
+        cache: shared.unwrap_or_else(|| config.cache().join("drivers")),
         trees: config.root.clone(),
     };
     Drivers::open(drivers, store.clone()).map_err(|error| Error::from(error).context("open the drivers"))

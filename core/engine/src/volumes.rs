@@ -581,3 +581,137 @@ impl Engine {
         self.inner.volumes.run(move |inner| inner.prune(&filters)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing;
+
+    fn volumes(root: &testing::Root) -> Volumes {
+        Volumes::open(&root.shared()).unwrap()
+    }
+
+    fn wanted(name: &str, container: Option<&str>) -> Wanted {
+        Wanted {
+            name: Some(name.to_owned()).filter(|name| !name.is_empty()),
+            container: container.map(str::to_owned),
+            ..Wanted::default()
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_volume_lives_as_long_as_somebody_refers_to_it() {
+        let Some(root) = testing::root("a_volume_lives_as_long_as_somebody_refers_to_it") else { return };
+        let volumes = volumes(&root);
+        let name = volumes.ensure(Some("data"), None, HashMap::new(), HashMap::new(), "c1").await.unwrap();
+        let at = volumes.mount(&name, "c1").await.unwrap();
+        std::fs::write(at.join("kept"), "1").unwrap();
+        assert_eq!(volumes.inner.find("data").unwrap().volume().mountpoint, at.to_string_lossy());
+        let error = volumes.inner.remove("data", true).unwrap_err();
+        assert_eq!(error.message, "remove data: volume is in use - [c1]");
+        volumes.unmount(&name, "c1").await.unwrap();
+        volumes.release("c1", true).await.unwrap();
+        assert!(at.join("kept").exists(), "a named volume stays");
+
+        // A later daemon finds it as it was.
+        let volumes = Volumes::open(&root.shared()).unwrap();
+        assert_eq!(volumes.mount("data", "c2").await.unwrap(), at);
+        volumes.release("c2", false).await.unwrap();
+        volumes.inner.remove("data", false).unwrap();
+        assert!(!at.exists());
+        assert_eq!(volumes.inner.remove("data", false).unwrap_err().message, "get data: no such volume");
+        volumes.inner.remove("data", true).unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn anonymous_volumes_go_with_their_container_and_with_prune() {
+        let Some(root) = testing::root("anonymous_volumes_go_with_their_container_and_with_prune") else { return };
+        let volumes = volumes(&root);
+        let make = async |container: &str| {
+            volumes.ensure(None, None, HashMap::new(), HashMap::new(), container).await.unwrap()
+        };
+        let (first, second) = (make("c1").await, make("c2").await);
+        assert_eq!(first.len(), 64);
+        volumes.release("c1", true).await.unwrap();
+        assert!(volumes.inner.get(&first).is_none());
+        volumes.release("c2", false).await.unwrap();
+        volumes.inner.ensure(wanted("named", None)).unwrap();
+        let listed = |json: &str| volumes.inner.list(&Filters::parse(json).unwrap()).unwrap().len();
+        assert_eq!(listed(r#"{"dangling":["true"]}"#), 2);
+        assert_eq!(listed(r#"{"name":["ame"],"driver":["local"]}"#), 1);
+        let pruned = volumes.inner.prune(&Filters::default()).unwrap();
+        assert_eq!(pruned.volumes_deleted, Some(vec![second]));
+        let pruned = volumes.inner.prune(&Filters::parse(r#"{"all":["true"]}"#).unwrap()).unwrap();
+        assert_eq!(pruned.volumes_deleted, Some(vec!["named".to_owned()]));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_mounted_volume_is_counted_by_container_and_cleaned_after_a_crash() {
+        let Some(root) = testing::root("a_mounted_volume_is_counted_by_container_and_cleaned_after_a_crash") else {
+            return;
+        };
+        let volumes = volumes(&root);
+        let options = HashMap::from([
+            ("type".into(), "tmpfs".into()),
+            ("device".into(), "tmpfs".into()),
+            ("o".into(), "size=1m".into()),
+        ]);
+        let name = volumes.ensure(Some("scratch"), None, options, HashMap::new(), "c1").await.unwrap();
+        let at = volumes.mount(&name, "c1").await.unwrap();
+        volumes.mount(&name, "c2").await.unwrap();
+        std::fs::write(at.join("x"), "1").unwrap();
+        volumes.unmount(&name, "c1").await.unwrap();
+        assert!(at.join("x").exists(), "the other container sees it");
+        volumes.unmount(&name, "c2").await.unwrap();
+        assert!(!at.join("x").exists());
+
+        volumes.mount(&name, "c1").await.unwrap();
+        std::fs::write(at.join("x"), "1").unwrap();
+        let volumes = Volumes::open(&root.shared()).unwrap();
+        volumes.clean(HashSet::from(["c1".into()]), HashSet::from(["c1".into()])).await.unwrap();
+        assert!(at.join("x").exists(), "its container lives");
+        volumes.clean(HashSet::new(), HashSet::new()).await.unwrap();
+        assert!(!at.join("x").exists());
+        volumes.inner.remove(&name, false).unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn wrong_wishes_are_named_and_leave_nothing() {
+        let Some(root) = testing::root("wrong_wishes_are_named_and_leave_nothing") else { return };
+        let volumes = volumes(&root);
+        let refused = |wanted: Wanted| volumes.inner.ensure(wanted).unwrap_err().message;
+        assert!(refused(wanted("x", None)).contains("too short"));
+        assert!(refused(wanted("../x", None)).contains("includes invalid characters"));
+        let driver = |driver: &str| Wanted { driver: Some(driver.to_owned()), ..wanted("data", None) };
+        assert_eq!(refused(driver("cloud")), "there is no volume driver \"cloud\"; known: local");
+        let option = |name: &str, value: &str| Wanted {
+            options: HashMap::from([(name.to_owned(), value.to_owned())]),
+            ..wanted("data", None)
+        };
+        assert!(refused(option("size", "1")).contains("has no option \"size\""));
+        assert!(refused(option("type", "ext4")).contains("create: option device is missing"));
+        assert!(lock(&volumes.inner.records).is_empty());
+        let device = Wanted {
+            options: HashMap::from([("o".into(), "bind".into()), ("device".into(), "/nowhere/at/all".into())]),
+            ..wanted("data", Some("c1"))
+        };
+        volumes.inner.ensure(device).unwrap();
+        let error = volumes.mount("data", "c1").await.unwrap_err();
+        assert!(error.message.contains("/nowhere/at/all"), "{error}");
+        assert!(volumes.inner.find("data").unwrap().mounted.is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_dead_daemon_began_is_undone() {
+        let Some(root) = testing::root("what_a_dead_daemon_began_is_undone") else { return };
+        let volumes = volumes(&root);
+        let mut record = volumes.inner.ensure(wanted("half", None)).unwrap();
+        record.stage = Stage::Making;
+        volumes.inner.put(&record, Durability::Process).unwrap();
+        let volumes = Volumes::open(&root.shared()).unwrap();
+        assert!(volumes.inner.get("half").is_none());
+        assert!(!record.at.exists());
+        volumes.inner.ensure(wanted("half", None)).unwrap();
+    }
+}
