@@ -68,6 +68,12 @@ pub struct Decompress<R: Read> {
     given: u64,
 }
 
+impl<R: Read> std::fmt::Debug for Decompress<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decompress").field("compression", &self.compression()).finish_non_exhaustive()
+    }
+}
+
 impl<R: Read> Decompress<R> {
     pub fn new(reader: R) -> io::Result<Self> {
         let taken = std::rc::Rc::new(std::cell::Cell::new(0));

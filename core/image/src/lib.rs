@@ -21,19 +21,19 @@ mod pack;
 mod record;
 mod reference;
 mod store;
-mod tar_reader;
+pub mod tar_reader;
 mod tar_writer;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod testing;
 pub mod timestamp;
-mod tree;
+pub mod tree;
 mod unpack;
 
 pub use backend::{BackendError, ChangeView, LayerBackend, Whiteouts};
 pub use blobs::{BlobWriter, Blobs};
 pub use config::{ContainerDefaults, Healthcheck, HistoryEntry, ImageConfig, RootFs, host_architecture};
-pub use decompress::Compression;
+pub use decompress::{Compression, Decompress};
 pub use digest::{ChainId, DiffId, Digest, InvalidDigest};
 pub use error::ImageError;
 pub use manifest::Platform;

@@ -66,6 +66,7 @@ struct Extension {
 }
 
 /// A tar that is being read.
+#[derive(Debug)]
 pub struct TarReader<R> {
     inner: R,
     buffer: Box<[u8]>,

@@ -36,6 +36,7 @@ impl AsFd for Folder {
 }
 
 /// A tree and the directories in it that were used last.
+#[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
     folders: HashMap<Vec<u8>, Rc<Folder>>,
