@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, Outcome};
+use crate::output::tell;
 use crate::paths::Paths;
 
 /// How long a daemon may take until it answers; the first start compiles nothing, so this is for slow disks.
@@ -36,7 +37,7 @@ pub async fn start(socket: &Path) -> Outcome {
         .map_err(|error| Failure::new(format!("open the daemon's log {}: {error}", log.display())))?;
     let errors = output.try_clone()?;
     let program = std::env::current_exe()?;
-    eprintln!("sampan: no daemon answers on {}; starting one (log: {})", socket.display(), log.display());
+    tell!("sampan: no daemon answers on {}; starting one (log: {})", socket.display(), log.display());
     let mut command = Command::new(program);
     command
         .arg("daemon")

@@ -17,6 +17,7 @@ use crate::commands::compose::ProjectArgs;
 use crate::context::Context;
 use crate::daemon::DaemonArgs;
 use crate::failure::{Failure, Outcome};
+use crate::output::{say, show, tell};
 use crate::paths;
 
 pub use table::tree;
@@ -113,7 +114,7 @@ pub fn main(hooks: Hooks) -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("{}", failure.message);
+                tell!("{}", failure.message);
             }
             ExitCode::from(failure.code)
         }
@@ -126,7 +127,7 @@ fn dispatch(hooks: Hooks, arguments: &[OsString]) -> Outcome<ExitCode> {
     let (before, rest) = arguments.split_at(split);
     let options: RootArgs = parse(root, "sampan", "[OPTIONS] COMMAND [ARG...]", before, &help::root)?;
     if options.version {
-        println!("Sampan version {}", env!("CARGO_PKG_VERSION"));
+        say!("Sampan version {}", env!("CARGO_PKG_VERSION"))?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(context) = options.context.as_deref().filter(|context| *context != "default") {
@@ -135,7 +136,7 @@ fn dispatch(hooks: Hooks, arguments: &[OsString]) -> Outcome<ExitCode> {
         )));
     }
     let Some((name, rest)) = rest.split_first() else {
-        print!("{}", help::root());
+        show!("{}", help::root())?;
         return Ok(ExitCode::SUCCESS);
     };
     let name = name.to_string_lossy();
@@ -165,7 +166,7 @@ fn find(options: &RootArgs, arguments: &[OsString]) -> Outcome<ExitCode> {
     let Some((first, rest)) = arguments.split_first() else { return Ok(ExitCode::SUCCESS) };
     let name = first.to_string_lossy();
     if name == "--help" {
-        print!("{}", help::root());
+        show!("{}", help::root())?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(group) = table::GROUPS.iter().find(|group| group.names.contains(&&*name)) {
@@ -189,12 +190,12 @@ fn in_group(options: &RootArgs, group: &'static Group, arguments: &[OsString]) -
         rest = after;
     }
     let Some((name, rest)) = rest.split_first() else {
-        print!("{}", help::group(group));
+        show!("{}", help::group(group))?;
         return Ok(ExitCode::SUCCESS);
     };
     let name = name.to_string_lossy();
     if matches!(&*name, "--help" | "-h" | "help") {
-        print!("{}", help::group(group));
+        show!("{}", help::group(group))?;
         return Ok(ExitCode::SUCCESS);
     }
     match group.verbs.iter().find(|verb| verb.names.contains(&&*name)) {
@@ -241,8 +242,7 @@ fn matches(
     let describe = command.clone();
     command.no_binary_name(true).try_get_matches_from(arguments).map_err(|error| {
         if error.kind() == clap::error::ErrorKind::DisplayHelp {
-            print!("{}", text());
-            return Failure::exit(0);
+            return show!("{}", text()).err().unwrap_or_else(|| Failure::exit(0));
         }
         complaint::of_clap(&error, &describe, path, usage, arguments)
     })

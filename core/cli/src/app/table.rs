@@ -3,7 +3,9 @@
 use clap::Command;
 
 use super::{Group, Verb, refine, verb};
-use crate::commands::compose::{act, config, exec as service_exec, logs as stack_logs, show as stacks, up};
+use crate::commands::compose::{
+    act, config, exec as service_exec, images as stack_images, logs as stack_logs, show as stacks, up,
+};
 use crate::commands::container::{
     attach, change, commit, copy, create, exec, list, logs, prune, run, show, stats, update,
 };
@@ -371,9 +373,15 @@ static COMPOSE_PAUSE: Verb = verb!(["pause"], "Pause services", "[SERVICE...]", 
 static COMPOSE_UNPAUSE: Verb = verb!(["unpause"], "Unpause services", "[SERVICE...]", act::ServicesArgs, act::unpause);
 static COMPOSE_RM: Verb =
     verb!(["rm"], "Removes stopped service containers", "[OPTIONS] [SERVICE...]", act::RemoveArgs, act::remove);
-static COMPOSE_BUILD: Verb =
-    verb!(["build"], "Build or rebuild services", "[OPTIONS] [SERVICE...]", act::BuildArgs, act::build);
-static COMPOSE_PULL: Verb = verb!(["pull"], "Pull service images", "[OPTIONS] [SERVICE...]", act::PullArgs, act::pull);
+static COMPOSE_BUILD: Verb = verb!(
+    ["build"],
+    "Build or rebuild services",
+    "[OPTIONS] [SERVICE...]",
+    stack_images::BuildArgs,
+    stack_images::build
+);
+static COMPOSE_PULL: Verb =
+    verb!(["pull"], "Pull service images", "[OPTIONS] [SERVICE...]", stack_images::PullArgs, stack_images::pull);
 static COMPOSE_SCALE: Verb = verb!(["scale"], "Scale services", "[SERVICE=REPLICAS...]", act::ScaleArgs, act::scale);
 static COMPOSE_EXEC: Verb = verb!(
     ["exec"],

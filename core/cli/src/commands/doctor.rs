@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::output::say as line;
 
 /// `doctor` has no options of its own.
 #[derive(Debug, clap::Args)]
@@ -24,7 +25,7 @@ fn say(mark: Mark, what: &str, text: &str) {
         Mark::Warning => "!!",
         Mark::Bad => "no",
     };
-    println!("[{sign}] {what}: {text}");
+    let _ = line!("[{sign}] {what}: {text}");
 }
 
 /// `doctor`

@@ -15,6 +15,7 @@ use crate::failure::{Failure, Outcome};
 use crate::flags::{self, Parsed};
 use crate::output::table::{self, Column, Row};
 use crate::output::{human, ids, json as layout};
+use crate::output::{say, tell};
 
 /// Options of `network create`.
 #[derive(Debug, clap::Args)]
@@ -162,9 +163,9 @@ pub async fn create(context: Context, args: CreateArgs) -> Outcome {
     };
     let made: Value = context.client.post("/networks/create", &request).await?;
     if let Some(warning) = made["Warning"].as_str().filter(|warning| !warning.is_empty()) {
-        eprintln!("WARNING: {warning}");
+        tell!("WARNING: {warning}");
     }
-    println!("{}", made["Id"].as_str().unwrap_or_default());
+    say!("{}", made["Id"].as_str().unwrap_or_default())?;
     Ok(())
 }
 
@@ -340,7 +341,7 @@ pub async fn remove(context: Context, args: RemoveArgs) -> Outcome {
 pub async fn prune(context: Context, args: PruneArgs) -> Outcome {
     confirm(args.force, "This will remove all custom networks not used by at least one container.")?;
     let (names, _) = prune_objects(&context, "networks", &args.filter, "NetworksDeleted").await?;
-    report("Networks", &names);
+    report("Networks", &names)?;
     Ok(())
 }
 

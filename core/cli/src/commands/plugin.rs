@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::table::{self, Column, Row};
 use crate::output::{json as layout, terminal};
+use crate::output::{say, show};
 
 const PLUGINS: &str = "/sampan/v1/plugins";
 
@@ -176,11 +177,11 @@ fn granted(driver: &Driver, all: bool) -> Outcome<bool> {
             wanted.iter().map(|line| format!(" - {line}")).collect::<Vec<_>>().join("\n")
         )));
     }
-    println!("Driver \"{name}\" requests the following privileges:");
+    say!("Driver \"{name}\" requests the following privileges:")?;
     for line in &wanted {
-        println!(" - {line}");
+        say!(" - {line}")?;
     }
-    print!("Do you grant the above permissions? [y/N] ");
+    show!("Do you grant the above permissions? [y/N] ")?;
     std::io::stdout().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
@@ -206,7 +207,7 @@ pub async fn install(context: Context, args: InstallArgs) -> Outcome {
     if args.disable {
         context.client.act(&format!("{PLUGINS}/{}/disable", escape(&name))).await?;
     }
-    println!("{name}");
+    say!("{name}")?;
     Ok(())
 }
 
@@ -232,7 +233,7 @@ pub async fn upgrade(context: Context, args: UpgradeArgs) -> Outcome {
         return Err(Failure::new("permissions were not granted; the driver was not changed"));
     }
     let _: Value = context.client.post(&format!("{PLUGINS}/{}/upgrade", escape(&args.plugin)), &body(&driver)).await?;
-    println!("{}", args.plugin);
+    say!("{}", args.plugin)?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::failure::Outcome;
 use crate::output::table::{self, Column, Row};
 use crate::output::{human, ids, json as layout};
+use crate::output::{say, tell};
 
 /// Options of `info`.
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,7 @@ pub async fn info(context: Context, args: InfoArgs) -> Outcome {
     layout::one(&found, args.format.as_deref(), info_words)?;
     if args.format.is_none() {
         for warning in found["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            eprintln!("{warning}");
+            tell!("{warning}");
         }
     }
     Ok(())
@@ -219,7 +220,7 @@ fn usage_rows(found: &Value) -> Vec<Row> {
 
 fn detailed(found: &Value) -> Outcome {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    println!("Images space usage:\n");
+    say!("Images space usage:\n")?;
     let rows: Vec<Row> = items(found, "Images")
         .into_iter()
         .map(|image| {
@@ -244,7 +245,7 @@ fn detailed(found: &Value) -> Outcome {
         ("CONTAINERS", "Containers"),
     ];
     table::print(&rows, &IMAGES, None)?;
-    println!("\nContainers space usage:\n");
+    say!("\nContainers space usage:\n")?;
     let rows: Vec<Row> =
         items(found, "Containers").into_iter().map(|container| super::container::list::row(container, false)).collect();
     const CONTAINERS: [Column; 8] = [
@@ -258,10 +259,10 @@ fn detailed(found: &Value) -> Outcome {
         ("NAMES", "Names"),
     ];
     table::print(&rows, &CONTAINERS, None)?;
-    println!("\nLocal Volumes space usage:\n");
+    say!("\nLocal Volumes space usage:\n")?;
     let rows: Vec<Row> = items(found, "Volumes").into_iter().map(volume::row).collect();
     table::print(&rows, &[("VOLUME NAME", "Name"), ("LINKS", "Links"), ("SIZE", "Size")], None)?;
-    println!("\nBuild cache usage: {}\n", human::decimal_size(sum(items(found, "BuildCache").into_iter(), "/Size")));
+    say!("\nBuild cache usage: {}\n", human::decimal_size(sum(items(found, "BuildCache").into_iter(), "/Size")))?;
     Ok(())
 }
 
@@ -299,28 +300,28 @@ pub async fn prune(context: Context, args: PruneArgs) -> Outcome {
     confirm(args.force, &warning)?;
     let mut total = 0;
     let (names, space) = prune_objects(&context, "containers", &args.filter, "ContainersDeleted").await?;
-    report("Containers", &names);
+    report("Containers", &names)?;
     total += space;
     let (names, _) = prune_objects(&context, "networks", &args.filter, "NetworksDeleted").await?;
-    report("Networks", &names);
+    report("Networks", &names)?;
     if args.volumes {
         let filters: Vec<String> = args.filter.iter().filter(|filter| !filter.starts_with("until=")).cloned().collect();
         let (names, space) = prune_objects(&context, "volumes", &filters, "VolumesDeleted").await?;
-        report("Volumes", &names);
+        report("Volumes", &names)?;
         total += space;
     }
     let mut filters = args.filter.clone();
     filters.push(format!("dangling={}", !args.all));
     let (names, space) = prune_objects(&context, "images", &filters, "ImagesDeleted").await?;
-    report("Images", &names);
+    report("Images", &names)?;
     total += space;
     let query = Query::new().flag("all", args.all).filters(&args.filter)?;
     let caches: Value = context.client.post(&format!("/build/prune{query}"), &Value::Null).await?;
     let names: Vec<String> =
         caches["CachesDeleted"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    report("build cache objects", &names);
+    report("build cache objects", &names)?;
     total += caches["SpaceReclaimed"].as_u64().unwrap_or(0);
-    println!("Total reclaimed space: {}", human::decimal_size(total));
+    say!("Total reclaimed space: {}", human::decimal_size(total))?;
     Ok(())
 }
 
@@ -348,8 +349,8 @@ pub async fn builder_prune(context: Context, args: BuilderPruneArgs) -> Outcome 
     let caches: Value = context.client.post(&format!("/build/prune{query}"), &Value::Null).await?;
     let names: Vec<String> =
         caches["CachesDeleted"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    report("build cache objects", &names);
-    println!("Total reclaimed space: {}", human::decimal_size(caches["SpaceReclaimed"].as_u64().unwrap_or(0)));
+    report("build cache objects", &names)?;
+    say!("Total reclaimed space: {}", human::decimal_size(caches["SpaceReclaimed"].as_u64().unwrap_or(0)))?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use crate::failure::{Failure, Outcome};
 use crate::flags;
 use crate::output::table::{self, Column, Row};
 use crate::output::{human, ids, json as layout};
+use crate::output::{say, tell};
 
 /// Options of `volume create`.
 #[derive(Debug, clap::Args)]
@@ -46,7 +47,7 @@ pub async fn create(context: Context, args: CreateArgs) -> Outcome {
         ..VolumeCreateRequest::default()
     };
     let made: Value = context.client.post("/volumes/create", &request).await?;
-    println!("{}", made["Name"].as_str().unwrap_or_default());
+    say!("{}", made["Name"].as_str().unwrap_or_default())?;
     Ok(())
 }
 
@@ -92,7 +93,7 @@ pub async fn list(context: Context, args: ListArgs) -> Outcome {
     let query = Query::new().filters(&args.filter)?;
     let answer: Value = context.client.get(&format!("/volumes{query}")).await?;
     for warning in answer["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        eprintln!("{warning}");
+        tell!("{warning}");
     }
     let mut rows: Vec<Row> = answer["Volumes"].as_array().into_iter().flatten().map(row).collect();
     rows.sort_by_key(|row| row["Name"].as_str().unwrap_or_default().to_owned());
@@ -169,7 +170,7 @@ pub async fn prune(context: Context, args: PruneArgs) -> Outcome {
     };
     confirm(args.force, warning)?;
     let (names, space) = prune_objects(&context, "volumes", &filters, "VolumesDeleted").await?;
-    report("Volumes", &names);
-    println!("Total reclaimed space: {}", human::decimal_size(space));
+    report("Volumes", &names)?;
+    say!("Total reclaimed space: {}", human::decimal_size(space))?;
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Commands that do one thing to the services of a stack: `start stop restart kill pause unpause rm build pull scale`.
+//! Commands that do one thing to the services of a stack: `start stop restart kill pause unpause rm scale`.
 
 use http::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::display::{self, Mode};
 use super::{ProjectArgs, project};
@@ -83,9 +83,6 @@ pub async fn restart(context: Context, args: StopArgs) -> Outcome {
 /// Options of `compose kill`.
 #[derive(Debug, clap::Args)]
 pub struct KillArgs {
-    /// Remove containers for services not defined in the Compose file
-    #[arg(long)]
-    pub remove_orphans: bool,
     /// SIGNAL to send to the container
     #[arg(short, long, default_value = "SIGKILL")]
     pub signal: String,
@@ -95,14 +92,7 @@ pub struct KillArgs {
 
 /// `compose kill`
 pub async fn kill(context: Context, args: KillArgs) -> Outcome {
-    act(
-        &context,
-        "kill",
-        "Killing",
-        &args.services,
-        json!({ "signal": args.signal, "remove_orphans": args.remove_orphans }),
-    )
-    .await
+    act(&context, "kill", "Killing", &args.services, json!({ "signal": args.signal})).await
 }
 
 /// Options of `compose rm`.
@@ -124,86 +114,10 @@ pub struct RemoveArgs {
 /// `compose rm`
 pub async fn remove(context: Context, args: RemoveArgs) -> Outcome {
     confirm(args.force, "This will remove the stopped containers of the services.")?;
-    act(&context, "rm", "Removing", &args.services, json!({ "stop": args.stop, "volumes": args.volumes })).await
-}
-
-/// Options of `compose build`.
-#[derive(Debug, clap::Args)]
-pub struct BuildArgs {
-    /// Set build-time variables for services
-    #[arg(long)]
-    pub build_arg: Vec<String>,
-    /// Do not use cache when building the image
-    #[arg(long)]
-    pub no_cache: bool,
-    /// Always attempt to pull a newer version of the image
-    #[arg(long)]
-    pub pull: bool,
-    /// Push service images (refused)
-    #[arg(long, hide = true)]
-    pub push: bool,
-    /// Suppress the build output
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Also build dependencies (transitively)
-    #[arg(long)]
-    pub with_dependencies: bool,
-    /// Services
-    pub services: Vec<String>,
-}
-
-/// `compose build`
-pub async fn build(mut context: Context, args: BuildArgs) -> Outcome {
-    if args.push {
-        return Err(Failure::new("--push is not supported: push the images with `sampan push`"));
+    if args.stop {
+        act(&context, "stop", "Stopping", &args.services, json!({})).await?;
     }
-    if args.quiet {
-        context.project.progress = Some("quiet".to_owned());
-    }
-    let build_args: Map<String, Value> = args
-        .build_arg
-        .iter()
-        .map(|text| match text.split_once('=') {
-            Some((name, value)) => (name.to_owned(), json!(value)),
-            None => (text.clone(), json!(std::env::var(text).ok())),
-        })
-        .collect();
-    let options = json!({ "no_cache": args.no_cache, "pull": args.pull, "build_args": build_args, "with_dependencies": args.with_dependencies });
-    act(&context, "build", "Building", &args.services, options).await
-}
-
-/// Options of `compose pull`.
-#[derive(Debug, clap::Args)]
-pub struct PullArgs {
-    /// Ignore images that can be built
-    #[arg(long)]
-    pub ignore_buildable: bool,
-    /// Pull what it can and ignores images with pull failures
-    #[arg(long)]
-    pub ignore_pull_failures: bool,
-    /// Also pull services declared as dependencies
-    #[arg(long)]
-    pub include_deps: bool,
-    /// Apply pull policy ("missing"|"always")
-    #[arg(long)]
-    pub policy: Option<String>,
-    /// Pull without printing progress information
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Services
-    pub services: Vec<String>,
-}
-
-/// `compose pull`
-pub async fn pull(mut context: Context, args: PullArgs) -> Outcome {
-    if args.quiet {
-        context.project.progress = Some("quiet".to_owned());
-    }
-    let options = json!({
-        "ignore_buildable": args.ignore_buildable, "ignore_pull_failures": args.ignore_pull_failures,
-        "include_deps": args.include_deps, "policy": args.policy,
-    });
-    act(&context, "pull", "Pulling", &args.services, options).await
+    act(&context, "rm", "Removing", &args.services, json!({ "volumes": args.volumes })).await
 }
 
 /// Options of `compose scale`.

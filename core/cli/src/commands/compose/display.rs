@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::JsonLines;
 use crate::failure::{Failure, Outcome};
+use crate::output::tell;
 use crate::output::terminal;
 
 const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
@@ -228,7 +229,7 @@ fn take(event: &Value, mode: Mode, board: &mut Board, result: &mut Result) -> Ou
         ("action", Mode::Plain) => {
             let message = text("message");
             let tail = if message.is_empty() { String::new() } else { format!("  {message}") };
-            eprintln!(" {}  {}{tail}", text("id"), text("status"));
+            tell!(" {}  {}{tail}", text("id"), text("status"));
         }
         ("plan", _) => crate::output::table::write_all(&plan(event))?,
         ("warning", _) => tell(mode, board, &format!("WARN: {}", text("message"))),
@@ -249,7 +250,7 @@ fn tell(mode: Mode, board: &mut Board, text: &str) {
         let _ = write!(io::stderr(), "\x1b[{}A\x1b[0J", board.drawn);
         board.drawn = 0;
     }
-    eprintln!("{text}");
+    tell!("{text}");
     if mode == Mode::Terminal {
         draw(board);
     }

@@ -13,6 +13,7 @@ use crate::commands::container::{exec, run, signals};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{env, ports};
+use crate::output::say;
 use crate::output::terminal::{self, DetachKeys};
 
 /// Options of `compose exec`.
@@ -152,7 +153,7 @@ pub async fn run(context: Context, args: RunArgs) -> Outcome {
     let id = created["Id"].as_str().unwrap_or_default().to_owned();
     if args.detach {
         run::start(client, &id).await?;
-        println!("{name}");
+        say!("{name}")?;
         return Ok(());
     }
     if !tty {

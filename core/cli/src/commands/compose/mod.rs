@@ -5,6 +5,7 @@ pub mod config;
 pub mod display;
 pub mod exec;
 pub mod follow;
+pub mod images;
 pub mod logs;
 pub mod problems;
 pub mod project;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::client::Client;
+use crate::output::tell;
 
 /// Prints the problems of all stacks to standard error; a daemon that cannot say says nothing.
 pub async fn tell(client: &Client) {
@@ -16,6 +17,6 @@ pub async fn tell(client: &Client) {
 pub fn tell_of(stack: &Value) {
     if let Some(problem) = stack["problem"].as_str().filter(|problem| !problem.is_empty()) {
         let name = stack["name"].as_str().unwrap_or("?");
-        eprintln!("stack {name}: its files are broken; the last good state is kept:\n{}", problem.trim_end());
+        tell!("stack {name}: its files are broken; the last good state is kept:\n{}", problem.trim_end());
     }
 }

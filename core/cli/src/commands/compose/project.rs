@@ -11,6 +11,7 @@ use super::ProjectArgs;
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
 use crate::flags::mounts::clean;
+use crate::output::tell;
 
 /// The label that names a container's stack.
 pub const PROJECT: &str = "com.docker.compose.project";
@@ -103,7 +104,7 @@ pub fn load_here(args: &ProjectArgs) -> Outcome<Loaded> {
 pub fn load_with(options: &LoadOptions) -> Outcome<Loaded> {
     let loaded = load(options, &HostFiles).map_err(|wrong| broken(&wrong))?;
     for warning in &loaded.warnings {
-        eprintln!("{warning}");
+        tell!("{warning}");
     }
     Ok(loaded)
 }
@@ -129,6 +130,7 @@ pub fn request(args: &ProjectArgs, project: &Project) -> Value {
     let env_files: Vec<PathBuf> = args.env_file.iter().map(|path| clean(&here.join(path))).collect();
     json!({
         "files": project.compose_files,
+        "working_dir": here,
         "project_directory": project.working_dir,
         "project_name": project.name,
         "env": environment(),

@@ -10,6 +10,7 @@ use crate::commands::container::{list, show};
 use crate::commands::image::reference;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::output::say;
 use crate::output::table::{self, Column, Row};
 use crate::output::{human, ids};
 
@@ -290,14 +291,14 @@ pub async fn top(context: Context, args: TopArgs) -> Outcome {
     let chosen = project::find(client, &context.project).await?;
     for container in project::containers(client, &chosen.name, &args.services, false, false).await? {
         let found: Value = client.get(&format!("/containers/{}/top", text(&container["Id"]))).await?;
-        println!("{}", project::name(&container));
+        say!("{}", project::name(&container))?;
         let words = |row: &Value| row.as_array().into_iter().flatten().map(|cell| text(cell).to_owned()).collect();
         let lines = std::iter::once(&found["Titles"])
             .chain(found["Processes"].as_array().into_iter().flatten())
             .map(words)
             .collect();
         table::print_lines(lines)?;
-        println!();
+        say!()?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::commands::container::run::low_byte;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Parsed;
+use crate::output::{say, tell};
 
 /// How long after the last container ended the stack may take to start it again.
 const REVIVAL: Duration = Duration::from_millis(700);
@@ -205,7 +206,7 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
             return Err(Failure::exit(130));
         }
     }
-    eprintln!("Attaching to {}", attached_to(client, &wanted).await);
+    tell!("Attaching to {}", attached_to(client, &wanted).await);
     watch_over(client, wanted, &args, mode).await
 }
 
@@ -228,13 +229,13 @@ async fn watch_over(client: &Client, wanted: Wanted, args: &UpArgs, mode: Mode) 
             () = all_ended(client, &project), if !follower.active() => return Ok(()),
         };
         let Some(exit) = exit else { return Ok(()) };
-        println!("{} exited with code {}", exit.label, exit.code);
+        say!("{} exited with code {}", exit.label, exit.code)?;
         let from = args.exit_code_from.as_deref();
         let ends = from.is_some_and(|service| service == exit.service)
             || (from.is_none() && args.abort_on_container_exit)
             || (args.abort_on_container_failure && exit.code != 0);
         if ends {
-            eprintln!("Aborting on container exit...");
+            tell!("Aborting on container exit...");
             stop(client, &project, mode, args.timeout, "stop").await?;
             return if exit.code == 0 { Ok(()) } else { Err(Failure::exit(low_byte(exit.code))) };
         }
@@ -260,7 +261,7 @@ async fn interrupt(
     mode: Mode,
     timeout: Option<u32>,
 ) -> Outcome {
-    eprintln!("Gracefully stopping... (press Ctrl+C again to force)");
+    tell!("Gracefully stopping... (press Ctrl+C again to force)");
     let mut stopping = Box::pin(stop(client, project, mode, timeout, "stop"));
     loop {
         tokio::select! {
@@ -270,7 +271,7 @@ async fn interrupt(
             }
             exit = follower.next() => {
                 if let Some(exit) = exit? {
-                    println!("{} exited with code {}", exit.label, exit.code);
+                    say!("{} exited with code {}", exit.label, exit.code)?;
                 }
             }
             () = interrupted() => {

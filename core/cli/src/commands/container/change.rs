@@ -8,6 +8,7 @@ use crate::client::{Query, escape};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::table::write_all;
+use crate::output::tell;
 
 /// Requests under way at once.
 const AT_ONCE: usize = 50;
@@ -149,7 +150,7 @@ pub async fn remove(context: Context, args: RemoveArgs) -> Outcome {
         match client.delete(&format!("/containers/{}{query}", escape(name))).await {
             // With force, what is not there is as good as removed, and is named all the same.
             Err(failure) if args.force && failure.is_not_found() => {
-                eprintln!("{}", failure.message);
+                tell!("{}", failure.message);
                 Err(Failure::exit(0))
             }
             other => other.map(drop),

@@ -6,6 +6,7 @@ use crate::client::Query;
 use crate::commands::image::reference;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::output::say;
 
 /// Options of `commit`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +47,6 @@ pub async fn run(context: Context, args: CommitArgs) -> Outcome {
         query = query.with("changes", change);
     }
     let made: Value = context.client.post(&format!("/commit{query}"), &json!({})).await?;
-    println!("{}", made["Id"].as_str().unwrap_or_default());
+    say!("{}", made["Id"].as_str().unwrap_or_default())?;
     Ok(())
 }

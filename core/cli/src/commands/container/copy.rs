@@ -12,6 +12,7 @@ use crate::client::{Client, Query, escape, next_chunk};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::mounts::clean;
+use crate::output::tell;
 use crate::output::{human, terminal};
 
 const STAT: &str = "x-docker-container-path-stat";
@@ -76,7 +77,7 @@ pub async fn run(context: Context, args: CopyArgs) -> Outcome {
         }
     };
     if !args.quiet && to != "-" && std::io::stderr().is_terminal() {
-        eprintln!("Successfully copied {} to {to}", human::decimal_size(size));
+        tell!("Successfully copied {} to {to}", human::decimal_size(size));
     }
     Ok(())
 }

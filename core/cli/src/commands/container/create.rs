@@ -13,6 +13,7 @@ use crate::commands::image::pull;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{self, Parsed, device, env, health, mounts, network, ports, quantity, restart, security, ulimit};
+use crate::output::{say, tell};
 
 /// Options of `create` and `run`.
 #[derive(Debug, clap::Args)]
@@ -585,7 +586,7 @@ pub async fn create(context: &Context, args: &CreateArgs, body: &ContainerCreate
     }
     let created = match send(client, args, body).await {
         Err(failure) if failure.is_not_found() && args.pull == Pull::Missing && names_image(&failure) => {
-            eprintln!("Unable to find image '{}' locally", pull::familiar(&args.image));
+            tell!("Unable to find image '{}' locally", pull::familiar(&args.image));
             pull().await.map_err(|failure| failure.with_code(125))?;
             send(client, args, body).await
         }
@@ -593,7 +594,7 @@ pub async fn create(context: &Context, args: &CreateArgs, body: &ContainerCreate
     };
     let created = created.map_err(|failure| failure.of_program().with_code(125))?;
     for warning in created["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        eprintln!("WARNING: {warning}");
+        tell!("WARNING: {warning}");
     }
     let id = created["Id"].as_str().unwrap_or_default().to_owned();
     if let Some(path) = &args.cidfile {
@@ -623,7 +624,7 @@ pub async fn run(context: Context, args: CreateArgs) -> Outcome {
     let streams = Streams::chosen(&args.attach, args.interactive, false).map_err(Failure::usage)?;
     let body = body(&args, streams, false).map_err(Failure::usage)?;
     let id = create(&context, &args, &body).await?;
-    println!("{id}");
+    say!("{id}")?;
     Ok(())
 }
 

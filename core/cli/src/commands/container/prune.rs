@@ -7,6 +7,7 @@ use crate::client::Query;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::human;
+use crate::output::{say, show};
 
 /// Options of `container prune` and `network prune`.
 #[derive(Debug, clap::Args)]
@@ -24,7 +25,7 @@ pub fn confirm(force: bool, warning: &str) -> Outcome {
     if force {
         return Ok(());
     }
-    print!("WARNING! {warning}\nAre you sure you want to continue? [y/N] ");
+    show!("WARNING! {warning}\nAre you sure you want to continue? [y/N] ")?;
     std::io::stdout().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
@@ -49,17 +50,18 @@ pub async fn prune(context: &Context, kind: &str, filters: &[String], field: &st
 }
 
 /// Prints what a prune removed.
-pub fn report(title: &str, names: &[String]) {
+pub fn report(title: &str, names: &[String]) -> Outcome {
     if !names.is_empty() {
-        println!("Deleted {title}:\n{}\n", names.join("\n"));
+        say!("Deleted {title}:\n{}\n", names.join("\n"))?;
     }
+    Ok(())
 }
 
 /// `container prune`
 pub async fn run(context: Context, args: PruneArgs) -> Outcome {
     confirm(args.force, "This will remove all stopped containers.")?;
     let (names, space) = prune(&context, "containers", &args.filter, "ContainersDeleted").await?;
-    report("Containers", &names);
-    println!("Total reclaimed space: {}", human::decimal_size(space));
+    report("Containers", &names)?;
+    say!("Total reclaimed space: {}", human::decimal_size(space))?;
     Ok(())
 }

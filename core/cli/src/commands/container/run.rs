@@ -10,6 +10,7 @@ use super::streams::{self, Ended, Session};
 use crate::client::{Client, JsonLines, Query, Raw};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::output::say;
 use crate::output::terminal::{self, DetachKeys};
 
 /// How long a container that could not start may take to be removed.
@@ -45,11 +46,11 @@ pub async fn run(context: Context, args: RunArgs) -> Outcome {
     let client = &context.client;
     if !streams.any() {
         start(client, &id).await?;
-        println!("{id}");
+        say!("{id}")?;
         return Ok(());
     }
     if !streams.output && !streams.errors {
-        println!("{id}");
+        say!("{id}")?;
     }
     if args.sig_proxy && !tty {
         signals::forward(client, &id);

@@ -8,6 +8,7 @@ use crate::client::escape;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{quantity, restart};
+use crate::output::tell;
 
 /// Options of `update`.
 #[derive(Debug, clap::Args)]
@@ -85,7 +86,7 @@ pub async fn run(context: Context, args: UpdateArgs) -> Outcome {
     each(&args.containers, "update", async |name| {
         let answer: Value = client.post(&format!("/containers/{}/update", escape(name)), &body).await?;
         for warning in answer["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            eprintln!("{warning}");
+            tell!("{warning}");
         }
         Ok(())
     })

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{network, quantity};
 use crate::output::progress::{Progress, To};
+use crate::output::{say, tell};
 
 /// Options of `build`.
 #[derive(Debug, Default, clap::Args)]
@@ -107,6 +108,9 @@ pub struct BuildArgs {
     /// Set the target build stage to build
     #[arg(long)]
     pub target: Option<String>,
+    /// The Dockerfile itself, instead of a file.
+    #[arg(skip)]
+    pub dockerfile_text: Option<String>,
     /// Directory of the context, or - for standard input
     #[arg(allow_hyphen_values = true)]
     pub context: String,
@@ -139,7 +143,7 @@ pub async fn run(context: Context, args: BuildArgs) -> Outcome {
     refuse(&args)?;
     let id = build(&context, &args).await?;
     if args.quiet {
-        println!("{id}");
+        say!("{id}")?;
     }
     Ok(())
 }
@@ -156,7 +160,10 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome<String> {
             )));
         }
     };
-    let sent = gather(&args.context, args.file.as_deref())?;
+    let sent = match &args.dockerfile_text {
+        Some(text) => from_directory(directory(&args.context)?, Dockerfile::Given(text.clone().into_bytes()))?,
+        None => gather(&args.context, args.file.as_deref())?,
+    };
     let query = query(args, sent.dockerfile.as_deref())?;
     let credentials = ConfigFile::read(&context.config)?.all();
     let header = base64::engine::general_purpose::URL_SAFE.encode(Value::Object(credentials).to_string());
@@ -173,7 +180,7 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome<String> {
             told.push_str(text);
         }
         // A quiet build that fails tells what it kept back.
-        progress.take(&message).inspect_err(|_| eprint!("{told}"))?;
+        progress.take(&message).inspect_err(|_| tell!("{}", told.trim_end()))?;
     }
     let id = progress.made.as_ref().and_then(|made| made["ID"].as_str()).map(str::to_owned);
     // With `q`, the classic endpoint answers with the id alone.
@@ -230,19 +237,10 @@ fn gather(context: &str, file: Option<&str>) -> Outcome<Sent> {
     if context == "-" {
         return from_input(file);
     }
-    if context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/") {
-        return Err(Failure::new(format!(
-            "build context {context}: contexts are directories; fetch or clone it first"
-        )));
-    }
-    let root = fs::canonicalize(context)
-        .map_err(|error| Failure::new(format!("unable to prepare context: path {context:?}: {error}")))?;
-    if !root.is_dir() {
-        return Err(Failure::new(format!("unable to prepare context: path {context:?} is not a directory")));
-    }
+    let root = directory(context)?;
     if file == Some("-") {
         if io::stdin().is_terminal() {
-            eprintln!("sampan: reading the Dockerfile from standard input");
+            tell!("sampan: reading the Dockerfile from standard input");
         }
         let mut text = Vec::new();
         io::stdin().read_to_end(&mut text)?;
@@ -263,6 +261,21 @@ fn gather(context: &str, file: Option<&str>) -> Outcome<Sent> {
             from_directory(root, Dockerfile::Beside(found, text))
         }
     }
+}
+
+/// The context's directory; what is elsewhere is refused.
+fn directory(context: &str) -> Outcome<PathBuf> {
+    if context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/") {
+        return Err(Failure::new(format!(
+            "build context {context}: contexts are directories; fetch or clone it first"
+        )));
+    }
+    let root = fs::canonicalize(context)
+        .map_err(|error| Failure::new(format!("unable to prepare context: path {context:?}: {error}")))?;
+    if !root.is_dir() {
+        return Err(Failure::new(format!("unable to prepare context: path {context:?} is not a directory")));
+    }
+    Ok(root)
 }
 
 /// Where the Dockerfile is.

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::table::{self, Column, Row};
 use crate::output::{human, ids, json as layout};
+use crate::output::{say, tell};
 
 /// Options of `images`.
 #[derive(Debug, clap::Args)]
@@ -198,7 +199,7 @@ pub async fn remove(context: Context, args: RemoveArgs) -> Outcome {
                 });
                 table::write_all(&lines.collect::<String>())?;
             }
-            Err(failure) if args.force && failure.is_not_found() => eprintln!("{}", failure.message),
+            Err(failure) if args.force && failure.is_not_found() => tell!("{}", failure.message),
             Err(failure) => failed.push(failure.message),
         }
     }
@@ -272,8 +273,8 @@ pub async fn prune(context: Context, args: PruneArgs) -> Outcome {
     let mut filters = args.filter;
     filters.push(format!("dangling={}", !args.all));
     let (names, space) = prune_objects(&context, "images", &filters, "ImagesDeleted").await?;
-    report("Images", &names);
-    println!("Total reclaimed space: {}", human::decimal_size(space));
+    report("Images", &names)?;
+    say!("Total reclaimed space: {}", human::decimal_size(space))?;
     Ok(())
 }
 

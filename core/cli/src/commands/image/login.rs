@@ -10,6 +10,7 @@ use super::reference;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::terminal;
+use crate::output::{say, show, tell};
 
 /// Options of `login`.
 #[derive(Debug, clap::Args)]
@@ -41,7 +42,7 @@ pub async fn login(context: Context, args: LoginArgs) -> Outcome {
     let server = key(args.server.as_deref());
     let mut file = ConfigFile::read(&context.config)?;
     if args.password.is_some() {
-        eprintln!("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
+        tell!("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
         if args.password_stdin {
             return Err(Failure::usage("conflicting options: cannot specify both --password and --password-stdin"));
         }
@@ -68,12 +69,12 @@ pub async fn login(context: Context, args: LoginArgs) -> Outcome {
     let token = answer["IdentityToken"].as_str().unwrap_or_default();
     let secret = if token.is_empty() { &password } else { token };
     if let Kept::File(path) = file.store(&server, &username, secret, !token.is_empty())? {
-        eprintln!(
+        tell!(
             "\nWARNING! Your credentials are stored unencrypted in '{}'.\nConfigure a credential helper to remove this warning.\n",
             path.display()
         );
     }
-    println!("{}", answer["Status"].as_str().filter(|status| !status.is_empty()).unwrap_or("Login Succeeded"));
+    say!("{}", answer["Status"].as_str().filter(|status| !status.is_empty()).unwrap_or("Login Succeeded"))?;
     Ok(())
 }
 
@@ -83,7 +84,7 @@ fn ask(prompt: &str, hidden: bool) -> Outcome<String> {
         return Err(Failure::new("Cannot perform an interactive login from a non TTY device"));
     }
     let input = std::io::stdin();
-    print!("{prompt}");
+    show!("{prompt}")?;
     std::io::stdout().flush()?;
     let before = if hidden { termios::tcgetattr(input.as_fd()).ok() } else { None };
     if let Some(before) = &before {
@@ -95,7 +96,7 @@ fn ask(prompt: &str, hidden: bool) -> Outcome<String> {
     let read = input.lock().read_line(&mut line);
     if let Some(before) = &before {
         let _ = termios::tcsetattr(input.as_fd(), SetArg::TCSANOW, before);
-        println!();
+        say!()?;
     }
     read?;
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
@@ -113,9 +114,9 @@ pub async fn logout(context: Context, args: LogoutArgs) -> Outcome {
     let server = key(args.server.as_deref());
     let mut file = ConfigFile::read(&context.config)?;
     if file.erase(&server)? {
-        println!("Removing login credentials for {server}");
+        say!("Removing login credentials for {server}")?;
     } else {
-        println!("Not logged in to {server}");
+        say!("Not logged in to {server}")?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::client::{JsonLines, Query, escape};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::progress::{Progress, To};
+use crate::output::say;
 
 /// Options of `pull`.
 #[derive(Debug, clap::Args)]
@@ -38,10 +39,10 @@ pub async fn pull(context: Context, args: PullArgs) -> Outcome {
         return Err(Failure::new("--all-tags is not supported: name the tags to pull"));
     }
     if tag.is_none() && digest.is_none() && !args.quiet {
-        println!("Using default tag: latest");
+        say!("Using default tag: latest")?;
     }
     fetch(&context, &args.image, args.platform.as_deref(), args.quiet, To::Output).await?;
-    println!("{}", reference::canonical(&args.image));
+    say!("{}", reference::canonical(&args.image))?;
     Ok(())
 }
 
@@ -103,7 +104,7 @@ pub async fn push(context: Context, args: PushArgs) -> Outcome {
         (true, None) => None,
         (false, tag) => {
             if tag.is_none() && !args.quiet {
-                println!("Using default tag: latest");
+                say!("Using default tag: latest")?;
             }
             Some(tag.unwrap_or("latest"))
         }
@@ -114,7 +115,7 @@ pub async fn push(context: Context, args: PushArgs) -> Outcome {
     let response = context.client.post_with_headers(&format!("/images/{}/push{query}", escape(name)), &headers).await?;
     show(JsonLines::new(response), if args.quiet { To::Nowhere } else { To::Output }).await?;
     if args.quiet {
-        println!("{}", reference::canonical(&args.image));
+        say!("{}", reference::canonical(&args.image))?;
     }
     Ok(())
 }
