@@ -161,6 +161,10 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         }
         code.push(op(MOVE_NUMBER, 0, 0, 0, i32::from(rule.allow)));
         code.push(op(EXIT, 0, 0, 0, 0));
+        if length == 0 {
+            // The rule fits everything, and the kernel refuses programs with code that is never reached.
+            return code;
+        }
     }
     code.push(op(MOVE_NUMBER, 0, 0, 0, 0));
     code.push(op(EXIT, 0, 0, 0, 0));
@@ -223,6 +227,7 @@ pub(crate) fn attach(directory: &Path, rules: &[DeviceRule]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 
@@ -250,6 +255,23 @@ mod tests {
             }
             at += 1 + usize::try_from(jump).unwrap_or(0);
         }
+    }
+
+    /// Whether every instruction can be reached, as the kernel demands.
+    fn whole(code: &[Instruction]) -> bool {
+        let mut reached = vec![false; code.len()];
+        let mut open = vec![0];
+        while let Some(at) = open.pop() {
+            if std::mem::replace(&mut reached[at], true) {
+                continue;
+            }
+            match code[at].code {
+                0x95 => {}
+                0x55 | 0x5d => open.extend([at + 1, at + 1 + usize::try_from(code[at].offset).unwrap()]),
+                _ => open.push(at + 1),
+            }
+        }
+        reached.into_iter().all(|reached| reached)
     }
 
     fn allowed(rules: &[DeviceRule], kind: u64, access: u64, major: u64, minor: u64) -> bool {
@@ -280,6 +302,7 @@ mod tests {
         assert_eq!(run(&code, 2, 1, 8, 0), 1, "mknod");
         assert_eq!(run(&code, 1, 2, 8, 0), 0, "the host's disk");
         assert_eq!(run(&code, 2, 2, 1, 1), 0, "memory");
+        assert!(whole(&code));
     }
 
     #[test]
@@ -307,6 +330,7 @@ mod tests {
         fn the_program_decides_as_the_rules_read(
             rules in proptest::collection::vec(rule(), 0..12), kind in 1_u64..=2, access in 0_u64..8, major in 0_u64..4, minor in 0_u64..4,
         ) {
+            prop_assert!(whole(&program(&rules)));
             prop_assert_eq!(run(&program(&rules), kind, access, major, minor) == 1, allowed(&rules, kind, access, major, minor));
         }
     }

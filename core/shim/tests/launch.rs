@@ -215,20 +215,21 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.seq += 1;
         let _ = self.connection.send(&Packet { seq: self.seq, request: Request::Kill { signal: 9, all: true } }, &[]);
-        let _ = self.connection.send(&Packet { seq: self.seq, request: Request::Shutdown }, &[]);
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        let _ = self.connection.send(&Packet { seq: self.seq, request: Request::Shutdown }, &[]);
+        // It leaves only when the container has ended, which takes its time on a slow machine.
         let mut waited = 0;
         while self.shim.try_wait().unwrap().is_none() {
+            if waited % 10 == 0 {
+                let _ = self.connection.send(&Packet { seq: self.seq, request: Request::Shutdown }, &[]);
+            }
             std::thread::sleep(std::time::Duration::from_millis(5));
             waited += 1;
-            if waited == 400 {
+            if waited == 2000 {
                 self.shim.kill().unwrap();
             }
         }
         let cgroup = sampan_cgroup_path(&self.cgroup);
         if !std::thread::panicking() {
-            assert!(waited < 400, "the shim did not leave");
+            assert!(waited < 2000, "the shim did not leave");
             assert!(!cgroup.exists(), "{} is left", cgroup.display());
             let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
             assert!(!mounts.contains(self.bundle.to_str().unwrap()), "mounts are left");

@@ -1,0 +1,52 @@
+#!/bin/busybox sh
+# Init of the emulated machine: sets up what a distribution would, runs the suites, switches off.
+# What it says to the one who watches begins with "sampan-guest: ".
+
+B=/bin/busybox
+
+if [ "$1" != again ]; then
+  # The root of an initial file system cannot be pivoted away from, as containers do: the same files get a mount of their own.
+  $B mkdir -p /host
+  $B mount -t proc proc /proc
+  $B mount --bind / /host
+  $B mount --move /proc /host/proc
+  cd /host || exit 1
+  $B mount --move . /
+  exec $B chroot . /init again
+fi
+
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=linux RUST_BACKTRACE=1
+$B --install -s /bin
+cd /
+mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
+mount -t devtmpfs -o mode=755 devtmpfs /dev
+mkdir -p /dev/pts /dev/shm /dev/mqueue
+mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs -o nosuid,nodev shm /dev/shm
+mount -t mqueue mqueue /dev/mqueue
+mount -t tmpfs -o mode=755 run /run
+mount -t tmpfs -o mode=1777,size=85% tmp /tmp
+mount -t cgroup2 -o nosuid,nodev,noexec,nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
+ln -sf /proc/self/fd /dev/fd
+ln -sf /proc/mounts /etc/mtab
+# As systemd leaves them: mounts are shared, and no process is in the cgroup at the top.
+mount --make-rshared /
+mkdir /sys/fs/cgroup/init.scope
+echo $$ > /sys/fs/cgroup/init.scope/cgroup.procs
+hostname guest
+ip link set lo up
+while read -r module; do
+  insmod "$module" || echo "$module cannot be loaded"
+done < /modules/order
+ulimit -n 65536
+. /settings
+echo "sampan-guest: up Linux $(uname -r), cgroup v2 with $(cat /sys/fs/cgroup/cgroup.controllers)"
+
+while read -r name folder program; do
+  echo "sampan-guest: suite $name starts"
+  cd "$folder" || cd /
+  CARGO_MANIFEST_DIR="$folder" timeout -s KILL 1500 "$program" --test-threads=2 --show-output $WORDS < /dev/null 2>&1
+  echo "sampan-guest: suite $name ended $?"
+done < /suites
+echo "sampan-guest: end"
+poweroff -f
