@@ -12,6 +12,9 @@ mod commands;
 mod context;
 mod daemon;
 mod failure;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod fake;
 mod flags;
 mod output;
 pub mod paths;

@@ -5,6 +5,7 @@ use http::{Method, header};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use super::project::{ONE_OFF, PROJECT, SERVICE, containers, name};
@@ -56,6 +57,8 @@ struct Source {
     label: String,
     color: usize,
     active: bool,
+    /// When that was begun, in nanoseconds since the epoch.
+    opened: i64,
     /// It was started again before its log's end was noticed: read on from here.
     again: Option<String>,
 }
@@ -71,6 +74,17 @@ pub struct Exit {
     pub service: String,
     /// Its exit status.
     pub code: i64,
+}
+
+/// What [`Follower::next`] stopped for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// A container ended.
+    Exit(Exit),
+    /// No log is read at present; one may be, when a container starts.
+    Quiet,
+    /// There will be no more.
+    Over,
 }
 
 /// Reads the logs of a stack.
@@ -128,6 +142,7 @@ impl Follower {
             label,
             color: count % COLORS.len(),
             active: false,
+            opened: 0,
             again: None,
         });
         if source.active {
@@ -135,6 +150,7 @@ impl Follower {
             return;
         }
         source.active = true;
+        source.opened = now();
         let query = Query::new()
             .with("stdout", "1")
             .with("stderr", "1")
@@ -156,24 +172,30 @@ impl Follower {
         self.sources.values().any(|source| source.active)
     }
 
-    /// Shows what comes until something ends: a container (`Some`), or all logs that are not followed (`None`).
-    pub async fn next(&mut self) -> Outcome<Option<Exit>> {
+    /// Shows what comes until something ends.
+    pub async fn next(&mut self) -> Outcome<Turn> {
         loop {
             if !self.wanted.follow && !self.active() {
-                return Ok(None);
+                return Ok(Turn::Over);
             }
             tokio::select! {
                 biased;
-                Some(news) = self.news.recv() => self.take(news)?,
+                Some(news) = self.news.recv() => {
+                    let ended = matches!(news, News::Ended { .. });
+                    self.take(news)?;
+                    if ended && !self.active() {
+                        return Ok(Turn::Quiet);
+                    }
+                }
                 event = next_event(&mut self.events), if self.events.is_some() => match event? {
                     Some(event) => {
                         if let Some(exit) = self.happened(&event) {
-                            return Ok(Some(exit));
+                            return Ok(Turn::Exit(exit));
                         }
                     }
                     None => self.events = None,
                 },
-                else => return Ok(None),
+                else => return Ok(Turn::Over),
             }
         }
     }
@@ -202,11 +224,11 @@ impl Follower {
         let name = labels["name"].as_str().unwrap_or_default();
         match event["Action"].as_str().unwrap_or_default() {
             "start" => {
-                let nanoseconds = event["timeNano"].as_i64().unwrap_or(0);
-                // A moment earlier: its first line may be older than the news of its start.
-                let from = (nanoseconds - 500_000_000).max(0);
-                let known = self.sources.get(id).is_some_and(|source| source.active);
-                if !known || self.sources.contains_key(id) {
+                let time = event["timeNano"].as_i64().unwrap_or(0);
+                // The news of a start that was seen in the list already.
+                if !self.sources.get(id).is_some_and(|source| source.active && time <= source.opened) {
+                    // A moment earlier: its first line may be older than the news of its start.
+                    let from = (time - 100_000_000).max(0);
                     self.open(id, name, Some(format!("{}.{:09}", from / 1_000_000_000, from % 1_000_000_000)));
                 }
                 None
@@ -243,6 +265,11 @@ impl Follower {
             other => Ok(other?),
         }
     }
+}
+
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
+    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 async fn next_event(events: &mut Option<JsonLines>) -> Outcome<Option<Value>> {

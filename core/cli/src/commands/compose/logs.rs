@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use super::ProjectArgs;
-use super::follow::{Follower, Wanted};
+use super::follow::{Follower, Turn, Wanted};
 use super::project;
 use crate::context::Context;
 use crate::failure::Outcome;
@@ -67,6 +67,6 @@ pub async fn run(context: Context, args: LogsArgs) -> Outcome {
         ..Wanted::default()
     };
     let mut follower = Follower::new(&context.client, wanted).await?;
-    while follower.next().await?.is_some() {}
+    while follower.next().await? != Turn::Over {}
     Ok(())
 }

@@ -234,6 +234,20 @@ mod tests {
         assert_eq!((joined.file, joined.project_name.unwrap()), (vec!["a".to_owned(), "b".to_owned()], "y".to_owned()));
     }
 
+    #[tokio::test]
+    async fn a_stack_is_found_though_its_files_are_broken() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("compose.yaml");
+        fs::write(&file, "services:\n  web:\n    imag: busybox\n").unwrap();
+        let answer: &'static str =
+            Box::leak(json!([{"name": "mine", "config_files": [file], "problem": "x"}]).to_string().into_boxed_str());
+        let fake = crate::fake::Fake::start(move |_, _| crate::fake::Reply::Json(200, answer));
+        let args = ProjectArgs { file: vec![file.display().to_string()], ..ProjectArgs::default() };
+        assert_eq!(find(&fake.client(), &args).await.unwrap().name, "mine");
+        let named = ProjectArgs { project_name: Some("other".into()), ..args };
+        assert_eq!(find(&fake.client(), &named).await.unwrap().name, "other");
+    }
+
     #[test]
     fn a_project_becomes_a_request_with_whole_paths() {
         let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::display::{self, Mode};
-use super::follow::{Exit, Follower, Wanted};
+use super::follow::{Follower, Turn, Wanted};
 use super::logs::colors;
 use super::{ProjectArgs, project};
 use crate::client::{Client, escape};
@@ -223,12 +223,17 @@ async fn watch_over(client: &Client, wanted: Wanted, args: &UpArgs, mode: Mode) 
     let project = wanted.project.clone();
     let mut follower = Follower::new(client, wanted).await?;
     loop {
-        let exit: Option<Exit> = tokio::select! {
-            exit = follower.next() => exit?,
+        let quiet = !follower.active();
+        let turn = tokio::select! {
+            turn = follower.next() => turn?,
             () = interrupted() => return interrupt(client, &mut follower, &project, mode, args.timeout).await,
-            () = all_ended(client, &project), if !follower.active() => return Ok(()),
+            () = all_ended(client, &project), if quiet => return Ok(()),
         };
-        let Some(exit) = exit else { return Ok(()) };
+        let exit = match turn {
+            Turn::Exit(exit) => exit,
+            Turn::Quiet => continue,
+            Turn::Over => return Ok(()),
+        };
         say!("{} exited with code {}", exit.label, exit.code)?;
         let from = args.exit_code_from.as_deref();
         let ends = from.is_some_and(|service| service == exit.service)
@@ -262,6 +267,7 @@ async fn interrupt(
     timeout: Option<u32>,
 ) -> Outcome {
     tell!("Gracefully stopping... (press Ctrl+C again to force)");
+    let mut open = true;
     let mut stopping = Box::pin(stop(client, project, mode, timeout, "stop"));
     loop {
         tokio::select! {
@@ -269,11 +275,13 @@ async fn interrupt(
                 outcome?;
                 break;
             }
-            exit = follower.next() => {
-                if let Some(exit) = exit? {
+            turn = follower.next(), if open => match turn? {
+                Turn::Exit(exit) => {
                     say!("{} exited with code {}", exit.label, exit.code)?;
                 }
-            }
+                Turn::Quiet => {}
+                Turn::Over => open = false,
+            },
             () = interrupted() => {
                 stop(client, project, mode, None, "kill").await?;
                 break;

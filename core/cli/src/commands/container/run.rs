@@ -141,7 +141,91 @@ pub fn start_code(message: &str) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::app::parse_for_test;
+    use crate::fake::{Fake, Reply};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn context(fake: &Fake) -> Context {
+        Context {
+            client: fake.client(),
+            config: "/no/such".into(),
+            project: crate::commands::compose::ProjectArgs::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_attaches_and_waits_before_it_starts() {
+        let fake = Fake::start(|short, _| match short {
+            "POST /containers/create" => Reply::Json(201, r#"{"Id":"c1","Warnings":[]}"#),
+            "POST /containers/c1/attach" => Reply::Raw(b"\x01\0\0\0\0\0\0\0"),
+            "POST /containers/c1/wait" => Reply::AfterStart("{\"StatusCode\":42}\n"),
+            _ => Reply::Json(204, ""),
+        });
+        let args: RunArgs = parse_for_test(&["--rm", "busybox", "false"]).unwrap();
+        let failure = run(context(&fake), args).await.unwrap_err();
+        assert_eq!((failure.code, failure.message.as_str()), (42, ""));
+        let mut lines = fake.lines();
+        assert_eq!(lines.remove(0), "POST /containers/create");
+        assert_eq!(lines.pop().unwrap(), "POST /containers/c1/start");
+        lines.sort_unstable();
+        assert_eq!(lines, ["POST /containers/c1/attach", "POST /containers/c1/wait"]);
+    }
+
+    #[tokio::test]
+    async fn a_detached_run_needs_one_connection() {
+        let fake = Fake::start(|short, _| match short {
+            "POST /containers/create" => Reply::Json(201, r#"{"Id":"c1","Warnings":[]}"#),
+            _ => Reply::Json(204, ""),
+        });
+        let args: RunArgs = parse_for_test(&["-d", "busybox"]).unwrap();
+        run(context(&fake), args).await.unwrap();
+        assert_eq!(
+            fake.asked(),
+            [(1, "POST /containers/create".to_owned()), (1, "POST /containers/c1/start".to_owned())]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_missing_image_is_pulled_once_and_a_missing_registry_is_told() {
+        static PULLED: AtomicBool = AtomicBool::new(false);
+        let fake = Fake::start(|short, line| match short {
+            "POST /images/create" if line.contains("fromImage=busybox&tag=latest") => {
+                PULLED.store(true, Ordering::SeqCst);
+                Reply::Json(200, "{\"status\":\"Pulled\"}\n")
+            }
+            "POST /containers/create" if PULLED.load(Ordering::SeqCst) => Reply::Json(201, r#"{"Id":"c1"}"#),
+            "POST /containers/create" => Reply::Json(404, r#"{"message":"No such image: busybox:latest"}"#),
+            _ => Reply::Json(204, ""),
+        });
+        let args: RunArgs = parse_for_test(&["-d", "busybox"]).unwrap();
+        run(context(&fake), args).await.unwrap();
+        assert_eq!(fake.lines()[..3], ["POST /containers/create", "POST /images/create", "POST /containers/create"]);
+        let fake = Fake::start(|short, _| match short {
+            "POST /images/create" => {
+                Reply::Json(200, "{\"errorDetail\":{\"message\":\"no registry\"},\"error\":\"no registry\"}\n")
+            }
+            _ => Reply::Json(404, r#"{"message":"No such image: busybox:latest"}"#),
+        });
+        let failure = run(context(&fake), parse_for_test(&["busybox"]).unwrap()).await.unwrap_err();
+        assert_eq!((failure.code, failure.message.as_str()), (125, "no registry"));
+        let failure = run(context(&fake), parse_for_test(&["--pull=never", "busybox"]).unwrap()).await.unwrap_err();
+        assert_eq!(failure.message, "sampan: Error response from daemon: No such image: busybox:latest");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_127() {
+        let fake = Fake::start(|short, _| match short {
+            "POST /containers/create" => Reply::Json(201, r#"{"Id":"c1"}"#),
+            "POST /containers/c1/attach" => Reply::Raw(b""),
+            "POST /containers/c1/wait" => Reply::AfterStart("{\"StatusCode\":127}\n"),
+            _ => Reply::Json(400, r#"{"message":"exec \"frob\": executable file not found in $PATH"}"#),
+        });
+        let failure = run(context(&fake), parse_for_test(&["busybox", "frob"]).unwrap()).await.unwrap_err();
+        assert_eq!(failure.code, 127);
+        assert!(failure.message.contains("executable file not found"));
+    }
 
     #[test]
     fn start_failures_have_the_shells_codes() {

@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::client::{Client, Query, Raw};
@@ -39,50 +39,63 @@ pub struct Session {
 
 /// Carries bytes both ways until the other side ends or the user detaches.
 pub async fn join(session: Session) -> Outcome<Ended> {
-    let Session { raw, tty, input, mut detach_keys } = session;
+    let Session { raw, tty, input, detach_keys } = session;
     // Held until the end: the terminal is put back on every way out.
     let _mode = if tty && input { RawMode::enter()? } else { RawMode::default() };
-    let watch_keys = tty && input && terminal::input_is_terminal();
-    let (mut from, mut to) = tokio::io::split(raw);
-    let mut typed = if input { standard_input() } else { mpsc::channel(1).1 };
-    let mut input_open = input;
-    let mut sink = Sink::new(tty)?;
-    let mut buffer = BytesMut::with_capacity(CHUNK);
+    let keys = (tty && input && terminal::input_is_terminal()).then_some(detach_keys);
+    let (from, to) = tokio::io::split(raw);
+    // Apart from each other: a process that reads nothing while it writes must not stop its own output.
+    let (mut output, mut typing) = (std::pin::pin!(receive(from, tty)), std::pin::pin!(send(to, keys)));
+    let mut open = input;
     loop {
         tokio::select! {
-            read = from.read_buf(&mut buffer) => match read {
-                Ok(0) => return Ok(Ended::Output),
-                Ok(_) => {
-                    sink.take(&mut buffer)?;
-                    buffer.reserve(CHUNK);
-                }
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Ended::Output),
-                Err(error) => return Err(Failure::new(format!("read the container's output: {error}"))),
-            },
-            bytes = typed.recv(), if input_open => {
-                let Some(bytes) = bytes else {
-                    input_open = false;
-                    let _ = to.shutdown().await;
-                    continue;
-                };
-                let (bytes, leave) = match watch_keys {
-                    true => match detach_keys.feed(&bytes) {
-                        Typed::Pass(bytes) => (bytes, false),
-                        Typed::Detach(bytes) => (bytes, true),
-                    },
-                    false => (bytes, false),
-                };
-                // A process that ended takes no more input; its output still comes.
-                if to.write_all(&bytes).await.is_err() {
-                    input_open = false;
-                }
-                let _ = to.flush().await;
-                if leave {
+            ended = &mut output => return ended.map(|()| Ended::Output),
+            detached = &mut typing, if open => {
+                open = false;
+                if detached {
                     return Ok(Ended::Detached);
                 }
             }
         }
     }
+}
+
+/// Writes what comes until the other side ends.
+async fn receive(mut from: impl AsyncRead + Unpin, tty: bool) -> Outcome {
+    let mut sink = Sink::new(tty)?;
+    let mut buffer = BytesMut::with_capacity(CHUNK);
+    loop {
+        match from.read_buf(&mut buffer).await {
+            Ok(0) => return Ok(()),
+            Ok(_) => {
+                sink.take(&mut buffer)?;
+                buffer.reserve(CHUNK);
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(Failure::new(format!("read the container's output: {error}"))),
+        }
+    }
+}
+
+/// Sends standard input until it ends or the other side takes no more; whether the keys to detach were typed.
+async fn send(mut to: impl AsyncWrite + Unpin, mut keys: Option<DetachKeys>) -> bool {
+    let mut typed = standard_input();
+    while let Some(bytes) = typed.recv().await {
+        let (bytes, leave) = match keys.as_mut().map(|keys| keys.feed(&bytes)) {
+            None => (bytes, false),
+            Some(Typed::Pass(bytes)) => (bytes, false),
+            Some(Typed::Detach(bytes)) => (bytes, true),
+        };
+        // A process that ended takes no more input; its output still comes.
+        if to.write_all(&bytes).await.is_err() || to.flush().await.is_err() {
+            return false;
+        }
+        if leave {
+            return true;
+        }
+    }
+    let _ = to.shutdown().await;
+    false
 }
 
 /// Standard input, read by a thread of its own, since a read from a terminal cannot be cancelled.
