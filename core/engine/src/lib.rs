@@ -181,3 +181,13 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
         Err(error) => Err(Error::internal(format!("a worker thread failed: {error}"))),
     }
 }
+
+/// Runs an operation to its end, also when whoever asked goes away.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl std::future::Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::internal(format!("an operation failed: {error}"))),
+    }
+}

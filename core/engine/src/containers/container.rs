@@ -1,6 +1,7 @@
 //! A container in memory, and the table of all.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bollard_stubs::models::EventMessageTypeEnum;
@@ -10,6 +11,7 @@ use tokio::sync::{Mutex, watch};
 use super::exec::Execs;
 use super::health::Checks;
 use super::link::Shim;
+use super::policy::Backoff;
 use super::record::{CONTAINERS, ContainerRecord, NAMES, Status};
 use super::streams::Hub;
 use crate::Shared;
@@ -36,14 +38,20 @@ pub(crate) struct Phase {
 
 /// A container.
 ///
-/// Locks: `operation` first, by what changes its state, and held over awaits; the others guard values and are never held
-/// over one.
+/// Locks: `operation` first, by what changes its state; then `settling`, by what follows from its end. Both are held over
+/// awaits; the others guard values and are never held over one.
 #[derive(Debug)]
 pub(crate) struct Container {
     /// 64 hexadecimal digits.
     pub id: String,
     /// One start, stop, rename, … at a time.
     pub operation: Mutex<()>,
+    /// Held while what its end leaves is cleared away.
+    pub settling: Mutex<()>,
+    /// The waits between its restarts.
+    pub backoff: std::sync::Mutex<Backoff>,
+    /// Its next end is a part of a restart by hand: neither policy nor removal follows.
+    pub restarting_by_hand: AtomicBool,
     /// Its output and input over all starts.
     pub hub: Hub,
     /// Its `exec`s.
@@ -67,6 +75,9 @@ impl Container {
         Self {
             id: record.id.clone(),
             operation: Mutex::default(),
+            settling: Mutex::default(),
+            backoff: std::sync::Mutex::default(),
+            restarting_by_hand: AtomicBool::new(false),
             hub: Hub::default(),
             execs: Execs::default(),
             checks: Checks::default(),
@@ -129,6 +140,9 @@ struct Inner {
     volumes: Volumes,
     networks: Networks,
     table: RwLock<Table>,
+    unfinished: Vec<ContainerRecord>,
+    /// The daemon is about to end: what ends now is neither restarted nor removed.
+    ending: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -147,9 +161,14 @@ impl Containers {
         networks: &Networks,
     ) -> Result<Self> {
         let mut table = Table::default();
+        let mut unfinished = Vec::new();
         for (id, record) in shared.store.read(|tx| CONTAINERS.all(tx))? {
             table.ids_by_name.insert(record.name.clone(), id.clone());
-            table.by_id.insert(id, Arc::new(Container::new(record)));
+            if record.creating {
+                unfinished.push(record);
+            } else {
+                table.by_id.insert(id, Arc::new(Container::new(record)));
+            }
         }
         Ok(Self {
             inner: Arc::new(Inner {
@@ -159,8 +178,19 @@ impl Containers {
                 volumes: volumes.clone(),
                 networks: networks.clone(),
                 table: RwLock::new(table),
+                unfinished,
+                ending: AtomicBool::new(false),
             }),
         })
+    }
+
+    /// Whether the daemon is about to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.inner.ending.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_ending(&self) {
+        self.inner.ending.store(true, Ordering::SeqCst);
     }
 
     /// What every manager works with.
@@ -229,20 +259,47 @@ impl Containers {
         }
     }
 
-    /// Adds a new container with its name in one transaction; a conflict when the name is taken.
-    pub(crate) fn add(&self, record: ContainerRecord) -> Result<Arc<Container>> {
+    /// Takes a name for a container that is being made; a conflict when it is taken. The container is not found yet.
+    pub(crate) fn reserve(&self, record: &ContainerRecord) -> Result<()> {
         let mut table = self.inner.table.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(owner) = table.ids_by_name.get(&record.name) {
             return Err(taken(&record.name, owner));
         }
         self.inner.shared.store.write::<_, Error>(Durability::Process, |tx| {
             NAMES.put(tx, &record.name, &record.id)?;
-            Ok(CONTAINERS.insert(tx, &record.id, &record)?)
+            Ok(CONTAINERS.insert(tx, &record.id, record)?)
         })?;
+        table.ids_by_name.insert(record.name.clone(), record.id.clone());
+        Ok(())
+    }
+
+    /// Gives a reserved name back.
+    pub(crate) fn unreserve(&self, record: &ContainerRecord) -> Result<()> {
+        let mut table = self.inner.table.write().unwrap_or_else(PoisonError::into_inner);
+        self.inner.shared.store.write::<_, Error>(Durability::Process, |tx| {
+            NAMES.delete(tx, &record.name)?;
+            CONTAINERS.delete(tx, &record.id)?;
+            Ok(())
+        })?;
+        table.ids_by_name.remove(&record.name);
+        Ok(())
+    }
+
+    /// Lets a container that is whole be found.
+    pub(crate) fn show(&self, record: ContainerRecord) -> Result<Arc<Container>> {
+        let mut table = self.inner.table.write().unwrap_or_else(PoisonError::into_inner);
+        self.inner
+            .shared
+            .store
+            .write::<_, Error>(Durability::Process, |tx| Ok(CONTAINERS.put(tx, &record.id, &record)?))?;
         let container = Arc::new(Container::new(record));
-        table.ids_by_name.insert(container.name(), container.id.clone());
         table.by_id.insert(container.id.clone(), Arc::clone(&container));
         Ok(container)
+    }
+
+    /// Records of containers that an earlier daemon had begun to make.
+    pub(crate) fn unfinished(&self) -> Vec<ContainerRecord> {
+        self.inner.unfinished.clone()
     }
 
     /// Whether a name is free.
@@ -275,6 +332,11 @@ impl Containers {
         Ok(())
     }
 
+    /// Containers made from an image, by its id.
+    pub(crate) fn of_image(&self, image: &str) -> Vec<Arc<Container>> {
+        self.all().into_iter().filter(|container| container.record().image == image).collect()
+    }
+
     /// Forgets a container, its name with it.
     pub(crate) fn forget(&self, container: &Container) -> Result<()> {
         let mut table = self.inner.table.write().unwrap_or_else(PoisonError::into_inner);
@@ -300,11 +362,12 @@ impl Containers {
             .store
             .write::<_, Error>(Durability::Process, |tx| Ok(CONTAINERS.put(tx, &container.id, &changed)?))?;
         *record = changed;
-        let (status, error) = (record.state.status, record.state.error.clone());
+        let (status, code, error) = (record.state.status, record.state.exit_code, record.state.error.clone());
         drop(record);
         container.phase.send_if_modified(|phase| {
             let differs = phase.status != status || phase.error != error;
             phase.status = status;
+            phase.code = code;
             phase.error = error;
             differs
         });

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bollard_stubs::models::{ContainerConfig, EndpointSettings, HostConfig};
+use bollard_stubs::models::{ContainerConfig, EndpointSettings, HostConfig, PortMap};
 use sampan_store::Collection;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,9 @@ pub(crate) struct ContainerRecord {
     pub restart_count: u32,
     /// Stopped by hand, which `unless-stopped` and `always` honour.
     pub stopped_by_hand: bool,
+    /// Is being created: a daemon that finds it so takes it back.
+    #[serde(default)]
+    pub creating: bool,
 }
 
 /// A mount of a container.
@@ -63,8 +66,17 @@ pub(crate) struct MountRecord {
     pub rw: bool,
     /// Such as `rprivate`.
     pub propagation: String,
-    /// Do not copy what the image has there into an empty volume.
+    /// Do not copy what the image has there into an empty volume: asked for so, or done already.
     pub no_copy: bool,
+    /// What is mounted below the source stays outside.
+    #[serde(default)]
+    pub non_recursive: bool,
+    /// Read-only for what is mounted below, too, and refused where the kernel cannot.
+    #[serde(default)]
+    pub read_only_recursive: bool,
+    /// Make the directory on the host when it is not there.
+    #[serde(default)]
+    pub create_source: bool,
     /// Folder of the volume.
     pub subpath: Option<String>,
     /// Options of a tmpfs.
@@ -109,4 +121,34 @@ pub(crate) struct State {
     pub started_ns: u64,
     /// Nanoseconds since the epoch; zero when never.
     pub finished_ns: u64,
+    /// Exposed ports and where they are published, while it runs.
+    #[serde(default)]
+    pub ports: PortMap,
+}
+
+impl Status {
+    /// Docker's word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Removing => "removing",
+            Self::Exited => "exited",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// Whether there are processes.
+    pub(crate) fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
+impl ContainerRecord {
+    /// `bridge`, `host`, `none`, `container:ID` or a network.
+    pub(crate) fn network_mode(&self) -> &str {
+        self.host.network_mode.as_deref().unwrap_or("bridge")
+    }
 }
