@@ -176,7 +176,8 @@ impl Hierarchy {
     }
 }
 
-#[allow(clippy::cast_possible_truncation)]
+// The type differs between targets.
+#[allow(clippy::useless_conversion)]
 fn is_cgroup2(path: &Path) -> bool {
     nix::sys::statfs::statfs(path).is_ok_and(|found| i64::from(found.filesystem_type().0) == CGROUP2_MAGIC)
 }
@@ -309,6 +310,9 @@ impl Cgroup {
             }
             if Instant::now() > deadline {
                 return Err(CgroupError::Busy { path: PathBuf::from(&self.path) });
+            }
+            if self.hierarchy.version == Version::V2 {
+                v2::kill(self);
             }
             for pid in processes {
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);

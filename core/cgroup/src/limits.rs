@@ -39,6 +39,12 @@ pub(crate) fn weight_of_shares(shares: u64) -> u64 {
     1 + ((shares - 2) * 9_999) / 262_142
 }
 
+/// Version 2 counts weight of block I/O from 1 to 10000, Docker from 10 to 1000.
+#[must_use]
+pub(crate) fn weight_of_blkio(weight: u16) -> u64 {
+    1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9_999 / 990
+}
+
 /// Version 2 counts swap alone, Docker memory and swap together.
 #[must_use]
 pub(crate) fn swap_alone(memory: Option<i64>, memory_swap: i64) -> Option<i64> {
@@ -58,6 +64,7 @@ mod tests {
         assert_eq!(weight_of_shares(2), 1);
         assert_eq!(weight_of_shares(1024), 39);
         assert_eq!(weight_of_shares(262_144), 10_000);
+        assert_eq!([10, 1000].map(weight_of_blkio), [1, 10_000]);
         assert_eq!(swap_alone(Some(100), 150), Some(50));
         assert_eq!(swap_alone(Some(100), -1), Some(-1));
         assert_eq!(swap_alone(None, 150), None);

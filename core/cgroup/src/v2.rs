@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::limits::{Limits, swap_alone, weight_of_shares};
+use crate::limits::{Limits, swap_alone, weight_of_blkio, weight_of_shares};
 use crate::stats::{Stats, keyed, number};
 use crate::{Cgroup, CgroupError, make_directory, write};
 
@@ -80,9 +80,27 @@ pub(crate) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError>
         set(cgroup, "pids", "a limit of processes", "pids.max", &or_max(if pids == 0 { -1 } else { pids }))?;
     }
     if let Some(weight) = limits.blkio_weight {
-        set(cgroup, "io", "a weight of block I/O", "io.bfq.weight", &format!("default {weight}"))?;
+        let directory = cgroup.directory("io");
+        let has = |file: &str| directory.as_ref().is_some_and(|directory| directory.join(file).exists());
+        // Which of them there is depends on the scheduler that the kernel was built with.
+        let (file, weight) = if has("io.bfq.weight") {
+            ("io.bfq.weight", u64::from(weight))
+        } else if has("io.weight") {
+            ("io.weight", weight_of_blkio(weight))
+        } else {
+            return Err(CgroupError::NoController { controller: "io weight", wanted: "a weight of block I/O" });
+        };
+        set(cgroup, "io", "a weight of block I/O", file, &format!("default {weight}"))?;
     }
     Ok(())
+}
+
+/// Kills everything in it and below at once, so that nothing can multiply faster than it dies. Kernels before 5.14
+/// cannot; what is left is killed one by one.
+pub(crate) fn kill(cgroup: &Cgroup) {
+    if let Some(root) = &cgroup.hierarchy.unified {
+        let _ = fs::write(root.join(&cgroup.path).join("cgroup.kill"), "1");
+    }
 }
 
 pub(crate) fn stats(cgroup: &Cgroup) -> Stats {

@@ -293,6 +293,25 @@ fn what_is_forbidden_fails() {
 }
 
 #[test]
+fn only_allowed_devices_open_and_the_cgroup_is_its_own() {
+    if !able("only_allowed_devices_open_and_the_cgroup_is_its_own") {
+        return;
+    }
+    let script = "b=/bin/busybox; $b mknod /tmp/n c 1 3; $b mknod /tmp/mem c 1 1; $b mknod /tmp/disk b 8 0
+        echo x > /tmp/n && echo null; head -c 1 /tmp/mem; head -c 1 /tmp/disk
+        $b cat /proc/self/cgroup >&2; $b mkdir /sys/fs/cgroup/x; echo done";
+    let (_, output, errors) = run("devices", script);
+    assert_eq!(output, "null\ndone\n", "{errors}");
+    if sampan_cgroup::Hierarchy::detect().unwrap().version() == sampan_cgroup::Version::V2 {
+        assert!(errors.lines().any(|line| line == "0::/"), "{errors}");
+    }
+    for node in ["/tmp/mem", "/tmp/disk"] {
+        assert!(errors.contains(&format!("{node}: Operation not permitted")), "{errors}");
+    }
+    assert!(errors.contains("/sys/fs/cgroup/x"), "{errors}");
+}
+
+#[test]
 fn a_user_by_name_has_its_ids_and_no_capabilities() {
     if !able("a_user_by_name_has_its_ids_and_no_capabilities") {
         return;
