@@ -50,6 +50,12 @@ impl Blobs {
         self.path(digest).exists()
     }
 
+    /// Its length, 0 if it is not there.
+    #[must_use]
+    pub fn size(&self, digest: &Digest) -> u64 {
+        fs::symlink_metadata(self.path(digest)).map_or(0, |metadata| metadata.len())
+    }
+
     /// Opens a blob for reading.
     pub fn open_blob(&self, digest: &Digest) -> Result<File, ImageError> {
         match File::open(self.path(digest)) {

@@ -9,6 +9,7 @@
 //! - whatever comes out of an archive is hostile: a layer acts only inside its own directory;
 //! - documents and layer tars are kept byte for byte, so that what came in goes out with the same digests.
 
+mod archive;
 mod backend;
 mod blobs;
 mod config;
@@ -30,6 +31,7 @@ pub mod timestamp;
 pub mod tree;
 mod unpack;
 
+pub use archive::{Loaded, SaveItem, load, save, save_items};
 pub use backend::{BackendError, ChangeView, LayerBackend, Whiteouts};
 pub use blobs::{BlobWriter, Blobs};
 pub use config::{ContainerDefaults, Healthcheck, HistoryEntry, ImageConfig, RootFs, host_architecture};

@@ -202,6 +202,12 @@ impl Document {
 }
 
 impl Manifest {
+    /// The manifest of layers that were made here, or came without one.
+    pub fn of_layers(config: Descriptor, layers: &[crate::record::LayerRef]) -> Self {
+        let layers = layers.iter().map(|layer| Descriptor::new(&layer.media_type, layer.blob, layer.blob_size)).collect();
+        Self { schema_version: 2, media_type: Some(OCI_MANIFEST.to_owned()), config, layers }
+    }
+
     /// Checks what the media types promise: a container image whose layers come from here.
     pub fn check(&self) -> Result<(), String> {
         if ![OCI_CONFIG, DOCKER_CONFIG, ""].contains(&self.config.media_type.as_str()) {

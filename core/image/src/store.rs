@@ -11,17 +11,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use sampan_store::{Collection, Durability, Store, StoreError};
+use sampan_store::{Collection, Durability, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{ChangeView, LayerBackend, Whiteouts};
 use crate::blobs::{BlobWriter, Blobs};
 use crate::config::{HistoryEntry, ImageConfig};
-use crate::decompress::{Compression, Decompress};
+use crate::decompress::Decompress;
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Context, ImageError};
 use crate::ingest::{Found, ingest, read_error, unpack_error};
-use crate::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, layer_compression, layer_media_type};
+use crate::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, layer_compression, layer_media_type};
 use crate::pack::{self, Change, pack_changes};
 use crate::record::{ImageRecord, LayerRef};
 use crate::reference::ImageRef;
@@ -484,7 +484,7 @@ impl ImageStore {
     }
 
     fn layer_from_blob(&self, what: &str, blob: BlobWriter<'_>, parents: &[ChainId]) -> Result<LayerRef, ImageError> {
-        let _hold = self.hold([blob.digest_so_far()]);
+        let hold = self.hold([blob.digest_so_far()]);
         let (digest, blob_size) = blob.finish()?;
         let diff_id = DiffId(digest);
         let chain = ChainId::on(parents.first(), &diff_id);
@@ -501,7 +501,7 @@ impl ImageStore {
             let media_type = OCI_LAYER.to_owned();
             self.finish_layer(LayerRef { diff_id, chain_id: chain, blob: digest, blob_size, media_type, size }, parents)
         });
-        drop(_hold);
+        drop(hold);
         if taken.is_err() {
             self.drop_blobs([digest])?;
         }
@@ -654,19 +654,53 @@ impl ImageStore {
         let document = serde_json::to_vec(&config).context(|| "write the image's configuration".to_owned())?;
         let mut hold = self.hold([Digest::of(&document)]);
         let id = self.blobs.write(&document)?;
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: Some(OCI_MANIFEST.to_owned()),
-            config: Descriptor::new(OCI_CONFIG, id, document.len() as u64),
-            layers: layers
-                .iter()
-                .map(|layer| Descriptor::new(&layer.media_type, layer.blob, layer.blob_size))
-                .collect(),
-        };
+        let manifest = Manifest::of_layers(Descriptor::new(OCI_CONFIG, id, document.len() as u64), &layers);
         let document = serde_json::to_vec(&manifest).context(|| "write the image's manifest".to_owned())?;
         hold.add(Digest::of(&document));
         let manifest = self.blobs.write(&document)?;
         self.register(id, manifest, config, layers, parent, names)
+    }
+
+    /// Makes an image visible whose layers are here, from its documents as they came. Without a manifest one is written.
+    pub(crate) fn register_documents(
+        &self,
+        config_bytes: &[u8],
+        manifest_bytes: Option<&[u8]>,
+        config: ImageConfig,
+        layers: Vec<LayerRef>,
+        names: &[ImageRef],
+    ) -> Result<Arc<ImageRecord>, ImageError> {
+        let id = Digest::of(config_bytes);
+        let written;
+        let manifest_bytes = match manifest_bytes {
+            Some(bytes) => bytes,
+            None => {
+                let manifest = Manifest::of_layers(Descriptor::new(OCI_CONFIG, id, config_bytes.len() as u64), &layers);
+                written = serde_json::to_vec(&manifest).context(|| "write the image's manifest".to_owned())?;
+                &written
+            }
+        };
+        let _hold = self.hold([id, Digest::of(manifest_bytes)]);
+        self.blobs.write(config_bytes)?;
+        let manifest = self.blobs.write(manifest_bytes)?;
+        self.register(id, manifest, config, layers, None, names)
+    }
+
+    /// Gives up layers that were taken for an image that did not come to be.
+    pub(crate) fn abandon(&self, layers: &[ChainId]) -> Result<(), ImageError> {
+        let _changing = self.changing();
+        for chain in layers.iter().rev() {
+            self.state_mut().fresh.remove(chain);
+            self.drop_layers(Some(*chain), &mut Vec::new())?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of unpacked layers and of blobs.
+    #[must_use]
+    pub fn disk_size(&self) -> u64 {
+        let blobs: u64 = self.blobs.all().unwrap_or_default().iter().map(|digest| self.blobs.size(digest)).sum();
+        blobs + self.layers_size()
     }
 
     /// Makes an image visible whose documents and layers are here.

@@ -148,10 +148,9 @@ impl<R: Read> TarReader<R> {
         Ok(&self.buffer[from..from + step])
     }
 
-    /// Stored bytes of the present entry that were not read yet.
-    #[cfg(test)]
-    pub const fn remaining(&self) -> u64 {
-        self.rest
+    /// Where in the archive the next byte comes from: after a header, the entry's content.
+    pub const fn position(&self) -> u64 {
+        self.offset
     }
 
     /// The whole content of an entry that must be short.

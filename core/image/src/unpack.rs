@@ -665,7 +665,7 @@ fn hide_below(path: &[u8], folder: &Folder, name: &[u8]) -> Result<(), UnpackErr
 }
 
 /// Cleans a link's way: `..` goes up, and no higher than the root.
-fn within(path: &[u8]) -> Vec<u8> {
+pub(crate) fn within(path: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {

@@ -49,6 +49,7 @@ use crate::error::Result;
 use crate::filters::Filters;
 
 pub(crate) use container::{Container, Containers};
+pub(crate) use record::Status;
 pub use streams::{Attached, Output, OutputStream, StdinWriter};
 
 /// `ps`.

@@ -1,0 +1,175 @@
+//! Images: the engine's side of `sampan-image`.
+
+mod changes;
+mod list;
+mod remove;
+mod transfer;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bollard_stubs::models::{ContainerConfig, EventMessageTypeEnum, IdResponse};
+use bytes::Bytes;
+use sampan_image::{Digest, ImageError, ImageRecord, ImageRef, ImageStore};
+use tokio::io::AsyncRead;
+use tokio::sync::mpsc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::layers::Layers;
+use crate::{Engine, Shared};
+
+pub(crate) use changes::apply_changes;
+
+/// A byte stream that comes in.
+pub type Upload = Pin<Box<dyn AsyncRead + Send>>;
+/// A byte stream that goes out.
+pub type Download = mpsc::Receiver<std::io::Result<Bytes>>;
+
+/// An import as asked for.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// Name without a tag.
+    pub repo: Option<String>,
+    /// Tag.
+    pub tag: Option<String>,
+    /// For the history.
+    pub message: Option<String>,
+    /// Dockerfile instructions to apply.
+    pub changes: Vec<String>,
+    /// `os/arch[/variant]`.
+    pub platform: Option<String>,
+}
+
+/// A commit as asked for.
+#[derive(Debug, Clone, Default)]
+pub struct CommitOptions {
+    /// Name or id.
+    pub container: String,
+    /// Name without a tag.
+    pub repo: Option<String>,
+    /// Tag.
+    pub tag: Option<String>,
+    /// For the history.
+    pub comment: Option<String>,
+    /// For the image.
+    pub author: Option<String>,
+    /// Freeze the container meanwhile.
+    pub pause: bool,
+    /// Dockerfile instructions to apply.
+    pub changes: Vec<String>,
+    /// Replaces the container's configuration.
+    pub config: Option<ContainerConfig>,
+}
+
+/// The image store of an engine. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Images {
+    shared: Arc<Shared>,
+    store: Arc<ImageStore>,
+}
+
+impl Images {
+    pub(crate) fn open(shared: &Arc<Shared>, layers: &Layers) -> Result<Self> {
+        let root = shared.config.root.join("images");
+        let store = ImageStore::open(&root, shared.store.clone(), Arc::new(layers.clone()))?;
+        store.recover()?;
+        Ok(Self { shared: Arc::clone(shared), store: Arc::new(store) })
+    }
+
+    /// The store itself, whose calls block but for look-ups.
+    pub(crate) fn store(&self) -> &Arc<ImageStore> {
+        &self.store
+    }
+
+    /// Finds an image by name, id, or the beginning of an id. Does not block.
+    pub(crate) fn resolve(&self, name: &str) -> Result<Arc<ImageRecord>> {
+        Ok(self.store.resolve(name)?)
+    }
+
+    /// Runs work on the store on a thread of its own.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ImageStore) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .map_err(|error| Error::internal(format!("a task on images failed: {error}")))?
+    }
+
+    /// Keeps a container's layers, whatever becomes of its image. Blocks for a moment.
+    pub(crate) fn pin(&self, container: &str, image: &ImageRecord) -> Result<()> {
+        match image.top() {
+            Some(top) => Ok(self.store.pin(&top, &pin_owner(container))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets go of a container's layers; `chain` as its record has it. Blocks while layers are removed.
+    pub(crate) fn unpin(&self, container: &str, chain: &[String]) -> Result<()> {
+        if let Some(top) = chain.first() {
+            let top = sampan_image::ChainId::parse(top).map_err(Error::internal)?;
+            self.store.unpin(&top, &pin_owner(container))?;
+        }
+        Ok(())
+    }
+
+    /// Puts new layers on the disk in the background.
+    pub(crate) fn flush_soon(&self) {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.flush() {
+                tracing::warn!(%error, "new layers are not known to be on the disk");
+            }
+        });
+    }
+
+    /// Tells an event of an image: its id, or the name for what is known by name only.
+    pub(crate) fn event(&self, action: &str, id: &str, name: Option<String>) {
+        let labels = Digest::parse(id).ok().and_then(|id| self.store.get(&id));
+        let labels = labels.map(|image| image.config.config.labels.clone()).unwrap_or_default();
+        let attributes = labels.into_iter().chain(name.map(|name| ("name".to_owned(), name)));
+        self.shared.events.publish(EventMessageTypeEnum::IMAGE, action, id, attributes);
+    }
+}
+
+fn pin_owner(container: &str) -> String {
+    format!("container:{container}")
+}
+
+impl From<ImageError> for Error {
+    fn from(error: ImageError) -> Self {
+        let kind = match &error {
+            ImageError::NotFound(_) => ErrorKind::NotFound,
+            ImageError::Conflict(_) => ErrorKind::Conflict,
+            ImageError::Ambiguous(_)
+            | ImageError::Reference(_)
+            | ImageError::Digest(_)
+            | ImageError::Invalid(_)
+            | ImageError::Refused { .. }
+            | ImageError::Mismatch { .. } => ErrorKind::Invalid,
+            ImageError::Unauthorized(_) => ErrorKind::Unauthorized,
+            ImageError::Unreachable(_) => ErrorKind::Unavailable,
+            _ => ErrorKind::Internal,
+        };
+        Self { kind, message: error.to_string() }
+    }
+}
+
+/// A repository and a tag as Docker's API takes them apart.
+pub(crate) fn reference(repo: &str, tag: Option<&str>) -> Result<ImageRef> {
+    let invalid = |error: sampan_image::InvalidRef| Error::invalid(error);
+    let bare = ImageRef::parse_bare(repo).map_err(invalid)?;
+    match tag.filter(|tag| !tag.is_empty()) {
+        Some(tag) if bare.digest().is_none() => bare.with_tag(tag).map_err(invalid),
+        Some(_) => Err(Error::invalid(format!("{repo}: a digest and a tag exclude each other"))),
+        None => ImageRef::parse(repo).map_err(invalid),
+    }
+}
+
+impl Engine {
+    /// Makes an image of a container's changes.
+    pub async fn commit(&self, _options: CommitOptions) -> Result<IdResponse> {
+        Err(Error::unsupported("commit is not there yet"))
+    }
+}
