@@ -90,8 +90,9 @@ impl Contents {
             if self.files.len() + links.len() > MAX_ENTRIES {
                 return Err(ImageError::refused(WHAT, format!("more than {MAX_ENTRIES} entries")));
             }
-            let name = crate::tree::clean(&entry.path)
-                .map_err(|why| ImageError::refused(WHAT, format!("{:?}: {why}", String::from_utf8_lossy(&entry.path))))?;
+            let name = crate::tree::clean(&entry.path).map_err(|why| {
+                ImageError::refused(WHAT, format!("{:?}: {why}", String::from_utf8_lossy(&entry.path)))
+            })?;
             match entry.kind {
                 Kind::File if entry.parts.is_none() => {
                     self.files.insert(name, (tar.position(), entry.size));
@@ -240,7 +241,8 @@ fn plan(contents: &Contents) -> Result<Vec<Planned>, ImageError> {
         let mut planned = plan_layout(contents)?;
         // Names that only Docker's part tells.
         for entry in &docker {
-            for image in planned.iter_mut().filter(|image| blob_path(&Digest::of(&image.config_bytes)) == entry.config) {
+            for image in planned.iter_mut().filter(|image| blob_path(&Digest::of(&image.config_bytes)) == entry.config)
+            {
                 for name in docker_names(entry)? {
                     if !image.names.contains(&name) {
                         image.names.push(name);
@@ -261,8 +263,8 @@ fn docker_names(entry: &DockerEntry) -> Result<Vec<ImageRef>, ImageError> {
 }
 
 fn parse_config(what: &str, bytes: &[u8], layers: usize) -> Result<ImageConfig, ImageError> {
-    let config: ImageConfig =
-        serde_json::from_slice(bytes).map_err(|error| ImageError::refused(what, format!("not an image configuration: {error}")))?;
+    let config: ImageConfig = serde_json::from_slice(bytes)
+        .map_err(|error| ImageError::refused(what, format!("not an image configuration: {error}")))?;
     check_config(what, &config, layers)?;
     Ok(config)
 }
@@ -271,7 +273,10 @@ fn parse_config(what: &str, bytes: &[u8], layers: usize) -> Result<ImageConfig, 
 pub(crate) fn check_config(what: &str, config: &ImageConfig, layers: usize) -> Result<(), ImageError> {
     if config.rootfs.diff_ids.len() != layers {
         let count = config.rootfs.diff_ids.len();
-        return Err(ImageError::refused(what, format!("the configuration names {count} layers, the manifest {layers}")));
+        return Err(ImageError::refused(
+            what,
+            format!("the configuration names {count} layers, the manifest {layers}"),
+        ));
     }
     if layers > crate::store::MAX_LAYERS {
         return Err(ImageError::refused(what, format!("more than {} layers", crate::store::MAX_LAYERS)));
@@ -288,7 +293,12 @@ fn plan_docker(contents: &Contents, entry: &DockerEntry) -> Result<Planned, Imag
         verify(&entry.config, &bytes, &digest)?;
     }
     let config = parse_config(&entry.config, &bytes, entry.layers.len())?;
-    let expected = |diff_id: &crate::digest::DiffId| ExpectedLayer { diff_id: *diff_id, blob: None, blob_size: None, media_type: None };
+    let expected = |diff_id: &crate::digest::DiffId| ExpectedLayer {
+        diff_id: *diff_id,
+        blob: None,
+        blob_size: None,
+        media_type: None,
+    };
     let layers = entry.layers.iter().cloned().zip(config.rootfs.diff_ids.iter().map(expected)).collect();
     Ok(Planned { layers, names: docker_names(entry)?, config_bytes: bytes, manifest_bytes: None, config })
 }
@@ -406,12 +416,13 @@ impl SaveItem {
 /// Looks up what is to be saved. A repository without a tag means all its tags.
 pub fn save_items(store: &ImageStore, names: &[String]) -> Result<Vec<SaveItem>, ImageError> {
     let mut items: Vec<SaveItem> = Vec::new();
-    let mut add = |image: Arc<ImageRecord>, names: Vec<ImageRef>| {
-        match items.iter_mut().find(|item| item.image.id == image.id) {
-            Some(item) => item.names.extend(names.into_iter().filter(|name| !item.names.contains(name)).collect::<Vec<_>>()),
+    let mut add =
+        |image: Arc<ImageRecord>, names: Vec<ImageRef>| match items.iter_mut().find(|item| item.image.id == image.id) {
+            Some(item) => {
+                item.names.extend(names.into_iter().filter(|name| !item.names.contains(name)).collect::<Vec<_>>())
+            }
             None => items.push(SaveItem { image, names }),
-        }
-    };
+        };
     for text in names {
         if let Ok(bare) = ImageRef::parse_bare(text)
             && bare.tag().is_none()
@@ -429,7 +440,8 @@ pub fn save_items(store: &ImageStore, names: &[String]) -> Result<Vec<SaveItem>,
             }
         }
         let image = store.resolve(text)?;
-        let by_name = ImageRef::parse(text).ok().filter(|name| store.names(&image.id).contains(name) && name.tag().is_some());
+        let by_name =
+            ImageRef::parse(text).ok().filter(|name| store.names(&image.id).contains(name) && name.tag().is_some());
         add(image, by_name.into_iter().collect());
     }
     Ok(items)
@@ -477,8 +489,8 @@ fn index_of(store: &ImageStore, items: &[SaveItem]) -> Result<Index, ImageError>
     for item in items {
         let image = &item.image;
         let bytes = store.blobs().read(&image.manifest, MAX_DOCUMENT)?;
-        let Document::Manifest(manifest) =
-            Document::parse(&bytes, "").map_err(|why| ImageError::refused(format!("manifest {}", image.manifest), why))?
+        let Document::Manifest(manifest) = Document::parse(&bytes, "")
+            .map_err(|why| ImageError::refused(format!("manifest {}", image.manifest), why))?
         else {
             return Err(ImageError::refused(format!("manifest {}", image.manifest), "not that of an image"));
         };

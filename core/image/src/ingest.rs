@@ -28,11 +28,18 @@ pub(crate) struct Found {
     pub size: u64,
 }
 
-/// Hashes and counts what is read, and keeps it in a blob.
+/// What becomes of the bytes as they come.
+pub(crate) enum Keep<'a, 'b> {
+    /// They are kept here, for the caller to finish once the digests have been compared.
+    Blob(&'a mut BlobWriter<'b>),
+    /// They are kept already, and were checked then.
+    Known(Digest),
+}
+
+/// Counts what is read, and keeps it.
 struct Tee<'a, 'b, R> {
     inner: R,
-    blob: Option<&'a mut BlobWriter<'b>>,
-    hash: Sha256,
+    keep: Keep<'a, 'b>,
     size: u64,
     /// More than this is refused.
     limit: u64,
@@ -41,10 +48,8 @@ struct Tee<'a, 'b, R> {
 impl<R: Read> Read for Tee<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        match &mut self.blob {
-            // The writer hashes by itself.
-            Some(blob) => blob.write_all(&buffer[..read])?,
-            None => self.hash.update(&buffer[..read]),
+        if let Keep::Blob(blob) = &mut self.keep {
+            blob.write_all(&buffer[..read])?;
         }
         self.size += read as u64;
         if self.size > self.limit {
@@ -84,13 +89,12 @@ impl Read for Pieces {
     }
 }
 
-/// Reads a layer's tar to its end and unpacks it. With a `blob` the bytes are kept there too; it is left for the caller
-/// to finish once the digests have been compared.
+/// Reads a layer's tar to its end and unpacks it. More than `limit` bytes are refused.
 pub(crate) fn ingest(
     what: &str,
     reader: impl Read + Send,
     limit: u64,
-    blob: Option<&mut BlobWriter<'_>>,
+    keep: Keep<'_, '_>,
     target: &Target,
 ) -> Result<Found, ImageError> {
     let (to_unpack, from_reader) = sync_channel::<io::Result<Piece>>(QUEUE);
@@ -105,7 +109,7 @@ pub(crate) fn ingest(
             Digest::from_bytes(hash.finalize().into())
         });
         let reading = scope.spawn(move || {
-            let tee = Tee { inner: reader, blob, hash: Sha256::new(), size: 0, limit };
+            let tee = Tee { inner: reader, keep, size: 0, limit };
             read_pieces(tee, &to_unpack, &to_hash)
         });
         let size = unpacked(unpack(Pieces { from: from_reader, present: None }, target));
@@ -178,9 +182,9 @@ fn read_pieces<R: Read>(
     let mut tee = stream.into_inner();
     // What follows the compressed stream belongs to the blob all the same.
     io::copy(&mut tee, &mut io::sink())?;
-    let digest = match &tee.blob {
-        Some(blob) => blob.digest_so_far(),
-        None => Digest::from_bytes(tee.hash.finalize().into()),
+    let digest = match &tee.keep {
+        Keep::Blob(blob) => blob.digest_so_far(),
+        Keep::Known(digest) => *digest,
     };
     Ok((compression, digest, tee.size))
 }

@@ -21,6 +21,7 @@ mod manifest;
 mod pack;
 mod record;
 mod reference;
+pub mod registry;
 mod store;
 pub mod tar_reader;
 mod tar_writer;

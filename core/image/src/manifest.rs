@@ -204,7 +204,8 @@ impl Document {
 impl Manifest {
     /// The manifest of layers that were made here, or came without one.
     pub fn of_layers(config: Descriptor, layers: &[crate::record::LayerRef]) -> Self {
-        let layers = layers.iter().map(|layer| Descriptor::new(&layer.media_type, layer.blob, layer.blob_size)).collect();
+        let layers =
+            layers.iter().map(|layer| Descriptor::new(&layer.media_type, layer.blob, layer.blob_size)).collect();
         Self { schema_version: 2, media_type: Some(OCI_MANIFEST.to_owned()), config, layers }
     }
 

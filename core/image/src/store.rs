@@ -20,7 +20,7 @@ use crate::config::{HistoryEntry, ImageConfig};
 use crate::decompress::Decompress;
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Context, ImageError};
-use crate::ingest::{Found, ingest, read_error, unpack_error};
+use crate::ingest::{Found, Keep, ingest, read_error, unpack_error};
 use crate::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, layer_compression, layer_media_type};
 use crate::pack::{self, Change, pack_changes};
 use crate::record::{ImageRecord, LayerRef};
@@ -436,8 +436,8 @@ impl ImageStore {
         }
         let target = self.begin_layer(&chain, parents)?;
         let mut blob = self.blobs.writer()?;
-        let taken =
-            ingest(what, reader, expected.blob_size.unwrap_or(u64::MAX), Some(&mut blob), &target).and_then(|found| {
+        let taken = ingest(what, reader, expected.blob_size.unwrap_or(u64::MAX), Keep::Blob(&mut blob), &target)
+            .and_then(|found| {
                 expected.check(what, &found)?;
                 let (digest, size) = blob.finish()?;
                 let media_type =
@@ -452,6 +452,68 @@ impl ImageStore {
                 };
                 self.finish_layer(layer, parents)
             });
+        self.end_layer(&chain, taken)
+    }
+
+    /// A layer that is here already with the blob that is wanted.
+    pub(crate) fn take_known_layer(
+        &self,
+        expected: &ExpectedLayer,
+        parents: &[ChainId],
+    ) -> Result<LayerRef, ImageError> {
+        let chain = ChainId::on(parents.first(), &expected.diff_id);
+        let _changing = self.changing();
+        let known = self.layer(&chain);
+        let known =
+            known.ok_or_else(|| ImageError::Conflict(format!("layer {chain} was removed meanwhile: try again")))?;
+        self.state_mut().fresh.insert(chain);
+        Ok(known)
+    }
+
+    /// Takes in a downloaded file whose digest was checked while it came; it is named as a blob, not copied.
+    pub(crate) fn take_downloaded(
+        &self,
+        what: &str,
+        path: &Path,
+        expected: &ExpectedLayer,
+        parents: &[ChainId],
+    ) -> Result<LayerRef, ImageError> {
+        let digest = expected.blob.ok_or_else(|| ImageError::Invalid(format!("{what}: no digest to keep it by")))?;
+        let chain = ChainId::on(parents.first(), &expected.diff_id);
+        let hold = self.hold([digest]);
+        self.blobs.adopt(path, &digest)?;
+        let lock = self.unpacking_lock(&chain);
+        let _unpacking = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let media_type =
+            |compression| expected.media_type.clone().unwrap_or_else(|| layer_media_type(compression).to_owned());
+        let blob_size = self.blobs.size(&digest);
+        if let Some(known) = self.layer(&chain) {
+            self.state_mut().fresh.insert(chain);
+            let media_type = expected.media_type.clone().unwrap_or_else(|| known.media_type.clone());
+            return Ok(LayerRef { blob: digest, blob_size, media_type, ..known });
+        }
+        let target = self.begin_layer(&chain, parents)?;
+        let taken = self
+            .blobs
+            .open_blob(&digest)
+            .and_then(|file| ingest(what, file, u64::MAX, Keep::Known(digest), &target))
+            .and_then(|found| {
+                expected.check(what, &found)?;
+                let media_type = media_type(found.compression);
+                let layer = LayerRef {
+                    diff_id: found.diff_id,
+                    chain_id: chain,
+                    blob: digest,
+                    blob_size,
+                    media_type,
+                    size: found.size,
+                };
+                self.finish_layer(layer, parents)
+            });
+        drop(hold);
+        if taken.is_err() {
+            self.drop_blobs([digest])?;
+        }
         self.end_layer(&chain, taken)
     }
 
@@ -597,7 +659,13 @@ impl ImageStore {
         tracing::info!(layer = %chain, "unpack again: its files may not have reached the disk");
         self.backend.remove(&chain)?;
         let target = self.begin_layer(&chain, &self.ancestors(row.parent))?;
-        let found = ingest(&format!("layer {chain}"), self.blobs.open_blob(&row.layer.blob)?, u64::MAX, None, &target)?;
+        let found = ingest(
+            &format!("layer {chain}"),
+            self.blobs.open_blob(&row.layer.blob)?,
+            u64::MAX,
+            Keep::Known(row.layer.blob),
+            &target,
+        )?;
         if found.diff_id != row.layer.diff_id {
             let what = format!("layer {chain}");
             return Err(ImageError::Mismatch { what, expected: row.layer.diff_id.0, actual: found.diff_id.0 });

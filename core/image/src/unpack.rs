@@ -420,8 +420,11 @@ impl Unpack<'_> {
         }
         hidden.extend_from_slice(name);
         if self.target.whiteouts == Whiteouts::Remove {
-            let folder = self.folder(parent, path)?;
-            return self.remove_lower(path, &folder, name, &hidden);
+            return match self.tree.folder(parent) {
+                Ok(folder) => self.remove_lower(path, &folder, name, &hidden),
+                Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+                Err(error) => Err(error).step(path, "open its folder"),
+            };
         }
         // Overlayfs lists whiteouts that hide nothing, so there are none of them.
         if self.below(&hidden).step(path, "look at the layers below")?.is_none() {

@@ -2,8 +2,8 @@
 
 use sampan_build::expand::Expander;
 use sampan_build::instruction::Kind;
-use sampan_build::state::StageState;
 use sampan_build::parser;
+use sampan_build::state::StageState;
 use sampan_image::{ImageConfig, Platform};
 
 use crate::error::{Error, Result};
@@ -79,8 +79,19 @@ mod tests {
     fn instructions_change_the_configuration_in_order() {
         let mut config = ImageConfig::default();
         let changes = [
-            "CMD [\"a\", \"b\"]", "ENTRYPOINT /run me", "ENV A=1 B=\"x y\"", "ENV C=$A", "EXPOSE 80 81/udp", "LABEL k=v", "USER me:us",
-            "VOLUME /data", "WORKDIR /w", "workdir sub", "STOPSIGNAL SIGINT", "HEALTHCHECK --interval=5s CMD true", "ONBUILD RUN x",
+            "CMD [\"a\", \"b\"]",
+            "ENTRYPOINT /run me",
+            "ENV A=1 B=\"x y\"",
+            "ENV C=$A",
+            "EXPOSE 80 81/udp",
+            "LABEL k=v",
+            "USER me:us",
+            "VOLUME /data",
+            "WORKDIR /w",
+            "workdir sub",
+            "STOPSIGNAL SIGINT",
+            "HEALTHCHECK --interval=5s CMD true",
+            "ONBUILD RUN x",
         ];
         apply_changes(&mut config, &changes.map(str::to_owned)).unwrap();
         let set = config.config;

@@ -110,9 +110,11 @@ impl Engine {
             id: Some(image.id.to_string()),
             repo_tags: Some(repo_tags),
             repo_digests: Some(repo_digests),
-            comment: Some(config.comment.clone().unwrap_or_else(|| {
-                config.history.last().and_then(|entry| entry.comment.clone()).unwrap_or_default()
-            })),
+            comment: Some(
+                config.comment.clone().unwrap_or_else(|| {
+                    config.history.last().and_then(|entry| entry.comment.clone()).unwrap_or_default()
+                }),
+            ),
             created: config.created.clone(),
             author: Some(config.author.clone().unwrap_or_default()),
             config: Some(config_model(&config.config)),

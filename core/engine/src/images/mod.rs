@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bollard_stubs::models::{ContainerConfig, EventMessageTypeEnum, IdResponse};
 use bytes::Bytes;
+use sampan_image::registry::{RegistryClient, RegistryConfig};
 use sampan_image::{Digest, ImageError, ImageRecord, ImageRef, ImageStore};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
@@ -66,6 +67,7 @@ pub struct CommitOptions {
 pub(crate) struct Images {
     shared: Arc<Shared>,
     store: Arc<ImageStore>,
+    registries: RegistryClient,
 }
 
 impl Images {
@@ -73,7 +75,16 @@ impl Images {
         let root = shared.config.root.join("images");
         let store = ImageStore::open(&root, shared.store.clone(), Arc::new(layers.clone()))?;
         store.recover()?;
-        Ok(Self { shared: Arc::clone(shared), store: Arc::new(store) })
+        let registries = RegistryClient::new(RegistryConfig {
+            insecure: shared.config.insecure_registries.clone(),
+            mirrors: shared.config.registry_mirrors.clone(),
+        });
+        Ok(Self { shared: Arc::clone(shared), store: Arc::new(store), registries })
+    }
+
+    /// What reaches registries.
+    pub(crate) fn registries(&self) -> &RegistryClient {
+        &self.registries
     }
 
     /// The store itself, whose calls block but for look-ups.

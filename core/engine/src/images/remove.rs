@@ -57,7 +57,16 @@ impl Removal<'_> {
                     image.id.short()
                 )));
             }
-            let name = names.iter().find(|known| **known == name || known.digest().is_some_and(|digest| **known == name.with_digest(*digest) && name.digest().is_some())).cloned().unwrap_or(name);
+            let name = names
+                .iter()
+                .find(|known| {
+                    **known == name
+                        || known
+                            .digest()
+                            .is_some_and(|digest| **known == name.with_digest(*digest) && name.digest().is_some())
+                })
+                .cloned()
+                .unwrap_or(name);
             self.untag(&name)?;
             // Names by digest go with the last tag of their repository.
             let left = self.store.names(&image.id);
@@ -101,10 +110,18 @@ impl Removal<'_> {
             if untagged && self.force {
                 return Ok(());
             }
-            return Err(self.conflict(image, true, format!("image is being used by running container {}", short(container))));
+            return Err(self.conflict(
+                image,
+                true,
+                format!("image is being used by running container {}", short(container)),
+            ));
         }
         if let Some(container) = users.stopped.as_ref().filter(|_| !self.force) {
-            return Err(self.conflict(image, false, format!("image is being used by stopped container {}", short(container))));
+            return Err(self.conflict(
+                image,
+                false,
+                format!("image is being used by stopped container {}", short(container)),
+            ));
         }
         self.done.extend(self.store.delete(&image.id)?);
         let Some(parent) = image.parent.filter(|_| self.prune).and_then(|parent| self.store.get(&parent)) else {

@@ -1,0 +1,491 @@
+//! The distribution API of one repository: requests with authorisation, redirects, and second tries.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+use super::auth::{Challenge, RegistryAuth, escape};
+use super::transport::{Body, SendError, Transport, full};
+use crate::error::ImageError;
+use crate::manifest::MAX_DOCUMENT;
+use crate::reference::{DEFAULT_DOMAIN, ImageRef};
+
+const TRIES: u32 = 5;
+const REDIRECTS: usize = 5;
+/// Between two pieces of a body.
+pub const STALL: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryConfig {
+    /// Registries that may be spoken to without TLS, as `host:port`; those on loopback always may.
+    pub insecure: Vec<String>,
+    /// Mirrors of Docker Hub, tried first: `https://host[:port]`.
+    pub mirrors: Vec<String>,
+}
+
+/// A place where a repository can be had.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// `https://host:port`.
+    pub base: String,
+    /// Whether credentials for the registry are for it, too.
+    pub own: bool,
+}
+
+/// The endpoints of an image's registry in the order in which they are tried.
+pub fn endpoints(name: &ImageRef, config: &RegistryConfig, push: bool) -> Vec<Endpoint> {
+    let domain = name.domain();
+    let mut found = Vec::new();
+    if domain == DEFAULT_DOMAIN {
+        if !push {
+            let mirrors = config.mirrors.iter().map(|mirror| mirror.trim_end_matches('/').to_owned());
+            found.extend(mirrors.map(|base| Endpoint { base, own: false }));
+        }
+        found.push(Endpoint { base: "https://registry-1.docker.io".to_owned(), own: true });
+        return found;
+    }
+    found.push(Endpoint { base: format!("https://{domain}"), own: true });
+    if is_loopback(domain) || config.insecure.iter().any(|host| host == domain) {
+        let plain = Endpoint { base: format!("http://{domain}"), own: true };
+        // On loopback TLS is the exception.
+        if is_loopback(domain) { found.insert(0, plain) } else { found.push(plain) }
+    }
+    found
+}
+
+fn is_loopback(domain: &str) -> bool {
+    let host = match domain.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => domain.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// One repository at one endpoint.
+pub struct Repository {
+    transport: Transport,
+    pub endpoint: Endpoint,
+    path: String,
+    actions: &'static str,
+    auth: Option<RegistryAuth>,
+    /// The `Authorization` header that was accepted last.
+    token: Mutex<Option<HeaderValue>>,
+}
+
+/// Why a request came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// There was no answer at all.
+    #[error("{url}: {source}")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        #[source]
+        source: SendError,
+    },
+    /// The registry refuses.
+    #[error("{url}: {status}{detail}")]
+    Status {
+        /// What was asked.
+        url: String,
+        status: StatusCode,
+        /// What it says, after `: `.
+        detail: String,
+    },
+    /// An answer that cannot be used.
+    #[error("{url}: {why}")]
+    Answer {
+        /// What was asked.
+        url: String,
+        why: String,
+    },
+}
+
+impl RequestError {
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Status { status: StatusCode::NOT_FOUND, .. })
+    }
+
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            Self::Answer { .. } => false,
+        }
+    }
+}
+
+impl From<RequestError> for ImageError {
+    fn from(error: RequestError) -> Self {
+        match &error {
+            RequestError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            RequestError::Status { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. } => {
+                Self::Unauthorized(error.to_string())
+            }
+            RequestError::Status { status: StatusCode::NOT_FOUND, .. } => Self::NotFound(error.to_string()),
+            _ => Self::Registry(error.to_string()),
+        }
+    }
+}
+
+/// What is sent with a request; a body that can be sent again.
+#[derive(Debug, Clone, Default)]
+pub struct Extra {
+    pub headers: Vec<(header::HeaderName, String)>,
+    pub body: Bytes,
+}
+
+impl Repository {
+    pub fn new(
+        transport: &Transport,
+        endpoint: Endpoint,
+        name: &ImageRef,
+        actions: &'static str,
+        auth: Option<&RegistryAuth>,
+    ) -> Self {
+        let auth = auth.filter(|_| endpoint.own).cloned();
+        let token =
+            auth.as_ref().filter(|auth| !auth.registry_token.is_empty()).and_then(|auth| bearer(&auth.registry_token));
+        Self {
+            transport: transport.clone(),
+            endpoint,
+            path: name.path().to_owned(),
+            actions,
+            auth,
+            token: Mutex::new(token),
+        }
+    }
+
+    /// An address below this repository.
+    pub fn url(&self, rest: &str) -> String {
+        format!("{}/v2/{}/{rest}", self.endpoint.base, self.path)
+    }
+
+    /// Sends a request, with second tries for what passes, authorisation when asked for, and redirects followed.
+    pub async fn request(&self, method: &Method, url: &str, extra: &Extra) -> Result<Response<Incoming>, RequestError> {
+        let mut wait = Duration::from_millis(250);
+        for attempt in 1.. {
+            let error = match self.authorised(method, url, extra).await {
+                Ok(response) => return Ok(response),
+                Err((error, asked_to_wait)) => {
+                    if attempt >= TRIES || !error.is_passing() {
+                        return Err(error);
+                    }
+                    wait = asked_to_wait.unwrap_or(wait).min(MAX_WAIT);
+                    error
+                }
+            };
+            tracing::debug!(%error, attempt, "ask the registry again");
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+        Err(RequestError::Answer { url: url.to_owned(), why: "no tries left".to_owned() })
+    }
+
+    async fn authorised(
+        &self,
+        method: &Method,
+        url: &str,
+        extra: &Extra,
+    ) -> Result<Response<Incoming>, (RequestError, Option<Duration>)> {
+        let now = |error| (error, None);
+        let response = self.redirected(method, url, extra).await.map_err(now)?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return accept(url, response).await;
+        }
+        let challenges: Vec<_> = response
+            .headers()
+            .get_all(header::WWW_AUTHENTICATE)
+            .iter()
+            .filter_map(|value| Challenge::parse(value.to_str().ok()?))
+            .collect();
+        let Some(token) = self.answer(&challenges).await.map_err(now)? else { return accept(url, response).await };
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        let response = self.redirected(method, url, extra).await.map_err(now)?;
+        accept(url, response).await
+    }
+
+    async fn redirected(&self, method: &Method, url: &str, extra: &Extra) -> Result<Response<Incoming>, RequestError> {
+        let mut url = url.to_owned();
+        let bad = |url: &str, why: &str| RequestError::Answer { url: url.to_owned(), why: why.to_owned() };
+        for _ in 0..=REDIRECTS {
+            let response = self.once(method, &url, extra).await?;
+            let moved = response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED;
+            if !moved {
+                return Ok(response);
+            }
+            let target = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+            let target = join(&url, target.ok_or_else(|| bad(&url, "a redirect to nowhere"))?);
+            if url.starts_with("https:") && !target.starts_with("https:") {
+                return Err(bad(&url, "a redirect that leaves TLS"));
+            }
+            url = target;
+        }
+        Err(bad(&url, "too many redirects"))
+    }
+
+    /// One request. The registry's token goes to the registry alone, not where it redirects to.
+    async fn once(&self, method: &Method, url: &str, extra: &Extra) -> Result<Response<Incoming>, RequestError> {
+        let mut request = self.prepare(method, url, extra, full(extra.body.clone()))?;
+        if !same_host(url, &self.endpoint.base) {
+            request.headers_mut().remove(header::AUTHORIZATION);
+        }
+        let sent = self.transport.send(request).await;
+        sent.map_err(|source| RequestError::Unreachable { url: shown(url), source })
+    }
+
+    fn prepare(&self, method: &Method, url: &str, extra: &Extra, body: Body) -> Result<Request<Body>, RequestError> {
+        let bad = |why: String| RequestError::Answer { url: shown(url), why };
+        let uri: Uri = url.parse().map_err(|_| bad("not an address".to_owned()))?;
+        let mut request = Request::new(body);
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("sampan/", env!("CARGO_PKG_VERSION"))));
+        for (name, value) in &extra.headers {
+            headers.append(
+                name,
+                HeaderValue::from_str(value).map_err(|_| bad(format!("a header {name} that cannot be sent")))?,
+            );
+        }
+        if let Some(token) = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            headers.insert(header::AUTHORIZATION, token);
+        }
+        Ok(request)
+    }
+
+    /// Sends a body that can be sent once only, with the token that is at hand.
+    pub async fn upload(
+        &self,
+        method: &Method,
+        url: &str,
+        extra: &Extra,
+        body: Body,
+    ) -> Result<Response<Incoming>, RequestError> {
+        let mut request = self.prepare(method, url, extra, body)?;
+        if !same_host(url, &self.endpoint.base) {
+            request.headers_mut().remove(header::AUTHORIZATION);
+        }
+        let sent = self.transport.upload(request).await;
+        let response = sent.map_err(|source| RequestError::Unreachable { url: shown(url), source })?;
+        accept(url, response).await.map_err(|(error, _)| error)
+    }
+
+    /// What to send after a challenge; `None` if there is nothing (more) to show.
+    async fn answer(&self, challenges: &[Challenge]) -> Result<Option<HeaderValue>, RequestError> {
+        if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
+            return self.fetch_token(challenge).await.map(Some);
+        }
+        let basic = challenges.iter().any(|challenge| challenge.scheme == "basic");
+        let header = self.auth.as_ref().filter(|_| basic).and_then(RegistryAuth::basic);
+        Ok(header.and_then(|text| secret(&text)))
+    }
+
+    async fn fetch_token(&self, challenge: &Challenge) -> Result<HeaderValue, RequestError> {
+        #[derive(Deserialize)]
+        struct Token {
+            token: Option<String>,
+            access_token: Option<String>,
+        }
+        let realm = challenge.get("realm").unwrap_or_default();
+        let bad = |why: &str| RequestError::Answer { url: shown(realm), why: why.to_owned() };
+        if !(realm.starts_with("https://") || realm.starts_with("http://") && self.endpoint.base.starts_with("http://"))
+        {
+            return Err(bad("the registry names no token service that can be trusted"));
+        }
+        let scope =
+            challenge.get("scope").map_or_else(|| format!("repository:{}:{}", self.path, self.actions), str::to_owned);
+        let service = challenge.get("service").unwrap_or_default();
+        let mut extra = Extra::default();
+        let refresh = self.auth.as_ref().map(|auth| auth.identity_token.clone()).filter(|token| !token.is_empty());
+        let (method, url) = if let Some(refresh) = refresh {
+            let form = format!(
+                "grant_type=refresh_token&service={}&scope={}&client_id=sampan&refresh_token={}",
+                escape(service),
+                escape(&scope),
+                escape(&refresh)
+            );
+            extra.body = form.into();
+            extra.headers.push((header::CONTENT_TYPE, "application/x-www-form-urlencoded".to_owned()));
+            (Method::POST, realm.to_owned())
+        } else {
+            let separator = if realm.contains('?') { '&' } else { '?' };
+            (Method::GET, format!("{realm}{separator}service={}&scope={}", escape(service), escape(&scope)))
+        };
+        let mut request = self.prepare(&method, &url, &extra, full(extra.body.clone()))?;
+        request.headers_mut().remove(header::AUTHORIZATION);
+        if let Some(basic) = self.auth.as_ref().filter(|_| method == Method::GET).and_then(RegistryAuth::basic)
+            && let Some(basic) = secret(&basic)
+        {
+            request.headers_mut().insert(header::AUTHORIZATION, basic);
+        }
+        let sent = self.transport.send(request).await;
+        let response = sent.map_err(|source| RequestError::Unreachable { url: shown(realm), source })?;
+        let response = accept(realm, response).await.map_err(|(error, _)| error)?;
+        let body = bounded(realm, response.into_body(), 1 << 20).await?;
+        let token: Token = serde_json::from_slice(&body).map_err(|_| bad("its answer is no token"))?;
+        let token = token.token.or(token.access_token).ok_or_else(|| bad("its answer holds no token"))?;
+        bearer(&token).ok_or_else(|| bad("its token cannot be sent"))
+    }
+
+    /// A document with the type by which it was announced.
+    pub async fn document(&self, url: &str, accept: &[&str]) -> Result<(Bytes, HeaderMap), RequestError> {
+        let headers = accept.iter().map(|kind| (header::ACCEPT, (*kind).to_owned())).collect();
+        let response = self.request(&Method::GET, url, &Extra { headers, ..Extra::default() }).await?;
+        let (parts, body) = response.into_parts();
+        Ok((bounded(url, body, MAX_DOCUMENT).await?, parts.headers))
+    }
+}
+
+fn bearer(token: &str) -> Option<HeaderValue> {
+    secret(&format!("Bearer {token}"))
+}
+
+fn secret(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// An address without its query, which may hold signatures.
+fn shown(url: &str) -> String {
+    url.split('?').next().unwrap_or_default().to_owned()
+}
+
+fn same_host(a: &str, b: &str) -> bool {
+    let part = |url: &str| {
+        let uri: Uri = url.parse().ok()?;
+        Some((uri.scheme_str()?.to_owned(), uri.authority()?.as_str().to_ascii_lowercase()))
+    };
+    part(a).is_some_and(|a| Some(a) == part(b))
+}
+
+/// A redirect's or an upload's location, which may be relative.
+pub fn join(base: &str, location: &str) -> String {
+    if location.contains("://") {
+        return location.to_owned();
+    }
+    let scheme_end = base.find("://").map_or(0, |at| at + 3);
+    let host_end = base[scheme_end..].find('/').map_or(base.len(), |at| scheme_end + at);
+    if location.starts_with("//") {
+        return format!("{}{location}", &base[..scheme_end.saturating_sub(2)]);
+    }
+    if location.starts_with('/') {
+        return format!("{}{location}", &base[..host_end]);
+    }
+    let folder = base.rfind('/').filter(|at| *at >= host_end).map_or(base.len(), |at| at);
+    format!("{}/{location}", &base[..folder])
+}
+
+/// A success as it is; a refusal with what the registry says.
+async fn accept(
+    url: &str,
+    response: Response<Incoming>,
+) -> Result<Response<Incoming>, (RequestError, Option<Duration>)> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let wait = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(Duration::from_secs);
+    let body = bounded(url, response.into_body(), 64 << 10).await.unwrap_or_default();
+    Err((RequestError::Status { url: shown(url), status, detail: refusal(&body) }, wait))
+}
+
+fn refusal(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Option<Vec<Message>>,
+        details: Option<String>,
+        message: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Message {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let Ok(errors) = serde_json::from_slice::<Errors>(body) else { return String::new() };
+    let listed =
+        errors.errors.unwrap_or_default().into_iter().map(|error| {
+            if error.message.is_empty() { error.code } else { format!("{} ({})", error.message, error.code) }
+        });
+    let mut texts: Vec<String> = listed.chain(errors.details).chain(errors.message).collect();
+    texts.retain(|text| !text.is_empty());
+    // What a registry says is shown on a terminal.
+    let text: String = texts.join("; ").chars().filter(|each| !each.is_control()).take(500).collect();
+    if text.is_empty() { text } else { format!(": {text}") }
+}
+
+/// A whole body, refused when it is longer than `limit` or stalls.
+async fn bounded(url: &str, mut body: Incoming, limit: u64) -> Result<Bytes, RequestError> {
+    let bad = |why: String| RequestError::Answer { url: shown(url), why };
+    let mut bytes = Vec::new();
+    while let Some(piece) = next_piece(&mut body).await.map_err(|error| bad(error.to_string()))? {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() as u64 > limit {
+            return Err(bad(format!("the answer is longer than {limit} bytes")));
+        }
+    }
+    Ok(bytes.into())
+}
+
+/// The next piece of a body; `None` at its end.
+pub async fn next_piece(body: &mut Incoming) -> io::Result<Option<Bytes>> {
+    loop {
+        let frame = match tokio::time::timeout(STALL, body.frame()).await {
+            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the body stalled for a minute")),
+            Ok(None) => return Ok(None),
+            Ok(Some(frame)) => frame.map_err(io::Error::other)?,
+        };
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn locations_are_joined_as_in_a_browser() {
+        let base = "https://r.io:5/v2/a/blobs/uploads/";
+        assert_eq!(join(base, "https://cdn/x"), "https://cdn/x");
+        assert_eq!(join(base, "/v2/x?y=1"), "https://r.io:5/v2/x?y=1");
+        assert_eq!(join(base, "uuid"), "https://r.io:5/v2/a/blobs/uploads/uuid");
+        assert_eq!(join(base, "//h/x"), "https://h/x");
+        assert_eq!(join("http://h", "x"), "http://h/x");
+    }
+
+    #[test]
+    fn endpoints_follow_name_and_configuration() {
+        let config = RegistryConfig { insecure: vec!["plain:5000".into()], mirrors: vec!["https://mirror/".into()] };
+        let bases = |name: &str, push| -> Vec<String> {
+            endpoints(&ImageRef::parse(name).unwrap(), &config, push)
+                .into_iter()
+                .map(|endpoint| endpoint.base)
+                .collect()
+        };
+        assert_eq!(bases("alpine", false), ["https://mirror", "https://registry-1.docker.io"]);
+        assert_eq!(bases("alpine", true), ["https://registry-1.docker.io"]);
+        assert_eq!(bases("ghcr.io/a/b", false), ["https://ghcr.io"]);
+        assert_eq!(bases("plain:5000/x", false), ["https://plain:5000", "http://plain:5000"]);
+        assert_eq!(bases("localhost:5000/x", false), ["http://localhost:5000", "https://localhost:5000"]);
+        assert_eq!(bases("[::1]:5000/x", false)[0], "http://[::1]:5000");
+        assert!(same_host("https://A/x", "https://a") && !same_host("https://a.b/x", "https://a"));
+    }
+}
