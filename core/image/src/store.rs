@@ -934,3 +934,6 @@ fn live_blobs(state: &State) -> HashSet<Digest> {
 fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,7 +72,7 @@ pub async fn push(
 
 fn denied(name: &ImageRef, error: RequestError) -> ImageError {
     match error {
-        RequestError::Status { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, url, status, detail } => {
+        RequestError::Status { url, status: status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN), detail } => {
             ImageError::Unauthorized(format!(
                 "push access denied for {}: {url}: {status}{detail}; log in with an account that may write there",
                 name.familiar_name()
