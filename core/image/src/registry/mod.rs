@@ -63,3 +63,6 @@ impl Reporter {
         drop(self.0.try_send(event));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,7 +71,11 @@ pub async fn pull(
         Some(error) if error.is_missing() => {
             ImageError::NotFound(format!("manifest for {} not found: {error}", name.familiar()))
         }
-        Some(RequestError::Status { url, status: status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN), detail }) => ImageError::Unauthorized(format!(
+        Some(RequestError::Status {
+            url,
+            status: status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
+            detail,
+        }) => ImageError::Unauthorized(format!(
             "pull access denied for {}, repository does not exist or may require 'docker login': {url}: {status}{detail}",
             name.familiar_name()
         )),

@@ -93,16 +93,10 @@ async fn send(
     for layer in &layers {
         reporter.say(Some(&layer.digest.short()), "Preparing").await;
     }
-    let sending = layers.into_iter().map(|layer| async move {
-        let id = layer.digest.short();
-        if has(repository, &layer.digest).await? {
-            reporter.say(Some(&id), "Layer already exists").await;
-            return Ok(());
-        }
-        upload(repository, store, &layer.digest, layer.size, Some((&id, reporter))).await?;
-        reporter.say(Some(&id), "Pushed").await;
-        Ok::<_, ImageError>(())
-    });
+    let mut sending = Vec::new();
+    for layer in layers {
+        sending.push(send_layer(repository, store, layer.digest, layer.size, reporter));
+    }
     let mut sending = stream::iter(sending).buffer_unordered(PARALLEL);
     while let Some(result) = sending.next().await {
         result?;
@@ -110,6 +104,23 @@ async fn send(
     if !has(repository, &manifest.config.digest).await? {
         upload(repository, store, &manifest.config.digest, manifest.config.size, None).await?;
     }
+    Ok(())
+}
+
+async fn send_layer(
+    repository: &Repository,
+    store: &Arc<ImageStore>,
+    digest: Digest,
+    size: u64,
+    reporter: &Reporter,
+) -> Result<(), ImageError> {
+    let id = digest.short();
+    if has(repository, &digest).await? {
+        reporter.say(Some(&id), "Layer already exists").await;
+        return Ok(());
+    }
+    upload(repository, store, &digest, size, Some((&id, reporter))).await?;
+    reporter.say(Some(&id), "Pushed").await;
     Ok(())
 }
 

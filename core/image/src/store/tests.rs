@@ -38,7 +38,15 @@ fn images_are_found_by_name_and_by_the_beginning_of_an_id() {
     let fixture = Fixture::new(Whiteouts::Overlay);
     let made = image(&fixture, &["app:1", "app:latest"]);
     let hex = made.id.hex();
-    for text in ["app", "app:1", "docker.io/library/app:1", &hex, &hex[..4], &made.id.to_string(), &format!("sha256:{}", &hex[..12])] {
+    for text in [
+        "app",
+        "app:1",
+        "docker.io/library/app:1",
+        &hex,
+        &hex[..4],
+        &made.id.to_string(),
+        &format!("sha256:{}", &hex[..12]),
+    ] {
         assert_eq!(fixture.images.resolve(text).unwrap().id, made.id, "{text}");
     }
     for text in ["app:2", "other", "sha256:00", &"0".repeat(64)] {
@@ -244,36 +252,97 @@ fn a_wrong_archive_is_refused_by_name_and_leaves_nothing() {
         ("only zeros", vec![0; 4096]),
         ("missing layer", rewritten(&archive, |path, content| (!path.ends_with(&top)).then_some(content))),
         ("missing config", rewritten(&archive, |path, content| (!path.ends_with(&config)).then_some(content))),
-        ("missing layer in Docker's form", rewritten(&archive, |path, content| (!docker_only(path) && !path.ends_with(&top)).then_some(content))),
-        ("changed layer", rewritten(&archive, |path, mut content| {
-            if path.ends_with(&top) { content[600] ^= 1; }
-            Some(content)
-        })),
-        ("changed layer in Docker's form", rewritten(&archive, |path, content| {
-            if docker_only(path) { None } else if path.ends_with(&top) { Some(base()) } else { Some(content) }
-        })),
-        ("changed config", rewritten(&archive, |path, mut content| {
-            if path.ends_with(&config) { content.push(b' '); }
-            Some(content)
-        })),
-        ("layer of garbage", rewritten(&archive, |path, content| {
-            if docker_only(path) { None } else if path.ends_with(&top) { Some(b"garbage".repeat(200)) } else { Some(content) }
-        })),
-        ("index of garbage", rewritten(&archive, |path, content| Some(if path == "index.json" { b"[1]".to_vec() } else { content }))),
-        ("manifest of garbage", rewritten(&archive, |path, content| {
-            if docker_only(path) { None } else if path == "manifest.json" { Some(b"{}".to_vec()) } else { Some(content) }
-        })),
-        ("a manifest that is an index too", rewritten(&archive, |path, content| Some(if path == "index.json" {
-            br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#.to_vec()
-        } else { content }))),
+        (
+            "missing layer in Docker's form",
+            rewritten(&archive, |path, content| (!docker_only(path) && !path.ends_with(&top)).then_some(content)),
+        ),
+        (
+            "changed layer",
+            rewritten(&archive, |path, mut content| {
+                if path.ends_with(&top) {
+                    content[600] ^= 1;
+                }
+                Some(content)
+            }),
+        ),
+        (
+            "changed layer in Docker's form",
+            rewritten(&archive, |path, content| {
+                if docker_only(path) {
+                    None
+                } else if path.ends_with(&top) {
+                    Some(base())
+                } else {
+                    Some(content)
+                }
+            }),
+        ),
+        (
+            "changed config",
+            rewritten(&archive, |path, mut content| {
+                if path.ends_with(&config) {
+                    content.push(b' ');
+                }
+                Some(content)
+            }),
+        ),
+        (
+            "layer of garbage",
+            rewritten(&archive, |path, content| {
+                if docker_only(path) {
+                    None
+                } else if path.ends_with(&top) {
+                    Some(b"garbage".repeat(200))
+                } else {
+                    Some(content)
+                }
+            }),
+        ),
+        (
+            "index of garbage",
+            rewritten(&archive, |path, content| Some(if path == "index.json" { b"[1]".to_vec() } else { content })),
+        ),
+        (
+            "manifest of garbage",
+            rewritten(&archive, |path, content| {
+                if docker_only(path) {
+                    None
+                } else if path == "manifest.json" {
+                    Some(b"{}".to_vec())
+                } else {
+                    Some(content)
+                }
+            }),
+        ),
+        (
+            "a manifest that is an index too",
+            rewritten(&archive, |path, content| {
+                Some(if path == "index.json" {
+                    br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#.to_vec()
+                } else {
+                    content
+                })
+            }),
+        ),
         ("an index that points at itself", {
             let digest = Digest::of(b"x");
-            let text = format!(r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{digest}","size":1}}]}}"#);
-            rewritten(&archive, |path, content| Some(if path == "index.json" { text.clone().into_bytes() } else { content }))
+            let text = format!(
+                r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{digest}","size":1}}]}}"#
+            );
+            rewritten(&archive, |path, content| {
+                Some(if path == "index.json" { text.clone().into_bytes() } else { content })
+            })
         }),
-        ("names that lead out", rewritten(&archive, |path, content| Some(if path == "manifest.json" || path == "index.json" {
-            br#"[{"Config":"../../etc/passwd","RepoTags":null,"Layers":[]}]"#.to_vec()
-        } else { content }))),
+        (
+            "names that lead out",
+            rewritten(&archive, |path, content| {
+                Some(if path == "manifest.json" || path == "index.json" {
+                    br#"[{"Config":"../../etc/passwd","RepoTags":null,"Layers":[]}]"#.to_vec()
+                } else {
+                    content
+                })
+            }),
+        ),
     ];
     for (case, bytes) in cases {
         let fixture = Fixture::new(Whiteouts::Overlay);
