@@ -21,8 +21,6 @@ use crate::autostart;
 use crate::failure::{Failure, Outcome};
 
 /// The API version that the client speaks.
-const VERSION: &str = "v1.51";
-/// The same as clients show it.
 pub const API_VERSION: &str = "1.51";
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -32,6 +30,8 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub struct Client {
     socket: PathBuf,
     autostart: bool,
+    /// The version in the paths of requests, such as `1.51`.
+    version: String,
     /// Connections that may be free for another request.
     idle: Arc<Mutex<Vec<SendRequest<Body>>>>,
 }
@@ -42,9 +42,14 @@ pub type Raw = TokioIo<hyper::upgrade::Upgraded>;
 impl Client {
     /// A client of a `unix://` address; other kinds are refused with what to do instead.
     pub fn new(host: &str, autostart: bool) -> Outcome<Self> {
+        // For daemons that speak an older one.
+        let version = std::env::var("DOCKER_API_VERSION").ok().filter(|version| !version.is_empty());
+        let version = version.unwrap_or_else(|| API_VERSION.to_owned());
         let path = host.strip_prefix("unix://").or_else(|| host.starts_with('/').then_some(host));
         match path {
-            Some(path) if !path.is_empty() => Ok(Self { socket: PathBuf::from(path), autostart, idle: Arc::default() }),
+            Some(path) if !path.is_empty() => {
+                Ok(Self { socket: PathBuf::from(path), autostart, version, idle: Arc::default() })
+            }
             _ => Err(Failure::usage(format!(
                 "cannot use host {host:?}: only unix:///path/to/socket addresses are supported (see --host, SAMPAN_HOST, DOCKER_HOST)"
             ))),
@@ -125,8 +130,8 @@ impl Client {
         Ok(response)
     }
 
-    fn request(method: Method, path: &str, body: Body, content_type: &'static str) -> Outcome<Request<Body>> {
-        let uri = if path.starts_with("/sampan/") { path.to_owned() } else { format!("/{VERSION}{path}") };
+    fn request(&self, method: Method, path: &str, body: Body, content_type: &'static str) -> Outcome<Request<Body>> {
+        let uri = if path.starts_with("/sampan/") { path.to_owned() } else { format!("/v{}{path}", self.version) };
         Request::builder()
             .method(method)
             .uri(uri)
@@ -157,7 +162,7 @@ impl Client {
             Some(body) => serde_json::to_vec(body).map_err(|error| Failure::new(format!("request {path}: {error}")))?,
             None => Vec::new(),
         };
-        self.checked(Self::request(method, path, full(bytes), "application/json")?).await
+        self.checked(self.request(method, path, full(bytes), "application/json")?).await
     }
 
     /// `GET` of a JSON document.
@@ -205,7 +210,7 @@ impl Client {
         let stream = futures_util::stream::unfold(chunks, |mut chunks| async move {
             chunks.recv().await.map(|chunk| (chunk.map(Frame::data), chunks))
         });
-        let mut request = Self::request(method, path, StreamBody::new(stream).boxed_unsync(), "application/x-tar")?;
+        let mut request = self.request(method, path, StreamBody::new(stream).boxed_unsync(), "application/x-tar")?;
         add(&mut request, headers)?;
         self.checked(request).await
     }
@@ -216,7 +221,7 @@ impl Client {
         path: &str,
         headers: &[(&'static str, String)],
     ) -> Outcome<Response<Incoming>> {
-        let mut request = Self::request(Method::POST, path, full(Vec::new()), "application/json")?;
+        let mut request = self.request(Method::POST, path, full(Vec::new()), "application/json")?;
         add(&mut request, headers)?;
         self.checked(request).await
     }
@@ -227,7 +232,7 @@ impl Client {
             Some(body) => serde_json::to_vec(body).map_err(|error| Failure::new(format!("request {path}: {error}")))?,
             None => Vec::new(),
         };
-        let mut request = Self::request(Method::POST, path, full(bytes), "application/json")?;
+        let mut request = self.request(Method::POST, path, full(bytes), "application/json")?;
         request.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
         request.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("tcp"));
         let response = self.checked(request).await?;

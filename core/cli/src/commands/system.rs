@@ -165,12 +165,12 @@ fn usage_rows(found: &Value) -> Vec<Row> {
     let line = |kind: &str, total: usize, active: usize, size: u64, reclaimable: u64, share: bool| {
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
         let percent = if size > 0 { (reclaimable as f64 / size as f64 * 100.0) as u64 } else { 0 };
-        let text = human::decimal_size(reclaimable);
+        let text = human::size(reclaimable);
         let text = if share && size > 0 { format!("{text} ({percent}%)") } else { text };
         table::row([
             ("Active", json!(active.to_string())),
             ("Reclaimable", json!(text)),
-            ("Size", json!(human::decimal_size(size))),
+            ("Size", json!(human::size(size))),
             ("TotalCount", json!(total.to_string())),
             ("Type", json!(kind)),
         ])
@@ -178,7 +178,12 @@ fn usage_rows(found: &Value) -> Vec<Row> {
     let images = items(found, "Images");
     let used = |image: &&&Value| image["Containers"].as_i64().unwrap_or(0) > 0;
     let layers = found["LayersSize"].as_u64().unwrap_or_else(|| sum(images.iter().copied(), "/Size"));
-    let kept = sum(images.iter().filter(used).copied(), "/Size");
+    // What an image in use shares with others goes only with them.
+    let own = |image: &&Value| {
+        let number = |field: &str| image[field].as_i64().filter(|size| *size >= 0);
+        number("Size").zip(number("SharedSize")).map_or(0, |(size, shared)| u64::try_from(size - shared).unwrap_or(0))
+    };
+    let kept: u64 = images.iter().filter(used).map(own).sum();
     let containers = items(found, "Containers");
     let running =
         |container: &&&Value| matches!(container["State"].as_str(), Some("running" | "paused" | "restarting"));
@@ -321,7 +326,7 @@ pub async fn prune(context: Context, args: PruneArgs) -> Outcome {
         caches["CachesDeleted"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     report("build cache objects", &names)?;
     total += caches["SpaceReclaimed"].as_u64().unwrap_or(0);
-    say!("Total reclaimed space: {}", human::decimal_size(total))?;
+    say!("Total reclaimed space: {}", human::size(total))?;
     Ok(())
 }
 
@@ -350,7 +355,7 @@ pub async fn builder_prune(context: Context, args: BuilderPruneArgs) -> Outcome 
     let names: Vec<String> =
         caches["CachesDeleted"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     report("build cache objects", &names)?;
-    say!("Total reclaimed space: {}", human::decimal_size(caches["SpaceReclaimed"].as_u64().unwrap_or(0)))?;
+    say!("Total reclaimed space: {}", human::size(caches["SpaceReclaimed"].as_u64().unwrap_or(0)))?;
     Ok(())
 }
 
@@ -361,7 +366,7 @@ mod tests {
     #[test]
     fn usage_counts_what_can_go() {
         let found = json!({
-            "LayersSize": 3000, "Images": [{"Size": 1000, "Containers": 1}, {"Size": 2000, "Containers": 0}],
+            "LayersSize": 3000, "Images": [{"Size": 1000, "SharedSize": 0, "Containers": 1}, {"Size": 2000, "SharedSize": 0, "Containers": 0}],
             "Containers": [{"State": "running", "SizeRw": 10}, {"State": "exited", "SizeRw": 30}],
             "Volumes": [{"UsageData": {"Size": -1, "RefCount": 0}}], "BuildCache": null,
         });

@@ -118,7 +118,7 @@ pub fn row(volume: &Value) -> Row {
         ("Mountpoint", volume["Mountpoint"].clone()),
         ("Name", volume["Name"].clone()),
         ("Scope", volume["Scope"].clone()),
-        ("Size", json!(size.map_or("N/A".to_owned(), human::decimal_size))),
+        ("Size", json!(size.map_or("N/A".to_owned(), human::size))),
         ("Status", json!("N/A")),
         (table::LABELS, volume["Labels"].clone()),
     ])
@@ -171,6 +171,6 @@ pub async fn prune(context: Context, args: PruneArgs) -> Outcome {
     confirm(args.force, warning)?;
     let (names, space) = prune_objects(&context, "volumes", &filters, "VolumesDeleted").await?;
     report("Volumes", &names)?;
-    say!("Total reclaimed space: {}", human::decimal_size(space))?;
+    say!("Total reclaimed space: {}", human::size(space))?;
     Ok(())
 }

@@ -7,6 +7,12 @@ pub fn decimal_size(bytes: u64) -> String {
     scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"])
 }
 
+/// `1.234MB`: decimal units, four significant digits, as Docker prints sums.
+pub fn size(bytes: u64) -> String {
+    let (value, unit) = scale(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"]);
+    format!("{}{unit}", significant(value, 4))
+}
+
 /// `1.234MiB`: binary units, four significant digits, as `stats` prints memory.
 pub fn binary_size(bytes: u64) -> String {
     let (value, unit) = scale(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"]);
@@ -131,6 +137,7 @@ mod tests {
         assert_eq!(decimal_size(999), "999B");
         assert_eq!(decimal_size(1_234_567), "1.23MB");
         assert_eq!(decimal_size(77_800_000), "77.8MB");
+        assert_eq!(size(1_234_567), "1.235MB");
         assert_eq!(binary_size(1_536), "1.5KiB");
         assert_eq!(binary_size(12_345_678), "11.77MiB");
     }

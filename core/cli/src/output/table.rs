@@ -42,7 +42,7 @@ fn render(out: &mut String, rows: &[Row], columns: &[Column], format: Option<&st
             let lines = rows
                 .iter()
                 .map(|row| columns.iter().map(|(_, field)| text(row.get(*field).unwrap_or(&Value::Null))).collect());
-            align(out, std::iter::once(headings).chain(lines).collect());
+            align(out, std::iter::once(headings).chain(lines).collect(), COLUMN);
         }
         "json" => {
             for row in rows {
@@ -65,7 +65,7 @@ fn render(out: &mut String, rows: &[Row], columns: &[Column], format: Option<&st
                 for row in rows {
                     lines.push(cells(&template, &Value::Object(row.clone()))?);
                 }
-                align(out, lines);
+                align(out, lines, COLUMN);
             } else {
                 let template = parse(format)?;
                 for row in rows {
@@ -95,15 +95,18 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// Prints lines of cells, aligned.
+/// Prints lines of cells, aligned, with the wide columns of `top`.
 pub fn print_lines(lines: Vec<Vec<String>>) -> Outcome {
     let mut out = String::new();
-    align(&mut out, lines);
+    align(&mut out, lines, 20);
     write_all(&out)
 }
 
-/// Three spaces between columns, as Docker's tables have them.
-fn align(out: &mut String, lines: Vec<Vec<String>>) {
+/// The least width of a column with the space behind it.
+const COLUMN: usize = 10;
+
+/// Three spaces between columns at least, as Docker's tables have them.
+fn align(out: &mut String, lines: Vec<Vec<String>>, least: usize) {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
@@ -115,7 +118,7 @@ fn align(out: &mut String, lines: Vec<Vec<String>>) {
         for (column, cell) in line.iter().enumerate() {
             written.push_str(cell);
             if column + 1 < line.len() {
-                written.extend(std::iter::repeat_n(' ', widths[column] - cell.chars().count() + 3));
+                written.extend(std::iter::repeat_n(' ', (widths[column] + 3).max(least) - cell.chars().count()));
             }
         }
         out.push_str(written.trim_end());

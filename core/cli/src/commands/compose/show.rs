@@ -158,6 +158,8 @@ async fn list_of(context: &Context, chosen: &project::Chosen, args: &PsArgs) -> 
                 None => "",
             };
             row.insert("Health".into(), json!(health));
+            row.insert("ExitCode".into(), json!(exit_code(status)));
+            row.insert("Publishers".into(), publishers(&container["Ports"]));
             row
         })
         .collect();
@@ -177,6 +179,23 @@ async fn list_of(context: &Context, chosen: &project::Chosen, args: &PsArgs) -> 
         problems::tell_of(&stack);
     }
     Ok(())
+}
+
+/// From `Exited (3) 2 minutes ago`.
+fn exit_code(status: &str) -> i64 {
+    let inner = status.strip_prefix("Exited (").and_then(|rest| rest.split(')').next());
+    inner.and_then(|code| code.parse().ok()).unwrap_or(0)
+}
+
+/// Published ports as Compose lists them.
+fn publishers(ports: &Value) -> Value {
+    let one = |port: &Value| {
+        json!({
+            "URL": text(&port["IP"]), "TargetPort": port["PrivatePort"].as_u64().unwrap_or(0),
+            "PublishedPort": port["PublicPort"].as_u64().unwrap_or(0), "Protocol": text(&port["Type"]),
+        })
+    };
+    Value::Array(ports.as_array().into_iter().flatten().map(one).collect())
 }
 
 /// Options of `stack ps`, `stack rm` and the like: a stack by its name.

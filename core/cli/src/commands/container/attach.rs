@@ -55,8 +55,7 @@ pub async fn attach(context: Context, args: AttachArgs) -> Outcome {
     if tty {
         let path = format!("/containers/{id}");
         // Another size first makes the program inside draw its screen anew.
-        streams::resize(client, &path, 1).await;
-        streams::resize(client, &path, 0).await;
+        let _ = streams::resize(client, &path, 1).await;
         streams::follow_size(client, path);
     }
     match streams::join(Session { raw, tty, input, detach_keys: keys }).await? {
@@ -107,9 +106,6 @@ pub async fn start(context: Context, args: StartArgs) -> Outcome {
     }
     if args.sig_proxy && !tty {
         signals::forward(client, id);
-    }
-    if tty {
-        streams::resize(client, &format!("/containers/{id}"), 0).await;
     }
     let removed = found["HostConfig"]["AutoRemove"] == true;
     let streams = Streams { input, output: args.attach || input, errors: args.attach || input };

@@ -62,6 +62,6 @@ pub async fn run(context: Context, args: PruneArgs) -> Outcome {
     confirm(args.force, "This will remove all stopped containers.")?;
     let (names, space) = prune(&context, "containers", &args.filter, "ContainersDeleted").await?;
     report("Containers", &names)?;
-    say!("Total reclaimed space: {}", human::decimal_size(space))?;
+    say!("Total reclaimed space: {}", human::size(space))?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use bytes::{Buf, BytesMut};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -179,25 +180,37 @@ fn write(file: &mut File, bytes: &[u8]) -> Outcome {
     }
 }
 
-/// Keeps the container's terminal as large as this one, from now on.
+/// How often the first size is offered: a process that was just started may not have its terminal yet.
+const FIRST_TRIES: u32 = 5;
+
+/// Gives the container's terminal the size of this one, now and whenever it changes.
 pub fn follow_size(client: &Client, path: String) {
     let client = client.clone();
     tokio::spawn(async move {
         let Ok(mut changes) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change()) else {
             return;
         };
+        for attempt in 1..=FIRST_TRIES {
+            if resize(&client, &path, 0).await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10) * attempt).await;
+        }
         while changes.recv().await.is_some() {
-            resize(&client, &path, 0).await;
+            // The process may have ended meanwhile; there is nothing to say about it.
+            let _ = resize(&client, &path, 0).await;
         }
     });
 }
 
 /// Sets the container's terminal to this one's size, with some rows more.
-pub async fn resize(client: &Client, path: &str, more_rows: u16) {
-    if let Some((rows, columns)) = terminal::size() {
-        let query = Query::new().with("h", (rows + more_rows).to_string()).with("w", columns.to_string());
-        // The process may have ended meanwhile; there is nothing to say about it.
-        let _ = client.act(&format!("{path}/resize{query}")).await;
+pub async fn resize(client: &Client, path: &str, more_rows: u16) -> Outcome {
+    match terminal::size() {
+        Some((rows, columns)) => {
+            let query = Query::new().with("h", (rows + more_rows).to_string()).with("w", columns.to_string());
+            client.act(&format!("{path}/resize{query}")).await
+        }
+        None => Ok(()),
     }
 }
 

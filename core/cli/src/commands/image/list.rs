@@ -274,7 +274,7 @@ pub async fn prune(context: Context, args: PruneArgs) -> Outcome {
     filters.push(format!("dangling={}", !args.all));
     let (names, space) = prune_objects(&context, "images", &filters, "ImagesDeleted").await?;
     report("Images", &names)?;
-    say!("Total reclaimed space: {}", human::decimal_size(space))?;
+    say!("Total reclaimed space: {}", human::size(space))?;
     Ok(())
 }
 
