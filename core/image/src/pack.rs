@@ -281,7 +281,7 @@ pub fn changes(view: &ChangeView, lower: &[PathBuf]) -> Result<Vec<Change>, Pack
             });
             drop_hollow(&mut found, |path| {
                 let stats = [old_stat(old, path), tree::stat(&new, path).ok().flatten()];
-                !matches!(stats, [Some(a), Some(b)] if same_folder(&a, &b))
+                !matches!(stats, [Some(a), Some(b)] if tree::format(&b) == libc::S_IFDIR && same_folder(&a, &b))
             });
         }
     }

@@ -375,6 +375,12 @@ impl ImageStore {
         Ok(())
     }
 
+    /// Every claim: a layer and its owner.
+    #[must_use]
+    pub fn pins(&self) -> Vec<(ChainId, String)> {
+        self.state().pins.iter().cloned().collect()
+    }
+
     /// Ends an owner's claim. The layer goes at once if nothing else needs it; what was removed.
     pub fn unpin(&self, chain: &ChainId, owner: &str) -> Result<Vec<Removed>, ImageError> {
         let _changing = self.changing();

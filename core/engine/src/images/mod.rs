@@ -108,23 +108,6 @@ impl Images {
             .map_err(|error| Error::internal(format!("a task on images failed: {error}")))?
     }
 
-    /// Keeps a container's layers, whatever becomes of its image. Blocks for a moment.
-    pub(crate) fn pin(&self, container: &str, image: &ImageRecord) -> Result<()> {
-        match image.top() {
-            Some(top) => Ok(self.store.pin(&top, &pin_owner(container))?),
-            None => Ok(()),
-        }
-    }
-
-    /// Lets go of a container's layers; `chain` as its record has it. Blocks while layers are removed.
-    pub(crate) fn unpin(&self, container: &str, chain: &[String]) -> Result<()> {
-        if let Some(top) = chain.first() {
-            let top = sampan_image::ChainId::parse(top).map_err(Error::internal)?;
-            self.store.unpin(&top, &pin_owner(container))?;
-        }
-        Ok(())
-    }
-
     /// Puts new layers on the disk in the background.
     pub(crate) fn flush_soon(&self) {
         let store = Arc::clone(&self.store);
@@ -142,10 +125,6 @@ impl Images {
         let attributes = labels.into_iter().chain(name.map(|name| ("name".to_owned(), name)));
         self.shared.events.publish(EventMessageTypeEnum::IMAGE, action, id, attributes);
     }
-}
-
-fn pin_owner(container: &str) -> String {
-    format!("container:{container}")
 }
 
 impl From<ImageError> for Error {

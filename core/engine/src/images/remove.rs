@@ -1,6 +1,6 @@
 //! `rmi` and `image prune`, with Docker's refusals.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bollard_stubs::models::{ImageDeleteResponseItem, ImagePruneResponse};
@@ -12,6 +12,13 @@ use crate::containers::Status;
 use crate::error::{Error, Result};
 use crate::filters::Filters;
 
+/// Owners of layers that containers need after their image is gone.
+const PIN_PREFIX: &str = "container:";
+
+fn pin_owner(container: &str) -> String {
+    format!("{PIN_PREFIX}{container}")
+}
+
 /// Containers of an image.
 #[derive(Debug, Clone, Default)]
 struct Users {
@@ -19,6 +26,8 @@ struct Users {
     running: Option<String>,
     /// One that does not.
     stopped: Option<String>,
+    /// All of them.
+    all: Vec<String>,
 }
 
 impl Users {
@@ -123,6 +132,12 @@ impl Removal<'_> {
                 format!("image is being used by stopped container {}", short(container)),
             ));
         }
+        if let Some(top) = image.top() {
+            // Their layers outlive the image.
+            for container in &users.all {
+                self.store.pin(&top, &pin_owner(container))?;
+            }
+        }
         self.done.extend(self.store.delete(&image.id)?);
         let Some(parent) = image.parent.filter(|_| self.prune).and_then(|parent| self.store.get(&parent)) else {
             return Ok(());
@@ -162,12 +177,31 @@ impl Engine {
             let entry = users.entry(id).or_default();
             let running = matches!(record.state.status, Status::Running | Status::Paused | Status::Restarting);
             *(if running { &mut entry.running } else { &mut entry.stopped }) = Some(container.id.clone());
+            entry.all.push(container.id.clone());
         }
         users
     }
 
+    /// Lets go of layers that were kept for containers which are gone.
+    async fn release_layers(&self) -> Result<()> {
+        let live: HashSet<String> =
+            self.inner.containers.all().iter().map(|container| pin_owner(&container.id)).collect();
+        self.inner
+            .images
+            .blocking(move |store| {
+                for (chain, owner) in store.pins() {
+                    if owner.starts_with(PIN_PREFIX) && !live.contains(&owner) {
+                        store.unpin(&chain, &owner)?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
     /// Takes a name away, and the image with its last one.
     pub async fn remove_image(&self, name: &str, force: bool, noprune: bool) -> Result<Vec<ImageDeleteResponseItem>> {
+        self.release_layers().await?;
         let users = self.image_users();
         let name = name.to_owned();
         let removed = self
@@ -200,6 +234,7 @@ impl Engine {
     pub async fn prune_images(&self, filters: Filters) -> Result<ImagePruneResponse> {
         filters.only(&["dangling", "label", "label!", "until"])?;
         let dangling = filters.truth("dangling")?.unwrap_or(true);
+        self.release_layers().await?;
         let users = self.image_users();
         let mut candidates: Vec<Arc<ImageRecord>> = self
             .filter_images(&filters)?

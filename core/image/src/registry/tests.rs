@@ -145,7 +145,7 @@ async fn what_is_pushed_is_pulled_with_the_same_digests() {
     let target = Shared::new();
     let pulled = try_pull(&target, &name.to_string(), None).await.unwrap();
     assert_eq!((pulled.image.id, pulled.digest, pulled.known), (id, pushed.digest, false));
-    assert_eq!(target.images.names(&id), [name.clone(), name.with_digest(pushed.digest)]);
+    assert_eq!(target.images.names(&id), [name.with_digest(pushed.digest), name.clone()]);
     let top = pulled.image.layers[1].chain_id;
     assert!(target.backend.prepare(&top, &[]).unwrap().join("b").exists());
     assert!(try_pull(&target, &name.to_string(), None).await.unwrap().known);
