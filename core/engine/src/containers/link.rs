@@ -147,6 +147,11 @@ impl Shim {
         Ok((Self { handle: Arc::new(Handle { link, reader }) }, events))
     }
 
+    /// Whether no answer will come any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.handle.link.waiting().is_none()
+    }
+
     /// Sends a request and waits for its answer.
     async fn ask(&self, what: &str, request: Request, limit: Duration) -> Result<Answer> {
         let link = &self.handle.link;

@@ -4,17 +4,22 @@
 
 mod archive;
 mod attach;
+mod bench;
 mod container;
 mod create;
 mod devices;
 mod end;
 mod exec;
 mod files;
+mod framing;
 mod health;
 mod inspect;
+mod keeper;
 mod limits;
 mod link;
 mod list;
+#[cfg(test)]
+mod live;
 mod logs;
 mod merge;
 mod monitor;
@@ -23,6 +28,7 @@ mod names;
 mod policy;
 mod populate;
 mod ports;
+mod pump;
 pub(crate) mod record;
 mod remove;
 mod restore;
@@ -30,6 +36,7 @@ mod security;
 mod shim_program;
 mod signals;
 mod spec;
+mod spool;
 mod start;
 mod stats;
 mod status;
