@@ -99,7 +99,7 @@ pub enum Request {
     CloseStdin,
     /// Run another process: answered by [`Reply::ExecStarted`] with the descriptors of its stdin, stdout, stderr as asked.
     Exec(Box<ExecRequest>),
-    /// Send a signal to an exec's process.
+    /// Send a signal to an exec's process and its group.
     KillExec { id: String, signal: i32 },
     /// The end was taken note of: leave.
     Shutdown,
@@ -120,8 +120,11 @@ pub struct ExecRequest {
     pub stdin: bool,
     /// Rows and columns of its terminal.
     pub size: Option<(u16, u16)>,
-    /// All rights of the container's root.
+    /// Without a filter for system calls; the rights are those of `process`.
     pub privileged: bool,
+    /// Nobody takes its output: no descriptors are handed out.
+    #[serde(default)]
+    pub detached: bool,
 }
 
 /// A failed step on the way to the user's program.

@@ -157,7 +157,8 @@ impl Terminal {
                     Ok(written) => drop(self.unwritten.drain(..written)),
                     Err(nix::errno::Errno::EAGAIN) => return,
                     Err(nix::errno::Errno::EINTR) => {}
-                    Err(_) => break,
+                    // Nobody reads any more; the program must not block for that.
+                    Err(_) => self.unwritten.clear(),
                 }
                 continue;
             }

@@ -96,7 +96,22 @@ pub fn exec(
     filter: Option<Vec<libc::sock_filter>>,
 ) -> Result<(Exec, Outside), StartFailure> {
     let terminal = request.process.terminal().unwrap_or(false);
-    let ends = ends(terminal, request.stdin).map_err(own_failure("make pipes"))?;
+    let mut ends = if request.detached && !terminal {
+        let null = || -> io::Result<Ends> {
+            Ok(Ends {
+                stdio: Stdio::Descriptors([null()?, null()?, null()?]),
+                outside: Outside::default(),
+                inner: None,
+            })
+        };
+        null().map_err(own_failure("open /dev/null"))?
+    } else {
+        ends(terminal, request.stdin).map_err(own_failure("make pipes"))?
+    };
+    if request.detached {
+        // The terminal's output then has no reader, and is forgotten.
+        ends.outside = Outside::default();
+    }
     let options = LaunchOptions {
         user: request.user.clone(),
         groups: request.groups.clone(),

@@ -333,7 +333,8 @@ impl Server {
             }
             Request::Exec(request) => self.exec(&request, given),
             Request::KillExec { id, signal } => match self.execs.iter().find(|exec| exec.id == id) {
-                Some(exec) => done(send_signal(exec.pid, signal)),
+                // It leads a group: what it has started goes with it, unless it went away by itself.
+                Some(exec) => done(send_signal(-exec.pid, signal).or_else(|_| send_signal(exec.pid, signal))),
                 None => Reply::Failed(format!("the exec {id} has ended")),
             },
             Request::Shutdown => {

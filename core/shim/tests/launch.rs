@@ -432,6 +432,7 @@ fn many_execs_at_once_each_return_their_own() {
             stdin: false,
             size: None,
             privileged: false,
+            detached: false,
         };
         let (reply, given) = running.ask(Request::Exec(Box::new(request)));
         assert!(matches!(reply, Reply::ExecStarted { .. }), "{reply:?}");
@@ -459,6 +460,7 @@ fn many_execs_at_once_each_return_their_own() {
         stdin: false,
         size: None,
         privileged: false,
+        detached: false,
     };
     match running.ask(Request::Exec(Box::new(request))).0 {
         Reply::ExecFailed(failure) => assert_eq!(failure.code, 127),

@@ -106,7 +106,9 @@ impl Backlog {
 
 enum Round {
     /// Nothing is left; whether the driver is still slow.
-    Drained { slow: bool },
+    Drained {
+        slow: bool,
+    },
     More,
     Failed,
 }
@@ -281,7 +283,8 @@ impl Inner {
         if matches!(outcome, Round::Drained { .. }) {
             let dropped = self.state().dropped;
             if dropped > 0 {
-                let text = format!("sampan: {dropped} bytes of output were dropped here: the log driver failed or was slow");
+                let text =
+                    format!("sampan: {dropped} bytes of output were dropped here: the log driver failed or was slow");
                 let mut frames = Vec::new();
                 framing::put(&mut frames, now_ns(), 1, false, text.as_bytes());
                 if target.write(&frames).is_ok() {

@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use super::shim_program;
+use super::{readiness, shim_program};
 use crate::error::{Error, Result};
 
 /// How long a shim may take for an ordinary answer.
@@ -136,9 +136,7 @@ impl Shim {
     }
 
     fn over(connection: Connection) -> Result<(Self, ShimEvents)> {
-        let connection = connection
-            .set_nonblocking()
-            .and_then(|()| AsyncFd::new(connection))
+        let connection = readiness::of_connection(connection)
             .map_err(|error| Error::internal(format!("watch the shim's connection: {error}")))?;
         let link = Arc::new(Link { connection, next: AtomicU64::new(1), waiting: Mutex::new(Some(HashMap::new())) });
         let (sender, events) = mpsc::unbounded_channel();

@@ -1,7 +1,6 @@
 //! Link, pump and exec over a real shim. They need root, busybox, and a built `sampan-shim` beside the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -191,9 +190,10 @@ async fn connect(hub: &Hub, shim: &Shim, log: &Arc<Log>, bundle: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn output_reaches_log_and_client_and_a_prompt_only_the_client() {
     let Some(program) = program("output_reaches_log_and_client_and_a_prompt_only_the_client") else { return };
-    let container = Bundle::new("talk", "echo out; echo err >&2; printf 'name? '; read x; echo hi $x; cat", |_, config| {
-        config.open_stdin = true;
-    });
+    let container =
+        Bundle::new("talk", "echo out; echo err >&2; printf 'name? '; read x; echo hi $x; cat", |_, config| {
+            config.open_stdin = true;
+        });
     let (hub, log) = (Hub::default(), Arc::new(Log::default()));
     let mut output = hub.subscribe();
     let mut input = hub.stdin();

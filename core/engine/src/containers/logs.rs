@@ -116,5 +116,9 @@ impl Reader {
 
 async fn pause(time: Duration) {
     // Beyond what a timer can count is for ever.
-    if time > Duration::from_secs(60 * 60 * 24 * 365) { std::future::pending().await } else { tokio::time::sleep(time).await }
+    if time > Duration::from_secs(60 * 60 * 24 * 365) {
+        std::future::pending().await
+    } else {
+        tokio::time::sleep(time).await
+    }
 }

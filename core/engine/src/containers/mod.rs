@@ -29,6 +29,7 @@ mod policy;
 mod populate;
 mod ports;
 mod pump;
+mod readiness;
 pub(crate) mod record;
 mod remove;
 mod restore;

@@ -19,13 +19,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::OutputStream;
 use super::bench::{self, Bench};
 use super::framing::{self, Tail};
 use super::keeper::Keeper;
 use super::link::Shim;
 use super::spool::Taken;
 use super::streams::Audience;
+use super::{OutputStream, readiness};
 use crate::events::now_ns;
 
 /// How long after a container's end a pipe that somebody holds open is waited for.
@@ -75,10 +75,7 @@ impl Pump {
     ) -> io::Result<Self> {
         let mut sources = Vec::new();
         for (number, reader) in readers.into_iter().enumerate() {
-            let flags = nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_GETFL)?;
-            let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
-            nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(flags))?;
-            let reader = AsyncFd::with_interest(reader, Interest::READABLE)?;
+            let reader = readiness::of_pipe(reader, Interest::READABLE)?;
             let skip = position.ahead.get(number).copied().unwrap_or(0);
             sources.push(Source { number, reader, told: 0, skip, ended: false });
         }

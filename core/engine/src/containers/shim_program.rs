@@ -17,7 +17,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use sampan_shim_protocol::CONTROL_FD;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+
+use super::readiness;
 
 /// What the shim writes to its standard error, in the bundle: nothing, unless it panics.
 pub(crate) const SHIM_LOG: &str = "shim.log";
@@ -103,7 +104,7 @@ pub(crate) fn reap(pid: Pid) {
     };
     let watched = rustix::process::Pid::from_raw(pid.as_raw())
         .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok())
-        .and_then(|pidfd| AsyncFd::with_interest(pidfd, Interest::READABLE).ok());
+        .and_then(|pidfd| readiness::of_descriptor(pidfd, Interest::READABLE).ok());
     match watched {
         Some(pidfd) => drop(tokio::spawn(async move {
             let _ = pidfd.readable().await;

@@ -18,7 +18,7 @@ use super::keeper::{self, Keeper, LogTarget};
 use super::link::Shim;
 use super::pump::{self, Position, Pump};
 use super::record::ContainerRecord;
-use super::spool;
+use super::{readiness, spool};
 use crate::Shared;
 use crate::error::{Error, Result};
 
@@ -147,9 +147,7 @@ impl StdinWriter {
 }
 
 fn input_pipe(pipe: OwnedFd) -> std::io::Result<InputPipe> {
-    let flags = nix::fcntl::OFlag::from_bits_retain(nix::fcntl::fcntl(&pipe, nix::fcntl::FcntlArg::F_GETFL)?);
-    nix::fcntl::fcntl(&pipe, nix::fcntl::FcntlArg::F_SETFL(flags | nix::fcntl::OFlag::O_NONBLOCK))?;
-    AsyncFd::with_interest(pipe, Interest::WRITABLE).map(Arc::new)
+    readiness::of_pipe(pipe, Interest::WRITABLE).map(Arc::new)
 }
 
 /// How far a container's log has come.
