@@ -11,6 +11,8 @@ mod record;
 mod resolve;
 mod show;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
