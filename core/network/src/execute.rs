@@ -165,6 +165,9 @@ impl Executor {
                 }
                 Act::Address { label, cidr } => {
                     let (name, at) = (&side.links[label], index[label.as_str()]);
+                    if cidr.addr().is_ipv6() {
+                        enable_ipv6(name)?;
+                    }
                     links.add_address(at, *cidr).map_err(kernel(format!("address {cidr} on {name}")))?;
                 }
                 Act::Up(label) => {
@@ -479,6 +482,12 @@ fn bridge_settings(name: &str) {
     }
 }
 
+/// Links may come with IPv6 off, by the namespace's defaults.
+fn enable_ipv6(name: &str) -> Result<(), ExecuteError> {
+    let switch = Path::new("/proc/sys/net/ipv6/conf").join(name).join("disable_ipv6");
+    fs::write(switch, "0").map_err(|source| ExecuteError::File { step: format!("turn on IPv6 for {name}"), source })
+}
+
 /// A locally administered address that follows from a name.
 fn steady_mac(name: &str) -> Mac {
     let hash = fnv(name.as_bytes()).to_be_bytes();
@@ -520,9 +529,7 @@ fn endpoint_acts(links: &mut Links, plan: &Validated) -> Result<Option<Mac>, Exe
             Act::Address { label, cidr } => {
                 let name = &plan.names[label];
                 if cidr.addr().is_ipv6() {
-                    let switch = Path::new("/proc/sys/net/ipv6/conf").join(name).join("disable_ipv6");
-                    let step = format!("turn on IPv6 for {name} in the endpoint");
-                    fs::write(switch, "0").map_err(|source| ExecuteError::File { step, source })?;
+                    enable_ipv6(name)?;
                 }
                 let step = format!("address {cidr} on {name} in the endpoint");
                 links.add_address(index[label.as_str()], *cidr).map_err(kernel(step))?;

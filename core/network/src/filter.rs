@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::conntrack;
 use crate::netlink::{NetlinkError, Socket};
 use crate::nft::{Element, Expr, Hook, Meta, Register, Set, Table, Type, Value, Verdict};
 
@@ -210,12 +211,18 @@ impl Filter {
 
     /// Publishes ports, all or none.
     pub fn publish(&self, publishes: &[Publish]) -> Result<(), NetlinkError> {
-        self.socket().transact(self.ports(publishes, Table::add))
+        let batch = self.ports(publishes, Table::add);
+        let mut socket = self.socket();
+        socket.transact(batch)?;
+        conntrack::forget(&mut socket, publishes)
     }
 
     /// Withdraws ports, all or none.
     pub fn unpublish(&self, publishes: &[Publish]) -> Result<(), NetlinkError> {
-        self.socket().transact(self.ports(publishes, Table::remove))
+        let batch = self.ports(publishes, Table::remove);
+        let mut socket = self.socket();
+        socket.transact(batch)?;
+        conntrack::forget(&mut socket, publishes)
     }
 
     fn ports(&self, publishes: &[Publish], change: fn(&mut Table, &Set, &[Element])) -> Vec<crate::netlink::Message> {

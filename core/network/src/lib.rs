@@ -8,8 +8,10 @@
 //! Invariants: whatever touches the kernel speaks netlink, never runs a program; what is made carries the instance's
 //! mark; validation, address management, names and the filter's messages are pure.
 
+mod conntrack;
 pub mod dns;
 mod execute;
+mod features;
 mod filter;
 pub mod ipam;
 mod links;
@@ -22,6 +24,7 @@ pub mod ports;
 mod validate;
 
 pub use execute::{ExecuteError, Executor, HostSide, Joined, Marked};
+pub use features::features;
 pub use filter::{BridgeFilter, Filter, NetworkFilter, Protocol, Publish, Wanted, ensure_forwarding};
 pub use links::{Found, Links};
 pub use netlink::NetlinkError;

@@ -67,7 +67,7 @@ pub fn inside<T: Send>(namespace: &impl AsFd, work: impl FnOnce() -> io::Result<
     })
 }
 
-fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub(crate) fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let worker = thread::Builder::new().name("netns".to_owned()).stack_size(128 * 1024);
         let handle = worker.spawn_scoped(scope, work)?;

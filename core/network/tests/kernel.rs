@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -256,6 +256,45 @@ fn endpoints_reach_what_they_should_and_nothing_else() {
         assert!(host.filter.exists().unwrap());
         host.filter.drop_table().unwrap();
         assert!(!host.filter.exists().unwrap());
+    });
+}
+
+#[test]
+fn a_flow_of_datagrams_follows_the_port() {
+    on_a_host(|host| {
+        let a = host.network("a", &["172.18.0.0/16"], &["isolate"]);
+        let world = network(&host.outside, "world", &["10.9.0.0/24"], &[]);
+        let a1 = host.join(&host.executor, &a, "a1", &["172.18.0.2/16"]);
+        let a2 = host.join(&host.executor, &a, "a2", &["172.18.0.3/16"]);
+        let out = host.join(&host.outside, &world, "out", &["10.9.0.2/24"]);
+        for (endpoint, name) in [(&a1, "a1"), (&a2, "a2")] {
+            let socket = inside(&endpoint.namespace, || UdpSocket::bind("0.0.0.0:53")).unwrap();
+            thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(name.as_bytes(), from);
+                }
+            });
+        }
+        // One sender with one port, as a resolver that has begun before the port was published.
+        let client = inside(&out.namespace, || UdpSocket::bind("0.0.0.0:5555")).unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let ask = || {
+            let mut buffer = [0; 64];
+            client.send_to(b"?", "10.9.0.1:53").unwrap();
+            let (length, _) = client.recv_from(&mut buffer).ok()?;
+            Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        };
+        let udp = |target: &str| Publish { protocol: Protocol::Udp, ..tcp("0.0.0.0:53", target) };
+        host.filtered(&[&a], &[]);
+        assert_eq!(ask(), None);
+        let (first, second) = ([udp("172.18.0.2:53")], [udp("172.18.0.3:53")]);
+        host.filter.publish(&first).unwrap();
+        assert_eq!(ask().as_deref(), Some("a1"));
+        host.filter.unpublish(&first).unwrap();
+        assert_eq!(ask(), None);
+        host.filter.publish(&second).unwrap();
+        assert_eq!(ask().as_deref(), Some("a2"));
     });
 }
 

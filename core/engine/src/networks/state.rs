@@ -154,8 +154,11 @@ impl Inner {
         })?;
         let endpoints: Vec<EndpointRecord> = state.endpoints.values().flat_map(BTreeMap::values).cloned().collect();
         endpoints.iter().for_each(|endpoint| state.lease_again(endpoint));
+        let mut facts = HostFacts::from(&shared.facts);
+        let found = sampan_network::features().map_err(|error| cannot("look at the kernel's networking", error))?;
+        facts.features.extend(found.into_iter().filter(|feature| !shared.facts.has(feature)));
         let inner = Self {
-            facts: HostFacts::from(&shared.facts),
+            facts,
             runtime,
             executor: Executor::open(instance).map_err(|error| cannot("open route netlink", error))?,
             filter: Filter::open(instance).map_err(|error| cannot("open the packet filter", error))?,
