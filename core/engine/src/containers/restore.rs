@@ -243,17 +243,32 @@ impl Containers {
         for container in self.all() {
             if container.status().is_alive() {
                 let containers = self.clone();
-                stops.spawn(async move {
-                    let _operation = container.operation.lock().await;
-                    if let Err(error) = containers.end(&container, None, None).await {
-                        tracing::warn!(container = %container.id, %error, "it was not stopped");
-                    }
-                });
+                stops.spawn(async move { containers.end_with_daemon(&container).await });
             }
         }
         let all = async { while stops.join_next().await.is_some() {} };
         if tokio::time::timeout(LONGEST_STOP, all).await.is_err() {
             tracing::warn!("some containers did not stop in time, and go on");
+            return;
+        }
+        let parent = self.shared().cgroups.cgroup(&self.shared().instance.cgroup_parent());
+        let _ = blocking(move || parent.remove().map_err(|error| crate::Error::internal(error.to_string()))).await;
+    }
+
+    async fn end_with_daemon(&self, container: &Arc<Container>) {
+        {
+            let _operation = container.operation.lock().await;
+            if let Err(error) = self.end(container, None, None).await {
+                tracing::warn!(container = %container.id, %error, "it was not stopped");
+                return;
+            }
+        }
+        // Until what it leaves is cleared away.
+        drop(container.settling.lock().await);
+        if container.record().host.auto_remove == Some(true) {
+            let mut phase = container.phase();
+            let removed = phase.wait_for(|phase| phase.removed);
+            let _ = tokio::time::timeout(Duration::from_secs(5), removed).await;
         }
     }
 }
