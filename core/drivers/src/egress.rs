@@ -44,6 +44,11 @@ impl Allowed {
         self.targets.is_empty()
     }
 
+    /// Whether names have to be resolved for it.
+    pub fn has_names(&self) -> bool {
+        self.targets.iter().any(|(host, _)| host.as_ref().is_none_or(|host| host.parse::<IpAddr>().is_err()))
+    }
+
     async fn allows(&self, address: SocketAddr) -> bool {
         for (host, port) in &self.targets {
             if port.is_some_and(|port| port != address.port()) {

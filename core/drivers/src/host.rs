@@ -185,13 +185,11 @@ impl Host {
             }
         }
         let allowed = Allowed::new(grant.capabilities, grant.options);
-        if !allowed.is_empty() {
-            wasi.allow_tcp(true)
-                .allow_udp(true)
-                .allow_ip_name_lookup(true)
-                .socket_addr_check(egress::check(Arc::new(allowed)));
-        } else {
+        if allowed.is_empty() {
             wasi.allow_tcp(false).allow_udp(false);
+        } else {
+            wasi.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(allowed.has_names());
+            wasi.socket_addr_check(egress::check(Arc::new(allowed)));
         }
         let memory = grant.capabilities.memory.map_or(self.limits.memory, |mib| (mib as usize) << 20);
         let limits = StoreLimitsBuilder::new()

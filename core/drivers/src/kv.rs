@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
@@ -27,6 +28,8 @@ pub struct Shared {
     store: Store,
     prefix: String,
     map: Arc<Mutex<Option<Map>>>,
+    /// Its driver was removed: what calls that still run have changed is not kept.
+    gone: AtomicBool,
 }
 
 type Map = BTreeMap<String, Vec<u8>>;
@@ -34,7 +37,7 @@ type Map = BTreeMap<String, Vec<u8>>;
 impl Shared {
     /// The map of a driver by its path in the collection (`log/json-file`).
     pub fn new(store: Store, driver: &str) -> Self {
-        Self { store, prefix: format!("{driver}/"), map: Arc::default() }
+        Self { store, prefix: format!("{driver}/"), map: Arc::default(), gone: AtomicBool::new(false) }
     }
 
     async fn hold(&self) -> Result<OwnedMutexGuard<Option<Map>>, StoreError> {
@@ -49,11 +52,9 @@ impl Shared {
         Ok(held)
     }
 
-    /// Forgets everything, in memory and in the store.
+    /// Forgets everything: the driver is removed.
     pub fn forget(&self) -> Result<(), StoreError> {
-        if let Ok(mut held) = self.map.try_lock() {
-            *held = None;
-        }
+        self.gone.store(true, Ordering::SeqCst);
         self.store.write(Durability::Process, |tx| {
             for (key, _) in STATE.prefix(tx, &self.prefix)? {
                 STATE.delete(tx, &key)?;
@@ -142,7 +143,11 @@ impl Transaction {
             return Ok(Err(format!("its state has more than {} MiB", TOTAL >> 20)));
         }
         let prefix = &self.shared.prefix;
-        self.shared.store.write::<_, StoreError>(Durability::Process, |tx| {
+        let kept = self.shared.store.write::<_, StoreError>(Durability::Process, |tx| {
+            // Looked at within the transaction: a removal comes before it or after it.
+            if self.shared.gone.load(Ordering::SeqCst) {
+                return Ok(false);
+            }
             for (key, value) in &changes {
                 let path = format!("{prefix}{key}");
                 match value {
@@ -150,8 +155,11 @@ impl Transaction {
                     None => drop(STATE.delete(tx, &path)?),
                 }
             }
-            Ok(())
+            Ok(true)
         })?;
+        if !kept {
+            return Ok(Ok(()));
+        }
         for (key, value) in changes {
             match value {
                 Some(value) => drop(map.insert(key, value)),

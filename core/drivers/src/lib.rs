@@ -33,3 +33,4 @@ pub use manifest::{Capabilities, Directory, Kind, Manifest, OptionSpec};
 pub use plan_drivers::{ChangeView, HostFacts, LayerDriver, NetworkDriver, Prepared, VolumeDriver, Whiteouts};
 pub use registry::{DriverInfo, Drivers, DriversConfig};
 pub use sampan_network::plan::Object;
+pub use slot::Trouble;

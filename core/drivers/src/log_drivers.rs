@@ -119,7 +119,7 @@ impl LogDriver {
         match &*self.slot.loaded()? {
             Loaded::Log(component) => {
                 let component = component.instance_pre().component();
-                Ok(component.get_export_index(None, &history()).is_some())
+                Ok(component.get_export_index(None, history()).is_some())
             }
             _ => Ok(false),
         }

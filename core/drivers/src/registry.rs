@@ -17,7 +17,7 @@ use crate::host::{Host, Limits};
 use crate::log_drivers::LogDriver;
 use crate::manifest::{Kind, Manifest};
 use crate::plan_drivers::{LayerDriver, NetworkDriver, VolumeDriver};
-use crate::slot::{self, Condition, Origin, Slot};
+use crate::slot::{self, Condition, Listener, Origin, Slot, Trouble};
 
 /// Where things lie.
 #[derive(Debug, Clone)]
@@ -87,6 +87,7 @@ struct Inner {
     store: Store,
     host: Arc<Host>,
     cache: Arc<Cache>,
+    listener: Arc<Listener>,
     slots: RwLock<BTreeMap<(Kind, String), Arc<Slot>>>,
     /// What ships, to fall back to.
     shipped: BTreeMap<(Kind, String), Origin>,
@@ -118,7 +119,7 @@ impl Drivers {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.installed).map_err(file(&config.installed))?;
         let shipped = shipped(&config.shipped)?;
         let records = store.read(|tx| RECORDS.all(tx))?;
-        let inner = Inner { config, store, host, cache, slots: RwLock::default(), shipped };
+        let inner = Inner { config, store, host, cache, listener: Arc::default(), slots: RwLock::default(), shipped };
         let mut origins = inner.shipped.clone();
         let mut disabled = Vec::new();
         let mut digests = HashSet::new();
@@ -174,6 +175,11 @@ impl Drivers {
 
     fn slots(&self) -> Vec<Arc<Slot>> {
         self.inner.slots.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Who is told when a driver is left alone or disabled because it fails. Set once.
+    pub fn on_trouble(&self, listener: impl Fn(&Trouble) + Send + Sync + 'static) {
+        self.inner.listener.set(Box::new(listener));
     }
 
     /// Every driver, by kind and name.
@@ -383,7 +389,7 @@ impl Drivers {
 
 impl Inner {
     fn slot(&self, origin: Origin) -> Slot {
-        Slot::new(self.host.clone(), self.cache.clone(), origin, self.store.clone())
+        Slot::new(self.host.clone(), self.cache.clone(), self.listener.clone(), origin, self.store.clone())
     }
 
     fn component(&self, digest: &str) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use wasmtime::Store;
@@ -29,6 +29,36 @@ pub enum Loaded {
     Volume(volume::VolumeDriverPre<Data>),
     Network(network::NetworkDriverPre<Data>),
     Log(log::LogDriverPre<Data>),
+}
+
+/// What happened to a driver, told to whoever listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What it is for.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Whether it is disabled now; else it is left alone for a while.
+    pub disabled: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// Who is told of trouble.
+#[derive(Default)]
+pub struct Listener(OnceLock<Box<dyn Fn(&Trouble) + Send + Sync>>);
+
+impl Listener {
+    /// The first one stays.
+    pub fn set(&self, listener: Box<dyn Fn(&Trouble) + Send + Sync>) {
+        let _ = self.0.set(listener);
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 /// Where a driver comes from.
@@ -61,6 +91,7 @@ pub struct Slot {
     health: Mutex<Health>,
     state: Arc<kv::Shared>,
     voice: Arc<Voice>,
+    listener: Arc<Listener>,
     /// Sinks that are open.
     pub sinks: AtomicUsize,
 }
@@ -84,7 +115,13 @@ pub enum Condition {
 }
 
 impl Slot {
-    pub fn new(host: Arc<Host>, cache: Arc<Cache>, origin: Origin, store: sampan_store::Store) -> Self {
+    pub fn new(
+        host: Arc<Host>,
+        cache: Arc<Cache>,
+        listener: Arc<Listener>,
+        origin: Origin,
+        store: sampan_store::Store,
+    ) -> Self {
         let (kind, name) = (origin.manifest.kind, origin.manifest.name.clone());
         let path = format!("{kind}/{name}");
         Self {
@@ -98,6 +135,7 @@ impl Slot {
             health: Mutex::default(),
             state: Arc::new(kv::Shared::new(store, &path)),
             voice: Arc::new(Voice::new(path)),
+            listener,
             sinks: AtomicUsize::new(0),
             name,
         }
@@ -180,15 +218,25 @@ impl Slot {
     /// Notes a failure of the driver's own, and makes the error.
     pub fn fault(&self, call: &'static str, cause: &str) -> DriverError {
         let cause = shown(cause, MESSAGE);
-        let mut health = lock(&self.health);
-        health.failures += 1;
-        health.last = format!("{call}: {}", cause.lines().next().unwrap_or_default());
-        if health.failures >= ENOUGH {
-            health.disabled = Some(format!("{} failures in a row; the last: {}", health.failures, health.last));
-            tracing::error!(driver = %self.name, kind = %self.kind, "the driver is disabled after {} failures: {cause}", health.failures);
-        } else if health.failures >= PATIENCE {
-            health.rest = Some(Instant::now() + Duration::from_secs(1 << (health.failures - PATIENCE).min(6)));
-            tracing::warn!(driver = %self.name, kind = %self.kind, failures = health.failures, "the driver fails: {cause}");
+        let trouble = {
+            let mut health = lock(&self.health);
+            health.failures += 1;
+            health.last = format!("{call}: {}", cause.lines().next().unwrap_or_default());
+            let reason = format!("{} failures in a row; the last: {}", health.failures, health.last);
+            if health.failures >= ENOUGH {
+                health.disabled = Some(reason.clone());
+            } else if health.failures >= PATIENCE {
+                health.rest = Some(Instant::now() + Duration::from_secs(1 << (health.failures - PATIENCE).min(6)));
+            }
+            let disabled = health.failures >= ENOUGH;
+            let told = health.failures >= PATIENCE;
+            told.then(|| Trouble { kind: self.kind, name: self.name.clone(), disabled, reason })
+        };
+        if let Some(trouble) = trouble {
+            tracing::warn!(driver = %self.name, kind = %self.kind, disabled = trouble.disabled, "{}", trouble.reason);
+            if let Some(listener) = self.listener.0.get() {
+                listener(&trouble);
+            }
         }
         DriverError::Fault { kind: self.kind, driver: self.name.clone(), call, cause }
     }

@@ -201,6 +201,9 @@ fn a_driver_that_fails_again_and_again_is_left_alone_and_then_disabled() {
     let root = root();
     root.drivers.install(&component("", "unreachable"), manifest("evil"), false).unwrap();
     root.drivers.install(&component("", FINE), manifest("good"), false).unwrap();
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hears = told.clone();
+    root.drivers.on_trouble(move |trouble| hears.lock().unwrap().push((trouble.name.clone(), trouble.disabled)));
     for _ in 0..3 {
         assert!(matches!(create(&root, "evil").unwrap_err(), DriverError::Fault { .. }));
     }
@@ -210,6 +213,7 @@ fn a_driver_that_fails_again_and_again_is_left_alone_and_then_disabled() {
         "{error}"
     );
     assert_eq!(root.drivers.info("evil").unwrap().state, "resting");
+    assert_eq!(*told.lock().unwrap(), [("evil".to_owned(), false)]);
     assert_eq!(create(&root, "good").unwrap(), 0, "others go on");
     root.drivers.enable("evil", true).unwrap();
     assert!(matches!(create(&root, "evil").unwrap_err(), DriverError::Fault { .. }));

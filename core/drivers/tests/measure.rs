@@ -28,7 +28,10 @@ fn timed<T>(what: &str, times: u32, mut work: impl FnMut() -> T) -> Duration {
 fn measure() {
     let Some(shipped) = shipped() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let open = || Drivers::open_with(config(folder.path(), shipped.clone()), Store::in_memory().unwrap(), Limits::default()).unwrap();
+    let open = || {
+        Drivers::open_with(config(folder.path(), shipped.clone()), Store::in_memory().unwrap(), Limits::default())
+            .unwrap()
+    };
     timed("open", 5, open);
     let drivers = open();
     timed("first style (compiles)", 1, || drivers.layer("overlay").unwrap().style(&facts()).unwrap());

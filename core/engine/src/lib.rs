@@ -99,6 +99,7 @@ impl Engine {
         let drivers = plugins::open(&config, &store)?;
         let cgroups = sampan_cgroup::Hierarchy::detect().map_err(Error::unsupported)?;
         let shared = Arc::new(Shared { config, instance, store, facts, drivers, events: Events::default(), cgroups });
+        plugins::tell_trouble(&shared.drivers, &shared.events);
         let layers = Layers::open(&shared)?;
         let images = Images::open(&shared, &layers)?;
         let volumes = Volumes::open(&shared)?;

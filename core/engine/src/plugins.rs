@@ -1,11 +1,13 @@
 //! Drivers as components: what is installed, and its state.
 
+use bollard_stubs::models::EventMessageTypeEnum;
 use sampan_drivers::{Class, DriverError, DriverInfo, Drivers, DriversConfig, HostFacts, Kind, Manifest};
 use sampan_store::Store;
 use serde::Serialize;
 
 use crate::config::EngineConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::Events;
 use crate::facts::Facts;
 use crate::{Engine, blocking};
 
@@ -87,6 +89,25 @@ pub(crate) fn open(config: &EngineConfig, store: &Store) -> Result<Drivers> {
     Drivers::open(drivers, store.clone()).map_err(|error| Error::from(error).context("open the drivers"))
 }
 
+/// A driver that is left alone or disabled because it fails is told in events.
+pub(crate) fn tell_trouble(drivers: &Drivers, events: &Events) {
+    let events = events.clone();
+    drivers.on_trouble(move |trouble| {
+        let action = if trouble.disabled { "disable" } else { "degrade" };
+        let attributes = [
+            ("name".to_owned(), trouble.name.clone()),
+            ("kind".to_owned(), trouble.kind.to_string()),
+            ("reason".to_owned(), trouble.reason.clone()),
+        ];
+        events.publish(EventMessageTypeEnum::PLUGIN, action, &trouble.name, attributes);
+    });
+}
+
+fn tell(events: &Events, action: &str, info: &DriverInfo) {
+    let attributes = [("name".to_owned(), info.name.clone()), ("kind".to_owned(), info.kind.to_string())];
+    events.publish(EventMessageTypeEnum::PLUGIN, action, &info.name, attributes);
+}
+
 impl Engine {
     async fn with_drivers<T: Send + 'static>(
         &self,
@@ -115,7 +136,9 @@ impl Engine {
         grant: bool,
     ) -> Result<PluginInfo> {
         let manifest = read(manifest)?;
-        self.with_drivers(move |drivers| Ok(drivers.install(&component, manifest, grant)?.into())).await
+        let info = self.with_drivers(move |drivers| Ok(drivers.install(&component, manifest, grant)?)).await?;
+        tell(&self.inner.shared.events, "install", &info);
+        Ok(info.into())
     }
 
     /// `plugin upgrade`.
@@ -128,13 +151,22 @@ impl Engine {
     ) -> Result<PluginInfo> {
         let manifest = read(manifest)?;
         let name = name.to_owned();
-        self.with_drivers(move |drivers| Ok(drivers.upgrade(&name, &component, manifest, grant)?.into())).await
+        let upgrade = move |drivers: &Drivers| Ok(drivers.upgrade(&name, &component, manifest, grant)?);
+        let info = self.with_drivers(upgrade).await?;
+        tell(&self.inner.shared.events, "upgrade", &info);
+        Ok(info.into())
     }
 
     /// `plugin enable` and `plugin disable`.
     pub async fn enable_plugin(&self, name: &str, on: bool) -> Result<()> {
         let name = name.to_owned();
-        self.with_drivers(move |drivers| Ok(drivers.enable(&name, on)?)).await
+        let switch = move |drivers: &Drivers| {
+            drivers.enable(&name, on)?;
+            Ok(drivers.inspect(&name)?)
+        };
+        let info = self.with_drivers(switch).await?;
+        tell(&self.inner.shared.events, if on { "enable" } else { "disable" }, &info);
+        Ok(())
     }
 
     /// `plugin rm`.
@@ -157,9 +189,11 @@ impl Engine {
                     users.join(", ")
                 )));
             }
-            Ok(drivers.remove(&format!("{}/{}", info.kind, info.name), force)?)
+            drivers.remove(&format!("{}/{}", info.kind, info.name), force)?;
+            Ok(info)
         })
         .await
+        .map(|info| tell(&self.inner.shared.events, "remove", &info))
     }
 }
 
