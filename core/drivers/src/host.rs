@@ -94,6 +94,14 @@ pub struct Grant<'a> {
     pub log: Option<(&'a Path, bool)>,
 }
 
+/// Why a call did not end by itself.
+pub enum Cut {
+    /// The driver's own doing.
+    Driver(String),
+    /// Its state could not be read.
+    Store(sampan_store::StoreError),
+}
+
 /// The engine, one for the process.
 pub struct Host {
     engine: Engine,
@@ -229,16 +237,20 @@ impl Host {
         &self,
         store: &mut Store<Data>,
         call: impl AsyncFnOnce(&mut Store<Data>) -> wasmtime::Result<T>,
-    ) -> Result<T, String> {
+    ) -> Result<T, Cut> {
         let time = self.limits.time;
         store.data_mut().deadline = Instant::now() + time;
-        let late = || format!("took longer than {} s and was cut off", time.as_secs_f32());
+        let late = || Cut::Driver(format!("took longer than {} s and was cut off", time.as_secs_f32()));
         let _running = self.ticker.running();
         // Loops end by the epoch; what waits on the host (a sleep, a socket) by the timeout.
         let outcome = self.block_on(async { tokio::time::timeout(time, call(store)).await });
         match outcome {
             Err(_) => Err(late()),
             Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) if error.is::<sampan_store::StoreError>() => match error.downcast() {
+                Ok(error) => Err(Cut::Store(error)),
+                Err(error) => Err(Cut::Driver(format!("{error:#}"))),
+            },
             Ok(Err(error)) => match error.downcast_ref::<wasmtime::Trap>() {
                 Some(wasmtime::Trap::Interrupt) => Err(late()),
                 trap => {
@@ -250,7 +262,7 @@ impl Host {
                     if !words.is_empty() {
                         cause = format!("{cause}; it said: {words}");
                     }
-                    Err(cause)
+                    Err(Cut::Driver(cause))
                 }
             },
         }

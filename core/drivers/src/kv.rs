@@ -11,9 +11,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use sampan_store::{Collection, Durability, Store, StoreError};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-const STATE: Collection<String> = Collection::new("driver-kv");
+const STATE: Collection<Value> = Collection::new("driver-kv");
+
+/// Bytes, in a document as base64.
+struct Value(Vec<u8>);
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        BASE64.decode(text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
 
 const KEY: usize = 256;
 const VALUE: usize = 64 << 10;
@@ -40,14 +57,13 @@ impl Shared {
         Self { store, prefix: format!("{driver}/"), map: Arc::default(), gone: AtomicBool::new(false) }
     }
 
+    /// Holds the map, read from the store the first time. What cannot be read there is an error, not an empty value.
     async fn hold(&self) -> Result<OwnedMutexGuard<Option<Map>>, StoreError> {
         let mut held = self.map.clone().lock_owned().await;
         if held.is_none() {
             let rows = self.store.read(|tx| STATE.prefix(tx, &self.prefix))?;
             let strip = |key: String| key.get(self.prefix.len()..).unwrap_or_default().to_owned();
-            *held = Some(
-                rows.into_iter().map(|(key, value)| (strip(key), BASE64.decode(value).unwrap_or_default())).collect(),
-            );
+            *held = Some(rows.into_iter().map(|(key, value)| (strip(key), value.0)).collect());
         }
         Ok(held)
     }
@@ -72,11 +88,13 @@ pub struct Transaction {
     changes: BTreeMap<String, Option<Vec<u8>>>,
     /// Why the call fails although the driver may say that it succeeded.
     violation: Option<String>,
+    /// Bytes of the changes.
+    added: usize,
 }
 
 impl Transaction {
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, held: None, changes: BTreeMap::new(), violation: None }
+        Self { shared, held: None, changes: BTreeMap::new(), violation: None, added: 0 }
     }
 
     async fn map(&mut self) -> Result<&Map, StoreError> {
@@ -100,9 +118,10 @@ impl Transaction {
             self.violation = Some(format!("a key of its state has {} bytes, not 1 to {KEY}", key.len()));
         } else if value.as_ref().is_some_and(|value| value.len() > VALUE) {
             self.violation = Some(format!("the value of {key:?} in its state has more than {VALUE} bytes"));
-        } else if self.changes.len() >= 10 * LISTED {
-            self.violation = Some("one call changes more than 10,000 keys of its state".to_owned());
+        } else if self.changes.len() >= 10 * LISTED || self.added > TOTAL {
+            self.violation = Some("one call changes too much of its state".to_owned());
         } else {
+            self.added += key.len() + value.as_ref().map_or(0, Vec::len);
             self.changes.insert(key, value);
         }
         Ok(())
@@ -130,6 +149,7 @@ impl Transaction {
     /// Ends the call: keeps what it changed if it succeeded. `Err` with a text is the driver's fault.
     pub fn finish(&mut self, succeeded: bool) -> Result<Result<(), String>, StoreError> {
         let changes = std::mem::take(&mut self.changes);
+        self.added = 0;
         let violation = self.violation.take();
         let Some(mut held) = self.held.take() else { return Ok(violation.map_or(Ok(()), Err)) };
         if let Some(violation) = violation {
@@ -151,7 +171,7 @@ impl Transaction {
             for (key, value) in &changes {
                 let path = format!("{prefix}{key}");
                 match value {
-                    Some(value) => STATE.put(tx, &path, &BASE64.encode(value))?,
+                    Some(value) => STATE.put(tx, &path, &Value(value.clone()))?,
                     None => drop(STATE.delete(tx, &path)?),
                 }
             }
@@ -200,5 +220,19 @@ mod tests {
         assert_eq!(call.keys("", None).await.unwrap(), ["c"]);
         call.set("x".repeat(300), Some(Vec::new())).await.unwrap();
         assert!(call.finish(true).unwrap().unwrap_err().contains("300 bytes"));
+        for number in 0..300 {
+            call.set(format!("{number}"), Some(vec![0; VALUE])).await.unwrap();
+        }
+        assert!(call.finish(true).unwrap().unwrap_err().contains("changes too much"));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_damaged_value_is_an_error_that_names_it() {
+        let store = Store::in_memory().unwrap();
+        let damaged: Collection<String> = Collection::new("driver-kv");
+        store.write::<_, StoreError>(Durability::Process, |tx| damaged.put(tx, "log/x/key", &"$".to_owned())).unwrap();
+        let mut call = Transaction::new(Arc::new(Shared::new(store, "log/x")));
+        let error = call.get("key").await.unwrap_err().to_string();
+        assert!(error.contains("log/x/key"), "{error}");
     }
 }

@@ -157,7 +157,7 @@ fn history() -> String {
 type Read<'a> = TypedFunc<(&'a logs::Source, Query), (Result<ResourceAny, types::Failure>,)>;
 type Next = TypedFunc<(ResourceAny,), (Result<Vec<u8>, types::Failure>,)>;
 
-/// Takes a container's output. Dropping it without a flush loses nothing that was written.
+/// Takes a container's output. Dropped without [`LogSink::close`], it is as if the driver had been killed.
 pub struct LogSink {
     slot: Arc<Slot>,
     source: Source,
@@ -241,6 +241,19 @@ impl LogSink {
         self.live()?;
         let flushed = self.flush_live();
         self.seal();
+        flushed
+    }
+
+    /// Ends in order: what was written is flushed, and the driver lets go of what it holds. An error says that the
+    /// end of the log may be missing where the driver keeps it.
+    pub fn close(mut self) -> Result<(), DriverError> {
+        let flushed = self.flush_live();
+        if let Some(Live { mut store, sink, .. }) = self.live.take() {
+            let dropped =
+                self.slot.call("close", &mut store, async |store| sink.resource_drop_async(store).await.map(Ok));
+            self.seal();
+            return flushed.and(dropped);
+        }
         flushed
     }
 

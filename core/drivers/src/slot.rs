@@ -12,7 +12,7 @@ use crate::bindings::{layer, log, network, volume};
 use crate::cache::{self, Cache};
 use crate::contract;
 use crate::error::{DriverError, Failure, shown};
-use crate::host::{Data, Grant, Host};
+use crate::host::{Cut, Data, Grant, Host};
 use crate::kv;
 use crate::manifest::{Kind, Manifest};
 use crate::voice::Voice;
@@ -304,7 +304,9 @@ impl Slot {
         let succeeded = matches!(outcome, Ok(Ok(_)));
         let kept = store.data_mut().kv.finish(succeeded);
         match outcome {
-            Err(cause) => Err(self.fault(call, &cause)),
+            // The store's failure is not the driver's.
+            Err(Cut::Store(error)) => Err(error.into()),
+            Err(Cut::Driver(cause)) => Err(self.fault(call, &cause)),
             Ok(Err(failure)) => {
                 self.succeeded();
                 Err(DriverError::Refused { kind: self.kind, driver: self.name.clone(), call, failure: failure.into() })

@@ -130,6 +130,7 @@ fn json_file_writes_dockers_lines_and_reads_them_back() {
         .read(&source, &dir, Query { since: Some(3_000_000_000), until: Some(3_500_000_000), ..Query::default() })
         .unwrap();
     assert_eq!(unframe(&cursor.next().unwrap()).len(), 1);
+    sink.close().unwrap();
 }
 
 #[test]
