@@ -114,11 +114,29 @@ pub fn main(hooks: Hooks) -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {
-                tell!("{}", failure.message);
+                tell!("{}", without_numbers(&failure.message));
             }
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Messages of the operating system without ` (os error 2)` behind them.
+fn without_numbers(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(" (os error ") {
+        let (before, after) = rest.split_at(at);
+        out.push_str(before);
+        match after.find(')') {
+            Some(end) => rest = &after[end + 1..],
+            None => {
+                out.push_str(after);
+                return out;
+            }
+        }
+    }
+    out + rest
 }
 
 fn dispatch(hooks: Hooks, arguments: &[OsString]) -> Outcome<ExitCode> {

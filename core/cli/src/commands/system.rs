@@ -231,22 +231,28 @@ fn detailed(found: &Value) -> Outcome {
         .map(|image| {
             let name = image["RepoTags"][0].as_str().unwrap_or("<none>:<none>");
             let (name, tag, _) = super::image::reference::split(name);
+            let size = image["Size"].as_u64().unwrap_or(0);
+            let shared = image["SharedSize"].as_u64();
             table::row([
                 ("Repository", json!(name)),
                 ("Tag", json!(tag.unwrap_or("<none>"))),
                 ("ID", json!(ids::short(&text(&image["Id"]), false))),
                 ("Created", json!(human::ago(image["Created"].as_i64().unwrap_or(0)))),
                 ("Size", json!(human::decimal_size(image["Size"].as_u64().unwrap_or(0)))),
+                ("Shared", json!(shared.map_or("N/A".to_owned(), human::size))),
+                ("Unique", json!(shared.map_or("N/A".to_owned(), |shared| human::size(size.saturating_sub(shared))))),
                 ("Containers", json!(image["Containers"].as_i64().unwrap_or(0).max(0).to_string())),
             ])
         })
         .collect();
-    const IMAGES: [Column; 6] = [
+    const IMAGES: [Column; 8] = [
         ("REPOSITORY", "Repository"),
         ("TAG", "Tag"),
         ("IMAGE ID", "ID"),
         ("CREATED", "Created"),
         ("SIZE", "Size"),
+        ("SHARED SIZE", "Shared"),
+        ("UNIQUE SIZE", "Unique"),
         ("CONTAINERS", "Containers"),
     ];
     table::print(&rows, &IMAGES, None)?;

@@ -57,10 +57,7 @@ fn render(out: &mut String, rows: &[Row], columns: &[Column], format: Option<&st
         format => {
             if let Some(template) = format.strip_prefix("table") {
                 let template = parse(template.trim_start())?;
-                let headings = columns
-                    .iter()
-                    .map(|(heading, field)| ((*field).to_owned(), Value::String((*heading).to_owned())))
-                    .collect();
+                let headings = headings(format, columns);
                 let mut lines = vec![cells(&template, &Value::Object(headings))?];
                 for row in rows {
                     lines.push(cells(&template, &Value::Object(row.clone()))?);
@@ -69,7 +66,7 @@ fn render(out: &mut String, rows: &[Row], columns: &[Column], format: Option<&st
             } else {
                 let template = parse(format)?;
                 for row in rows {
-                    out.push_str(&template.render(&Value::Object(row.clone())).map_err(Failure::usage)?);
+                    out.push_str(&template.render(&Value::Object(row.clone())).map_err(Failure::new)?);
                     out.push('\n');
                 }
             }
@@ -78,8 +75,34 @@ fn render(out: &mut String, rows: &[Row], columns: &[Column], format: Option<&st
     Ok(())
 }
 
+/// The headings of all fields that a format names: a column's own, else the field's words (`CreatedAt`: `CREATED AT`).
+fn headings(format: &str, columns: &[Column]) -> Row {
+    let mut all: Row = columns.iter().map(|(heading, field)| ((*field).to_owned(), Value::from(*heading))).collect();
+    for part in format.split('.').skip(1) {
+        let name: String = part.chars().take_while(|letter| letter.is_alphanumeric()).collect();
+        if !name.is_empty() && !all.contains_key(&name) {
+            let words = words(&name);
+            all.insert(name, Value::String(words));
+        }
+    }
+    all
+}
+
+fn words(name: &str) -> String {
+    let mut out = String::new();
+    let mut before = ' ';
+    for letter in name.chars() {
+        if letter.is_uppercase() && before.is_lowercase() {
+            out.push(' ');
+        }
+        out.extend(letter.to_uppercase());
+        before = letter;
+    }
+    out
+}
+
 fn cells(template: &Template, value: &Value) -> Outcome<Vec<String>> {
-    Ok(template.render(value).map_err(Failure::usage)?.split('\t').map(str::to_owned).collect())
+    Ok(template.render(value).map_err(Failure::new)?.split('\t').map(str::to_owned).collect())
 }
 
 /// A template, with the escapes that shells leave as they are (`\t`, `\n`).
@@ -150,6 +173,8 @@ mod tests {
             shown(Some("table {{.Names}}\\t{{.ID}}")),
             "NAMES           CONTAINER ID\nweb             abc\na-longer-name   de\n"
         );
+        let labels = headings("{{.Names}} {{.CreatedAt}}", &[("NAMES", "Names")]);
+        assert_eq!((&labels["Names"], &labels["CreatedAt"]), (&json!("NAMES"), &json!("CREATED AT")));
         assert_eq!(shown(Some("json")).lines().next().unwrap(), r#"{"ID":"abc","Names":"web"}"#);
     }
 }

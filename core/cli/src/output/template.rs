@@ -1,6 +1,6 @@
 //! Go's `text/template`, as far as `--format` is used: fields, pipelines, functions, `if`, `range`, `with`, variables.
 //!
-//! Values are JSON. A missing field renders as `<no value>`, as in Go.
+//! Values are JSON. A field that no such object has is an error; one that is left out when empty is not.
 
 use serde_json::Value;
 use std::collections::HashMap;
@@ -411,7 +411,11 @@ impl Scope<'_> {
         for node in nodes {
             match node {
                 Node::Text(text) => out.push_str(text),
-                Node::Show(pipeline) => out.push_str(&show(&self.pipeline(pipeline, dot)?)),
+                Node::Show(pipeline) => match (self.pipeline(pipeline, dot)?, shown_field(pipeline)) {
+                    (Value::Null, Some(name)) if LISTS.contains(&name) => out.push_str("[]"),
+                    (Value::Null, Some(name)) if OPTIONAL.contains(&name) => out.push_str("<nil>"),
+                    (value, _) => out.push_str(&show(&value)),
+                },
                 Node::Set(name, pipeline) => {
                     let value = self.pipeline(pipeline, dot)?;
                     if let Some(scope) = self.variables.last_mut() {
@@ -511,23 +515,133 @@ impl Scope<'_> {
     }
 }
 
+/// Maps whose keys are anybody's: a key that is not there is no mistake.
+const FREE: [&str; 14] = [
+    "Labels",
+    "Attributes",
+    "Options",
+    "DriverOpts",
+    "ExposedPorts",
+    "Volumes",
+    "Networks",
+    "Ports",
+    "PortBindings",
+    "Sysctls",
+    "Annotations",
+    "Tmpfs",
+    "Containers",
+    "Data",
+];
+
+/// Fields that the daemon leaves out when there is nothing to say.
+const OPTIONAL: [&str; 40] = [
+    "Health",
+    "Healthcheck",
+    "StopSignal",
+    "StopTimeout",
+    "Shell",
+    "ArgsEscaped",
+    "NetworkDisabled",
+    "MacAddress",
+    "SizeRw",
+    "SizeRootFs",
+    "Mounts",
+    "Init",
+    "Runtime",
+    "StorageOpt",
+    "Node",
+    "GraphDriver",
+    "ImageManifestDescriptor",
+    "Variant",
+    "OsVersion",
+    "Peers",
+    "Services",
+    "Status",
+    "UsageData",
+    "CreatedAt",
+    "Name",
+    "Driver",
+    "BindOptions",
+    "VolumeOptions",
+    "TmpfsOptions",
+    "ReadOnly",
+    "IPAMConfig",
+    "Config",
+    "Warnings",
+    "Error",
+    "OnBuild",
+    "Author",
+    "Comment",
+    "DockerVersion",
+    "Platform",
+    "Descriptor",
+];
+
+/// Lists, which Go prints as `[]` when they are null.
+const LISTS: [&str; 22] = [
+    "Binds",
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "OnBuild",
+    "Shell",
+    "CapAdd",
+    "CapDrop",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "ExtraHosts",
+    "GroupAdd",
+    "Links",
+    "SecurityOpt",
+    "Devices",
+    "DeviceRequests",
+    "DeviceCgroupRules",
+    "Ulimits",
+    "VolumesFrom",
+    "ExecIDs",
+    "Aliases",
+];
+
 /// Follows field names; `Id` finds `ID` and the reverse, since the daemon's JSON and Go's fields differ in case there.
 fn walk(value: &Value, fields: &[String]) -> Result<Value, String> {
     let mut current = value;
-    for field in fields {
+    for (at, field) in fields.iter().enumerate() {
         current = match current {
             Value::Object(map) => match map
                 .get(field)
                 .or_else(|| map.iter().find(|(name, _)| name.eq_ignore_ascii_case(field)).map(|(_, value)| value))
             {
                 Some(found) => found,
-                None => return Ok(Value::Null),
+                None if OPTIONAL.contains(&field.as_str()) => return Ok(Value::Null),
+                None if at > 0 && FREE.contains(&fields[at - 1].as_str()) => return Ok(Value::Null),
+                None => {
+                    let path = fields.join(".");
+                    return Err(format!(
+                        "template parsing error: template: executing at <.{path}>: map has no entry for key {field:?}"
+                    ));
+                }
             },
             Value::Null => return Ok(Value::Null),
-            _ => return Err(format!("template: can't evaluate field {field} in a value that has no fields")),
+            _ => {
+                return Err(format!(
+                    "template parsing error: template: can't evaluate field {field} in a value that has no fields"
+                ));
+            }
         };
     }
     Ok(current.clone())
+}
+
+/// The name of the field that a pipeline shows, when it does nothing else.
+fn shown_field(pipeline: &Pipeline) -> Option<&str> {
+    match pipeline.as_slice() {
+        [command] => match command.as_slice() {
+            [Operand::Path(_, fields)] => fields.last().map(String::as_str),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn entries(value: Value) -> Vec<(Value, Value)> {
@@ -576,7 +690,13 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
     let text = |at: usize| arguments.get(at).map(show).ok_or_else(wrong);
     let first = || arguments.first().ok_or_else(wrong);
     Ok(match name {
-        "json" => Value::String(serde_json::to_string(first()?).map_err(|error| error.to_string())?),
+        "json" => {
+            let mut value = first()?.clone();
+            if let Value::Object(map) = &mut value {
+                map.shift_remove(super::table::LABELS);
+            }
+            Value::String(value.to_string())
+        }
         "prettyjson" => Value::String(serde_json::to_string_pretty(first()?).map_err(|error| error.to_string())?),
         "len" => Value::from(match first()? {
             Value::String(text) => text.len(),
@@ -643,6 +763,8 @@ fn compare(a: &Value, b: &Value) -> Option<std::cmp::Ordering> {
     }
 }
 
+static EMPTY: Value = Value::String(String::new());
+
 fn index(arguments: &[Value]) -> Result<Value, String> {
     let Some((first, keys)) = arguments.split_first() else {
         return Err("template: wrong number of arguments for index".to_owned());
@@ -650,7 +772,12 @@ fn index(arguments: &[Value]) -> Result<Value, String> {
     let mut current = first;
     for key in keys {
         current = match (current, key) {
-            (Value::Object(map), Value::String(key)) => map.get(key).unwrap_or(&Value::Null),
+            (Value::Object(map), Value::String(key)) => match map.get(key) {
+                Some(found) => found,
+                // Go gives the empty value of what the map holds.
+                None if map.values().all(Value::is_string) => &EMPTY,
+                None => &Value::Null,
+            },
             (Value::Array(items), Value::Number(at)) => {
                 let found = at.as_u64().and_then(|at| usize::try_from(at).ok()).and_then(|at| items.get(at));
                 found.ok_or_else(|| format!("template: error calling index: index out of range: {at}"))?
@@ -707,7 +834,7 @@ mod tests {
         let value = json!({
             "Id": "abc", "State": {"Running": true, "Pid": 7, "Health": null},
             "Ports": {"80/tcp": [{"HostPort": "8080"}], "90/udp": null},
-            "Args": ["-c", "echo"], "Empty": [],
+            "Args": ["-c", "echo"], "Empty": [], "Config": {"Labels": {"a": "b"}, "Entrypoint": null},
         });
         Template::parse(template).unwrap().render(&value).unwrap()
     }
@@ -719,7 +846,11 @@ mod tests {
             ("{{.ID}}", "abc"),
             ("{{json .Args}}", r#"["-c","echo"]"#),
             ("{{.Args}}", "[-c echo]"),
-            ("{{.Missing}}", "<no value>"),
+            ("{{.Config.Labels.none}}", "<no value>"),
+            ("{{index .Config.Labels \"none\"}}|", "|"),
+            ("{{.Config.Entrypoint}}", "[]"),
+            ("{{.State.Health}}{{if .State.Health}}x{{end}}", "<nil>"),
+            ("{{json .State.Health}}", "null"),
             ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
             ("{{if .State.Health}}{{.State.Health.Status}}{{else if .Empty}}e{{else}}none{{end}}", "none"),
             ("{{range .Args}}<{{.}}>{{end}}", "<-c><echo>"),
@@ -754,6 +885,12 @@ mod tests {
             let error = Template::parse(template).unwrap_err();
             assert!(error.contains(part), "{template}: {error}");
         }
+    }
+
+    #[test]
+    fn a_field_that_is_not_there_is_a_mistake() {
+        let error = Template::parse("{{.State.Foo}}").unwrap().render(&json!({"State": {}})).unwrap_err();
+        assert!(error.contains("map has no entry for key \"Foo\""), "{error}");
     }
 
     proptest! {

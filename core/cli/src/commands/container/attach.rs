@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::create::Streams;
 use super::streams::{self, Ended, Session};
 use super::{run, signals};
+use crate::client::escape;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::terminal::{self, DetachKeys};
@@ -29,12 +30,12 @@ pub struct AttachArgs {
 pub async fn attach(context: Context, args: AttachArgs) -> Outcome {
     let client = &context.client;
     let keys = DetachKeys::chosen(args.detach_keys.as_deref())?;
-    let found: Value = client.get(&format!("/containers/{}/json", args.container)).await?;
+    let found: Value = client.get(&format!("/containers/{}/json", escape(&args.container))).await?;
     let state = &found["State"];
     for (holds, message) in [
-        (state["Running"] != true, "cannot attach to a stopped container, start it first"),
-        (state["Paused"] == true, "cannot attach to a paused container, unpause it first"),
-        (state["Restarting"] == true, "cannot attach to a restarting container, wait until it is running"),
+        (state["Running"] != true, "You cannot attach to a stopped container, start it first"),
+        (state["Paused"] == true, "You cannot attach to a paused container, unpause it first"),
+        (state["Restarting"] == true, "You cannot attach to a restarting container, wait until it is running"),
     ] {
         if holds {
             return Err(Failure::new(message));
@@ -89,7 +90,7 @@ pub async fn start(context: Context, args: StartArgs) -> Outcome {
     let client = &context.client;
     if !args.attach && !args.interactive {
         return super::change::each(&args.containers, "start containers", async |name| {
-            client.act(&format!("/containers/{name}/start")).await
+            client.act(&format!("/containers/{}/start", escape(name))).await
         })
         .await;
     }
@@ -97,7 +98,7 @@ pub async fn start(context: Context, args: StartArgs) -> Outcome {
         return Err(Failure::new("you cannot start and attach multiple containers at once"));
     };
     let keys = DetachKeys::chosen(args.detach_keys.as_deref())?;
-    let found: Value = client.get(&format!("/containers/{name}/json")).await?;
+    let found: Value = client.get(&format!("/containers/{}/json", escape(name))).await?;
     let id = found["Id"].as_str().unwrap_or(name);
     let tty = found["Config"]["Tty"] == true;
     let input = args.interactive && found["Config"]["OpenStdin"] == true;

@@ -14,8 +14,23 @@ use crate::output::tell;
 const AT_ONCE: usize = 50;
 
 /// Does the same to each name, several at once; prints the names in order, then what failed.
-pub async fn each(names: &[String], _what: &str, act: impl AsyncFn(&str) -> Outcome) -> Outcome {
-    each_told(names, async |name| act(name).await.map(|()| name.to_owned())).await
+pub async fn each(names: &[String], what: &str, act: impl AsyncFn(&str) -> Outcome) -> Outcome {
+    let failed = std::cell::RefCell::new(Vec::new());
+    let outcome = each_told(names, async |name| match act(name).await {
+        Ok(()) => Ok(name.to_owned()),
+        Err(failure) => {
+            failed.borrow_mut().push(name.to_owned());
+            Err(failure)
+        }
+    })
+    .await;
+    // Where `docker` does, what was tried is summed up behind the reasons.
+    outcome.map_err(|failure| match what {
+        "start containers" => {
+            Failure::new(format!("{}\nError: failed to {what}: {}", failure.message, failed.borrow().join(", ")))
+        }
+        _ => failure,
+    })
 }
 
 /// As [`each`], printing what the action returns.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::run::{low_byte, start_code};
 use super::streams::{self, Ended, Session};
-use crate::client::Client;
+use crate::client::{Client, escape};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::env;
@@ -82,7 +82,7 @@ pub async fn execute(
     if input && tty && !terminal::input_is_terminal() {
         return Err(Failure::new("the input device is not a TTY"));
     }
-    let created: Value = client.post(&format!("/containers/{container}/exec"), &config).await?;
+    let created: Value = client.post(&format!("/containers/{}/exec", escape(container)), &config).await?;
     let id = created["Id"].as_str().unwrap_or_default();
     let path = format!("/exec/{id}");
     let start = json!({ "Detach": detach, "Tty": tty, "ConsoleSize": config.console_size });

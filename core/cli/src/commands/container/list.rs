@@ -116,6 +116,7 @@ pub fn row(found: &Value, whole: bool) -> Row {
         ("Mounts", json!(mounts.join(","))),
         ("Names", json!(names.join(","))),
         ("Networks", json!(networks.join(","))),
+        ("Platform", found["ImageManifestDescriptor"]["platform"].clone()),
         ("Ports", json!(ports(&found["Ports"]))),
         ("RunningFor", json!(human::ago(created))),
         ("Size", json!(size)),

@@ -105,9 +105,8 @@ pub fn bindings(ports: &Value, container: &str, wanted: Option<&str>) -> Outcome
         return Err(Failure::new(format!("Error: invalid port ({wanted})")));
     }
     let found = ports[format!("{number}/{protocol}")].as_array().filter(|found| !found.is_empty());
-    let found = found.ok_or_else(|| {
-        Failure::new(format!("Error: No public port '{number}/{protocol}' published for {container}"))
-    })?;
+    let found =
+        found.ok_or_else(|| Failure::new(format!("Error: No public port '{wanted}' published for {container}")))?;
     Ok(found.iter().map(|binding| shown(binding) + "\n").collect())
 }
 

@@ -108,7 +108,7 @@ fn rows(image: &Value, whole: bool, digests: bool) -> Vec<Row> {
                 ("Size", json!(size)),
                 ("Tag", json!(tag)),
                 ("UniqueSize", json!("N/A")),
-                ("VirtualSize", json!(size)),
+                ("VirtualSize", json!(human::size(image["Size"].as_u64().unwrap_or(0)))),
                 (table::LABELS, image["Labels"].clone()),
             ])
         })
