@@ -40,7 +40,7 @@ pub use decompress::{Compression, Decompress};
 pub use digest::{ChainId, DiffId, Digest, InvalidDigest};
 pub use error::ImageError;
 pub use manifest::Platform;
-pub use pack::{Change, ChangeKind, PackError, pack_tree};
+pub use pack::{Change, ChangeKind, PackError, changes, pack_entry, pack_tree};
 pub use record::{ImageRecord, LayerRef};
 pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, ImageRef, InvalidRef};
 pub use store::{Hold, ImageStore, Removed};

@@ -105,6 +105,30 @@ pub fn pack_tree<W: Write>(root: &Path, out: W) -> Result<W, PackError> {
     packer.tar.finish().step(b"/", "write the archive")
 }
 
+/// Packs one entry of an open folder, with what is below it, under another name. `.` stands for the folder itself.
+pub fn pack_entry<W: Write>(folder: &OwnedFd, name: &[u8], named: &[u8], out: W) -> Result<W, PackError> {
+    let mut packer = Packer { tar: TarWriter::new(out), links: HashMap::new() };
+    let Some(stat) = tree::stat(folder, name).step(named, "look at it")? else {
+        return Err(io::Error::from(io::ErrorKind::NotFound)).step(named, "look at it");
+    };
+    packer.one(folder, name, named, &stat)?;
+    if tree::format(&stat) == libc::S_IFDIR {
+        packer.whole(&open_folder(folder, name, named)?, named)?;
+    }
+    packer.tar.finish().step(named, "write the archive")
+}
+
+/// Whether a folder shows what the kernel makes up, such as `/proc`: nothing to keep, and without end.
+fn is_made_up(folder: &OwnedFd) -> bool {
+    use nix::sys::statfs;
+    // Those that nix has no name for: sysfs, devpts, mqueue, both versions of cgroups.
+    const OTHERS: [u64; 5] = [0x6265_6572, 0x1cd1, 0x1980_0202, 0x0027_e0eb, 0x6367_7270];
+    statfs::fstatfs(folder).is_ok_and(|found| {
+        let kind = found.filesystem_type();
+        kind == statfs::PROC_SUPER_MAGIC || OTHERS.contains(&(kind.0 as u64))
+    })
+}
+
 /// Packs what changed, as a layer.
 pub fn pack_changes<W: Write>(view: &ChangeView, out: W) -> Result<W, PackError> {
     let mut packer = Packer { tar: TarWriter::new(out), links: HashMap::new() };
@@ -125,6 +149,9 @@ pub fn pack_changes<W: Write>(view: &ChangeView, out: W) -> Result<W, PackError>
 
 impl<W: Write> Packer<W> {
     fn whole(&mut self, folder: &OwnedFd, path: &[u8]) -> Result<(), PackError> {
+        if is_made_up(folder) {
+            return Ok(());
+        }
         for name in tree::names(folder.as_fd()).step(path, "list")? {
             let inner = join(path, &name);
             let Some(stat) = tree::stat(folder, &name).step(&inner, "look at it")? else { continue };

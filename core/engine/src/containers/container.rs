@@ -45,7 +45,7 @@ pub(crate) struct Container {
     /// 64 hexadecimal digits.
     pub id: String,
     /// One start, stop, rename, … at a time.
-    pub operation: Mutex<()>,
+    pub operation: Arc<Mutex<()>>,
     /// Held while what its end leaves is cleared away.
     pub settling: Mutex<()>,
     /// The waits between its restarts.
@@ -74,7 +74,7 @@ impl Container {
         };
         Self {
             id: record.id.clone(),
-            operation: Mutex::default(),
+            operation: Arc::default(),
             settling: Mutex::default(),
             backoff: std::sync::Mutex::default(),
             restarting_by_hand: AtomicBool::new(false),
