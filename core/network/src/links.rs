@@ -31,6 +31,12 @@ const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
+const IFLA_BRPORT_FLUSH: u16 = 24;
+const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
+const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
+const IFLA_BRPORT_LOCKED: u16 = 39;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFF_UP: u32 = 1;
 
@@ -148,6 +154,23 @@ impl Links {
         self.socket.request(message)
     }
 
+    /// Cuts a port off its bridge at once: nothing goes to it, nothing that comes from it is taken. Unlike a removal it
+    /// waits for nothing; unlike a disabled state it is not undone by the next change of the carrier.
+    pub(crate) fn cut_off(&mut self, name: &str) -> Result<(), NetlinkError> {
+        let mut message = Message::new(NEWLINK, 0, &interface(0, 0, 0));
+        message.put_text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |info| {
+            info.put_text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |data| {
+                for on in
+                    [IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_MCAST_FLOOD, IFLA_BRPORT_BCAST_FLOOD]
+                {
+                    data.put_u8(on, 0);
+                }
+                data.put_u8(IFLA_BRPORT_LOCKED, 1).put(IFLA_BRPORT_FLUSH, &[]);
+            });
+        });
+        self.socket.request(message)
+    }
+
     /// Makes sure that a link is up.
     pub fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
         self.socket.request(Message::new(NEWLINK, 0, &interface(index, IFF_UP, IFF_UP)))
@@ -226,6 +249,20 @@ impl Links {
             }
         })?;
         Ok(list)
+    }
+
+    /// Forgets where a neighbour was; not to know it is no error.
+    pub(crate) fn forget_neighbour(&mut self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        const DELNEIGH: u16 = 29;
+        let mut header = [0; 12];
+        header[0] = family(address);
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        let mut message = Message::new(DELNEIGH, 0, &header);
+        put_address(&mut message, 1, address);
+        match self.socket.request(message) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
+            other => other,
+        }
     }
 
     /// Makes sure that a route exists; a default route through another gateway is replaced.

@@ -26,7 +26,9 @@ pub fn create_netns(path: &Path) -> io::Result<()> {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let mut links = Links::open()?;
         links.set_up(1).map_err(io::Error::other)?;
-        for (name, value) in [("accept_ra", "0"), ("disable_ipv6", "1"), ("accept_dad", "0")] {
+        // Neighbours that knew another owner of an address are told of the new one.
+        let _ = fs::write("/proc/sys/net/ipv4/conf/default/arp_notify", "1");
+        for (name, value) in [("accept_ra", "0"), ("disable_ipv6", "1"), ("accept_dad", "0"), ("ndisc_notify", "1")] {
             // Absent where the kernel has no IPv6.
             let _ = fs::write(Path::new("/proc/sys/net/ipv6/conf/default").join(name), value);
         }

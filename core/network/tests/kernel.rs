@@ -372,3 +372,63 @@ fn what_fails_leaves_nothing() {
         assert!(!host.executor.host_routes().unwrap().contains(&"172.18.0.0/16".parse().unwrap()));
     });
 }
+
+#[test]
+fn an_abandoned_endpoint_gives_its_address_free_at_once() {
+    on_a_host(|host| {
+        let a = host.network("a", &["172.18.0.0/16"], &["isolate"]);
+        host.filtered(&[&a], &[]);
+        let before = Links::open().unwrap().list().unwrap().len();
+        for round in 0..5 {
+            let endpoint = host.join(&host.executor, &a, &format!("t{round}"), &["172.18.0.2/16"]);
+            serve(&endpoint, "0.0.0.0:80");
+            assert_eq!(ask("172.18.0.2:80"), ip("172.18.0.1"), "round {round}");
+            // The servers' sockets hold the namespaces: all of them live on.
+            host.executor.abandon(&endpoint.joined).unwrap();
+            host.executor.abandon(&endpoint.joined).unwrap();
+            remove_netns(&endpoint.path).unwrap();
+        }
+        assert_eq!(ask("172.18.0.2:80"), None, "none of them is reached");
+        let endpoint = host.join(&host.executor, &a, "last", &["172.18.0.3/16"]);
+        host.executor.abandon(&endpoint.joined).unwrap();
+        remove_netns(&endpoint.path).unwrap();
+        drop(endpoint);
+        let gone = (0..100).any(|_| {
+            thread::sleep(Duration::from_millis(50));
+            Links::open().unwrap().list().unwrap().len() == before + 5
+        });
+        assert!(gone, "the kernel removes the links");
+    });
+}
+
+/// What the steps of a start and an end cost; for reading, not for judging.
+#[test]
+#[ignore = "a measurement"]
+fn times() {
+    use std::time::Instant;
+    on_a_host(|host| {
+        let a = host.network("a", &["172.18.0.0/16"], &["isolate"]);
+        host.filtered(&[&a], &[]);
+        for round in 0..20 {
+            let id = format!("t{round}");
+            let start = Instant::now();
+            create_netns(&host.folder.path().join(&id)).unwrap();
+            let made = start.elapsed();
+            let endpoint = host.join(&host.executor, &a, &id, &["172.18.0.2/16"]);
+            let joined = start.elapsed() - made;
+            let publish = [tcp("0.0.0.0:8080", "172.18.0.2:80"), tcp("[::]:8080", "[fd00::2]:80")];
+            host.filter.publish(&publish).unwrap();
+            let published = start.elapsed() - made - joined;
+            host.filter.unpublish(&publish).unwrap();
+            let before = Instant::now();
+            host.executor.abandon(&endpoint.joined).unwrap();
+            let left = before.elapsed();
+            drop(endpoint.namespace);
+            remove_netns(&endpoint.path).unwrap();
+            eprintln!(
+                "namespace {made:?} join {joined:?} publish {published:?} leave {left:?} remove {:?}",
+                before.elapsed() - left
+            );
+        }
+    });
+}

@@ -238,7 +238,7 @@ impl Inner {
         };
         for (endpoint, network) in endpoints {
             // Links go with the namespace, but only after a while: an address must not have two owners meanwhile.
-            let left = self.executor.leave(&endpoint.joined, None::<&File>).map_err(Error::from);
+            let left = self.executor.abandon(&endpoint.joined).map_err(Error::from);
             let forgotten = match network {
                 Some(network) => self.forget_endpoint(&network, &endpoint),
                 None => {

@@ -269,7 +269,11 @@ fn containers_join_find_each_other_and_are_published() {
             networks.remove_sandbox(&format!("{container:0>64}")).await.unwrap();
             networks.remove_sandbox(&format!("{container:0>64}")).await.unwrap();
         }
-        assert_eq!(links(), before);
+        let gone = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            links() == before + 1
+        });
+        assert!(gone, "all but the one whose server's socket keeps the namespace");
         assert_eq!(ask("127.0.0.1:18080".parse().unwrap()), None);
         inner.remove("app").unwrap();
     });
