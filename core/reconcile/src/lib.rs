@@ -104,7 +104,9 @@ impl Stacks {
                     record.problem =
                         Some("the files name another project now; the last one that was applied goes on".to_owned())
                 }
-                Err(problem) => record.problem = Some(format!("{problem}\nthe last project that was applied goes on")),
+                Err(broken) => {
+                    record.problem = Some(format!("{}\nthe last project that was applied goes on", broken.message));
+                }
             }
             let handle = stacks.spawn(&name, Some(record));
             open.insert(name, handle);

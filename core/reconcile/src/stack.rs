@@ -848,8 +848,14 @@ impl Stack {
         self.seen = now;
         let loaded = match load(&record.request).await {
             Ok(loaded) => loaded,
-            Err(problem) => {
-                self.set_problem(Some(problem));
+            Err(broken) => {
+                // What a new include names may be what is broken.
+                let inputs: BTreeSet<PathBuf> = record.inputs.iter().cloned().chain(broken.inputs).collect();
+                if let Some(record) = self.record.write().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                    record.inputs = inputs.into_iter().collect();
+                }
+                self.follow();
+                self.set_problem(Some(broken.message));
                 return;
             }
         };
@@ -976,13 +982,25 @@ async fn wake(at: Option<Instant>) {
     }
 }
 
+/// Why a project cannot be loaded, and the files that have a part in it.
+pub(crate) struct Broken {
+    pub message: String,
+    pub inputs: Vec<PathBuf>,
+}
+
+impl From<Broken> for String {
+    fn from(broken: Broken) -> Self {
+        broken.message
+    }
+}
+
 /// Loads on a thread that may block.
-pub(crate) async fn load(request: &StackRequest) -> Result<Loaded, String> {
+pub(crate) async fn load(request: &StackRequest) -> Result<Loaded, Broken> {
     let options = request.load_options();
     match tokio::task::spawn_blocking(move || sampan_compose::load(&options, &HostFiles)).await {
         Ok(Ok(loaded)) => Ok(loaded),
-        Ok(Err(diagnostics)) => Err(diagnostics.to_string()),
-        Err(error) => Err(format!("load the project: {error}")),
+        Ok(Err(diagnostics)) => Err(Broken { message: diagnostics.to_string(), inputs: diagnostics.inputs.clone() }),
+        Err(error) => Err(Broken { message: format!("load the project: {error}"), inputs: Vec::new() }),
     }
 }
 

@@ -1,0 +1,184 @@
+//! Containers through the command line.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use sampan_tests::{Host, IMAGE};
+
+#[test]
+fn short_run_prints_and_returns_the_programs_status() {
+    let Some(host) = Host::with_image("short_run_prints_and_returns_the_programs_status") else { return };
+    let answer = host.run(&["run", "--rm", IMAGE, "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((answer.code, answer.out.as_str(), answer.err.as_str()), (7, "out\n", "err\n"));
+    assert_eq!(host.ok(&["ps", "-aq"]), "", "--rm leaves nothing");
+    assert_eq!(host.run(&["run", "--rm", IMAGE, "sh", "-c", "kill -9 $$"]).code, 137);
+}
+
+#[test]
+fn failures_have_dockers_statuses_and_one_clear_error() {
+    let Some(host) = Host::with_image("failures_have_dockers_statuses_and_one_clear_error") else { return };
+    let (code, error) = host.fails(&["run", "--rm", IMAGE, "no-such-program"]);
+    assert_eq!(code, 127, "{error}");
+    assert!(error.contains("no-such-program") && error.contains("not found"), "{error}");
+    let (code, error) = host.fails(&["run", "--rm", IMAGE, "/etc/passwd"]);
+    assert_eq!(code, 126, "{error}");
+    let (code, error) = host.fails(&["run", "--no-such-flag", IMAGE]);
+    assert_eq!((code, error.lines().next().unwrap()), (125, "unknown flag: --no-such-flag"));
+    let (code, error) = host.fails(&["run", "--rm", "-p", "99999:80", IMAGE, "true"]);
+    assert_eq!(code, 125, "{error}");
+    let (code, error) = host.fails(&["run", "--rm", "--pull", "never", "no-such-image", "true"]);
+    assert_eq!(code, 125, "{error}");
+    assert!(error.contains("no-such-image"), "{error}");
+    host.ok(&["create", "--name", "taken", IMAGE, "true"]);
+    let (code, error) = host.fails(&["run", "--name", "taken", IMAGE, "true"]);
+    assert_eq!(code, 125);
+    assert!(error.contains("Conflict") && error.contains("/taken"), "{error}");
+    assert!(host.fails(&["inspect", "nothing"]).1.to_lowercase().contains("no such object"));
+    assert_eq!(host.ok(&["ps", "-a", "--format", "{{.Names}}"]), "taken", "what failed left nothing");
+}
+
+#[test]
+fn isolation_is_dockers_by_default() {
+    let Some(host) = Host::with_image("isolation_is_dockers_by_default") else { return };
+    let inside = |script: &str| host.ok(&["run", "--rm", "--hostname", "box", IMAGE, "sh", "-c", script]);
+    assert_eq!(inside("echo $$; hostname"), "1\nbox");
+    assert!(inside("grep -i capbnd /proc/self/status").ends_with("00000000a80425fb"));
+    assert!(inside("grep Seccomp: /proc/self/status").ends_with('2'));
+    assert_eq!(inside("ls /proc/kcore >/dev/null && head -c1 /proc/kcore | wc -c"), "0", "masked");
+    assert_eq!(inside("echo x > /proc/sysrq-trigger || echo no").lines().last(), Some("no"));
+    assert_eq!(inside("mount -t tmpfs none /tmp 2>/dev/null || echo no"), "no");
+    assert_eq!(inside("ls -l /proc/self/fd | grep -c -v -E 'total|-> (/dev/null|pipe:|/proc/.*/fd|/dev/pts/.*)'; true").lines().last(), Some("0"), "no further descriptors");
+    assert_eq!(inside("cat /proc/1/comm"), "sh");
+    let privileged = host.ok(&["run", "--rm", "--privileged", IMAGE, "sh", "-c", "mount -t tmpfs none /tmp && echo yes"]);
+    assert_eq!(privileged, "yes");
+}
+
+#[test]
+fn options_reach_the_program() {
+    let Some(host) = Host::with_image("options_reach_the_program") else { return };
+    let run = |options: &[&str], script: &str| {
+        let mut words = vec!["run", "--rm"];
+        words.extend(options);
+        words.extend([IMAGE, "sh", "-c", script]);
+        host.ok(&words)
+    };
+    assert_eq!(run(&["-e", "A=b", "--env", "C=d e"], "echo $A $C"), "b d e");
+    assert_eq!(run(&["-w", "/var/new"], "pwd"), "/var/new");
+    assert_eq!(run(&["-u", "web"], "id -u; id -g"), "101\n102");
+    assert_eq!(run(&["-u", "5:6", "--group-add", "extra"], "id -u; id -g; id -G"), "5\n6\n6 103");
+    assert_eq!(run(&["--read-only", "--tmpfs", "/tmp"], "touch /x 2>/dev/null || touch /tmp/x && echo tmp"), "tmp");
+    assert_eq!(run(&["--add-host", "there:10.1.2.3"], "grep there /etc/hosts | cut -f1"), "10.1.2.3");
+    assert_eq!(run(&["--ulimit", "nofile=100:200"], "ulimit -n"), "100");
+    assert_eq!(run(&["--cap-drop", "ALL", "--cap-add", "CHOWN"], "grep CapEff /proc/self/status | cut -f2"), "0000000000000001");
+    assert_eq!(run(&["--security-opt", "no-new-privileges"], "grep NoNewPrivs /proc/self/status | cut -f2"), "1");
+    assert_eq!(run(&["--sysctl", "net.ipv4.ip_default_ttl=42"], "cat /proc/sys/net/ipv4/ip_default_ttl"), "42");
+    assert_eq!(run(&["--init"], "cat /proc/1/comm; echo $$").lines().last(), Some("2"));
+    assert_eq!(run(&["--entrypoint", "/bin/echo"], "x"), "-c x");
+    assert_eq!(run(&["--shm-size", "16m"], "df -k /dev/shm | tail -1 | awk '{print $2}'"), "16384");
+    assert_eq!(run(&["--network", "none"], "ls /sys/class/net"), "lo");
+    assert_eq!(host.run_with_input(&["run", "--rm", "-i", IMAGE, "cat"], b"typed\n").out, "typed\n");
+}
+
+#[test]
+fn limits_hold() {
+    let Some(host) = Host::with_image("limits_hold") else { return };
+    let answer = host.run(&["run", "--name", "hungry", "-m", "16m", "--memory-swap", "16m", IMAGE, "sh", "-c", "x=$(head -c 64m /dev/zero | tr '\\0' x); echo $?"]);
+    assert_ne!(answer.code, 0, "{}{}", answer.out, answer.err);
+    assert_eq!(host.inspect("hungry")["State"]["OOMKilled"], true);
+    let forks = host.run(&["run", "--rm", "--pids-limit", "5", IMAGE, "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait"]);
+    assert!(forks.err.contains("fork"), "{}", forks.err);
+    host.ok(&["run", "-d", "--name", "slim", "--cpus", "0.5", "-m", "32m", IMAGE, "sleep", "1000"]);
+    host.ok(&["update", "-m", "64m", "--memory-swap", "64m", "slim"]);
+    assert_eq!(host.inspect("slim")["HostConfig"]["Memory"], 64 << 20);
+    let stats = host.ok(&["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", "slim"]);
+    assert!(stats.starts_with("slim ") && stats.ends_with("/ 64MiB"), "{stats}");
+}
+
+#[test]
+fn a_life_from_create_to_removal() {
+    let Some(host) = Host::with_image("a_life_from_create_to_removal") else { return };
+    let id = host.ok(&["create", "--name", "one", "--label", "a=b", IMAGE, "sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done"]);
+    assert_eq!(id.len(), 64);
+    assert_eq!(host.ok(&["ps", "-a", "--format", "{{.Names}} {{.Status}}"]), "one Created");
+    host.ok(&["start", "one"]);
+    assert!(host.ok(&["ps", "--format", "{{.Names}} {{.Status}}"]).starts_with("one Up "));
+    host.wait_until("it says that it is up", || host.ok(&["logs", "one"]) == "up");
+    host.ok(&["pause", "one"]);
+    assert!(host.ok(&["ps", "--format", "{{.Status}}"]).contains("(Paused)"));
+    host.ok(&["unpause", "one"]);
+    host.ok(&["rename", "one", "two"]);
+    assert!(host.ok(&["top", "two"]).contains("sleep"));
+    assert_eq!(host.ok(&["exec", "-e", "X=y", "two", "sh", "-c", "echo $X; hostname | wc -c"]), "y\n13");
+    assert_eq!(host.run(&["exec", "two", "sh", "-c", "exit 9"]).code, 9);
+    assert_eq!(host.run(&["exec", "two", "nothing"]).code, 127);
+    let (_, error) = host.fails(&["rm", "two"]);
+    assert!(error.contains("running"), "{error}");
+    host.ok(&["stop", "-t", "20", "two"]);
+    assert_eq!(host.inspect("two")["State"]["ExitCode"], 3);
+    host.ok(&["restart", "-t", "0", "two"]);
+    assert_eq!(host.inspect("two")["State"]["Running"], true);
+    host.ok(&["kill", "two"]);
+    assert_eq!(host.ok(&["wait", "two"]), "137");
+    assert_eq!(host.ok(&["logs", "two"]).lines().filter(|line| *line == "up").count(), 2);
+    assert!(host.ok(&["ps", "-a", "--filter", "label=a=b", "--format", "{{.Status}}"]).starts_with("Exited (137) "));
+    host.ok(&["rm", "two"]);
+    assert_eq!(host.ok(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn restart_policies_start_what_fails() {
+    let Some(host) = Host::with_image("restart_policies_start_what_fails") else { return };
+    host.ok(&["run", "-d", "--name", "tries", "--restart", "on-failure:2", IMAGE, "sh", "-c", "echo try; exit 1"]);
+    host.wait_until("it has tried three times and given up", || {
+        host.ok(&["logs", "tries"]).lines().count() == 3 && host.inspect("tries")["State"]["Status"] == "exited"
+    });
+    assert_eq!(host.inspect("tries")["RestartCount"], 2);
+    host.ok(&["run", "-d", "--name", "stays", "--restart", "always", IMAGE, "sleep", "1000"]);
+    host.ok(&["exec", "stays", "sh", "-c", "kill -9 1; kill 1; true"]);
+    let pid = host.inspect("stays")["State"]["Pid"].as_i64().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    host.wait_until("it runs again", || {
+        let state = &host.inspect("stays")["State"];
+        state["Running"] == true && state["Pid"].as_i64() != Some(pid)
+    });
+    host.ok(&["stop", "-t", "0", "stays"]);
+    assert_eq!(host.inspect("stays")["State"]["Status"], "exited", "stopped by hand stays so");
+}
+
+#[test]
+fn health_is_probed_early_and_told() {
+    let Some(host) = Host::with_image("health_is_probed_early_and_told") else { return };
+    host.ok(&["run", "-d", "--name", "sick", "--health-cmd", "test -e /tmp/well", "--health-interval", "100ms", "--health-retries", "2", IMAGE, "sleep", "1000"]);
+    host.wait_until("it is unhealthy", || host.inspect("sick")["State"]["Health"]["Status"] == "unhealthy");
+    host.ok(&["exec", "sick", "touch", "/tmp/well"]);
+    host.wait_until("it is healthy", || host.inspect("sick")["State"]["Health"]["Status"] == "healthy");
+    assert!(host.ok(&["ps", "--format", "{{.Status}}"]).contains("(healthy)"));
+}
+
+#[test]
+fn files_go_in_and_out() {
+    let Some(host) = Host::with_image("files_go_in_and_out") else { return };
+    host.ok(&["run", "-d", "--name", "box", IMAGE, "sleep", "1000"]);
+    let file = host.write("in.txt", "hello");
+    host.ok(&["cp", file.to_str().unwrap(), "box:/var/in.txt"]);
+    assert_eq!(host.ok(&["exec", "box", "cat", "/var/in.txt"]), "hello");
+    host.ok(&["exec", "box", "sh", "-c", "mkdir -p /var/d && echo a > /var/d/a && ln -s /etc /var/d/link"]);
+    host.ok(&["cp", "box:/var/d", host.path("out").to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(host.path("out/a")).unwrap(), "a\n");
+    assert!(host.path("out/link").is_symlink());
+    let changes = host.ok(&["diff", "box"]);
+    assert!(changes.lines().any(|line| line == "A /var/d/a") && changes.lines().any(|line| line == "C /var"), "{changes}");
+    let (_, error) = host.fails(&["cp", "box:/nothing", "."]);
+    assert!(error.contains("/nothing"), "{error}");
+}
+
+#[test]
+fn a_thousand_short_lives_leave_nothing() {
+    let Some(host) = Host::with_image("a_thousand_short_lives_leave_nothing") else { return };
+    let count = |path: String| std::fs::read_dir(path).map_or(0, Iterator::count);
+    let descriptors = || count(format!("/proc/{}/fd", host.pid()));
+    host.ok(&["run", "--rm", IMAGE, "true"]);
+    let (links, before) = (host.links(), descriptors());
+    for _ in 0..100 {
+        assert_eq!(host.run(&["run", "--rm", IMAGE, "sh", "-c", "exit 5"]).code, 5);
+    }
+    host.wait_until("descriptors and links are back", || descriptors() <= before + 4 && host.links() == links);
+}

@@ -1,0 +1,174 @@
+//! Stacks: up, kept, followed, healed, down.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use sampan_tests::{Host, IMAGE};
+
+const PAGE: &str = "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 80; done";
+
+fn compose(replicas: u32, environment: &str) -> String {
+    format!(
+        "name: demo\nservices:\n  web:\n    image: {IMAGE}\n    command: [sleep, '1000']\n    environment: {{ A: '{environment}' }}\n    scale: {replicas}\n    depends_on:\n      db: {{ condition: service_healthy }}\n  db:\n    image: {IMAGE}\n    command: [sleep, '1000']\n    volumes: ['data:/data']\n    healthcheck: {{ test: 'true', interval: 5s }}\nvolumes: {{ data: {{}} }}\n"
+    )
+}
+
+fn running(host: &Host) -> Vec<String> {
+    let text = host.ok(&["ps", "--format", "{{.Names}}"]);
+    let mut names: Vec<String> = text.lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_stack_comes_up_in_order_and_goes_without_a_trace() {
+    let Some(host) = Host::with_image("a_stack_comes_up_in_order_and_goes_without_a_trace") else { return };
+    let file = host.write("stack/compose.yaml", compose(2, "x"));
+    let folder = file.parent().unwrap();
+    let links = host.links();
+    host.ok_in(folder, &["up", "-d", "--wait"]);
+    assert_eq!(running(&host), ["demo-db-1", "demo-web-1", "demo-web-2"]);
+    let started = |name: &str| host.inspect(name)["State"]["StartedAt"].as_str().unwrap().to_owned();
+    assert!(started("demo-db-1") < started("demo-web-1"));
+    assert_eq!(host.ok(&["exec", "demo-web-1", "sh", "-c", "ping -c1 -W2 db >/dev/null && echo reached"]), "reached");
+    let again = host.run_in(folder, &["up", "-d"]);
+    assert_eq!(again.code, 0);
+    assert_eq!(running(&host).len(), 3);
+    host.ok_in(folder, &["down"]);
+    assert_eq!(host.ok(&["ps", "-aq"]), "");
+    assert_eq!(host.ok(&["network", "ls", "-q"]).lines().count(), 3);
+    assert_eq!(host.ok(&["volume", "ls", "-q"]), "demo_data", "data stays");
+    assert_eq!(host.links(), links);
+    host.ok_in(folder, &["up", "-d"]);
+    host.ok_in(folder, &["down", "-v"]);
+    assert_eq!(host.ok(&["volume", "ls", "-q"]), "");
+}
+
+#[test]
+fn a_saved_file_is_followed_and_only_what_changed_is_touched() {
+    let Some(host) = Host::with_image("a_saved_file_is_followed_and_only_what_changed_is_touched") else { return };
+    let file = host.write("stack/compose.yaml", compose(1, "x"));
+    host.ok_in(file.parent().unwrap(), &["up", "-d"]);
+    let id = |name: &str| host.inspect(name)["Id"].clone();
+    let (web, db) = (id("demo-web-1"), id("demo-db-1"));
+    host.write("stack/compose.yaml", compose(3, "x"));
+    host.wait_until("the replicas are there", || running(&host).len() == 4);
+    assert_eq!((id("demo-web-1"), id("demo-db-1")), (web.clone(), db.clone()), "what was there runs on");
+    host.write("stack/next.yaml", compose(1, "y"));
+    std::fs::rename(host.path("stack/next.yaml"), &file).unwrap();
+    host.wait_until("the edit shows in the kernel", || {
+        running(&host) == ["demo-db-1", "demo-web-1"] && host.run(&["exec", "demo-web-1", "printenv", "A"]).out == "y\n"
+    });
+    assert_ne!(id("demo-web-1"), web);
+    assert_eq!(id("demo-db-1"), db);
+}
+
+#[test]
+fn broken_yaml_keeps_the_last_good_model() {
+    let Some(host) = Host::with_image("broken_yaml_keeps_the_last_good_model") else { return };
+    let file = host.write("stack/compose.yaml", compose(1, "x"));
+    let folder = file.parent().unwrap().to_owned();
+    host.ok_in(&folder, &["up", "-d"]);
+    let before = host.inspect("demo-web-1")["Id"].clone();
+    let problem = || host.api("GET", "/sampan/v1/stacks/demo", None).1["problem"].as_str().unwrap_or_default().to_owned();
+    for broken in ["services:\n  web:\n    imagee: x\n", "services: [", "", "\t"] {
+        std::fs::write(&file, broken).unwrap();
+        host.wait_until("the problem is told", || !problem().is_empty());
+        assert!(problem().contains("compose.yaml"), "{}", problem());
+        assert_eq!(host.inspect("demo-web-1")["Id"], before);
+        std::fs::write(&file, compose(1, "x")).unwrap();
+        host.wait_until("the problem is gone", || problem().is_empty());
+    }
+    std::fs::write(&file, "services:\n  web:\n    imagee: x\n").unwrap();
+    host.wait_until("the problem is told", || !problem().is_empty());
+    let told = host.run_in(&folder, &["ps"]);
+    assert!(told.err.contains("compose.yaml:3:5"), "{}{}", told.out, told.err);
+    let (code, error) = (host.run_in(&folder, &["up", "-d"]).code, host.run_in(&folder, &["up", "-d"]).err);
+    assert_ne!(code, 0);
+    assert!(error.contains("imagee") && error.contains("image"), "{error}");
+    assert_eq!(running(&host).len(), 2, "what was there still works");
+    std::fs::remove_file(&file).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(running(&host).len(), 2);
+}
+
+#[test]
+fn what_died_or_was_removed_is_healed_and_what_was_stopped_is_not() {
+    let Some(host) = Host::with_image("what_died_or_was_removed_is_healed_and_what_was_stopped_is_not") else { return };
+    let file = host.write("stack/compose.yaml", compose(1, "x"));
+    let folder = file.parent().unwrap().to_owned();
+    host.ok_in(&folder, &["up", "-d"]);
+    host.ok(&["rm", "-f", "demo-web-1"]);
+    host.wait_until("a removed container is back", || running(&host) == ["demo-db-1", "demo-web-1"]);
+    let pid = host.inspect("demo-db-1")["State"]["Pid"].as_i64().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    host.wait_until("a killed container runs again", || {
+        let state = host.inspect("demo-db-1")["State"].clone();
+        state["Running"] == true && state["Pid"].as_i64() != Some(pid)
+    });
+    host.ok(&["stop", "-t", "0", "demo-web-1"]);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(running(&host), ["demo-db-1"], "stopped by hand stays so");
+    host.ok_in(&folder, &["compose", "start"]);
+    host.wait_until("a start starts it", || running(&host).len() == 2);
+}
+
+#[test]
+fn a_stack_survives_its_daemon() {
+    let Some(mut host) = Host::with_image("a_stack_survives_its_daemon") else { return };
+    let file = host.write(
+        "stack/compose.yaml",
+        format!("name: demo\nservices:\n  web:\n    image: {IMAGE}\n    command: ['sh', '-c', \"{}\"]\n    ports: ['8090:80']\n", PAGE.replace('\\', "\\\\").replace('"', "\\\"")),
+    );
+    host.ok_in(file.parent().unwrap(), &["up", "-d"]);
+    host.wait_until("the page answers", || host.fetch("127.0.0.1:8090").is_ok());
+    let id = host.inspect("demo-web-1")["Id"].clone();
+    let namespace = host.network_namespace();
+    host.kill_daemon();
+    std::fs::write(&file, std::fs::read_to_string(&file).unwrap().replace("    ports", "    scale: 1\n    labels: { new: 'yes' }\n    ports")).unwrap();
+    host.spawn_in(namespace);
+    host.wait_until("the edit of the meantime is applied", || {
+        let (status, found) = host.api("GET", "/containers/demo-web-1/json", None);
+        status == 200 && found["Config"]["Labels"]["new"] == "yes" && found["State"]["Running"] == true
+    });
+    assert_ne!(host.inspect("demo-web-1")["Id"], id);
+    host.wait_until("the page answers", || host.fetch("127.0.0.1:8090").is_ok());
+}
+
+#[test]
+fn failures_are_named_and_the_others_come_up() {
+    let Some(host) = Host::with_image("failures_are_named_and_the_others_come_up") else { return };
+    let file = host.write(
+        "stack/compose.yaml",
+        format!("name: demo\nservices:\n  good: {{ image: {IMAGE}, command: [sleep, '1000'] }}\n  sick:\n    image: {IMAGE}\n    command: [sleep, '1000']\n    healthcheck: {{ test: 'false', interval: 50ms, retries: 1 }}\n  waits:\n    image: {IMAGE}\n    command: [sleep, '1000']\n    depends_on: {{ sick: {{ condition: service_healthy }} }}\n"),
+    );
+    let answer = host.run_in(file.parent().unwrap(), &["up", "-d"]);
+    assert_ne!(answer.code, 0);
+    assert!(format!("{}{}", answer.out, answer.err).contains("demo-sick-1 is unhealthy"), "{}{}", answer.out, answer.err);
+    assert_eq!(running(&host), ["demo-good-1", "demo-sick-1"]);
+}
+
+#[test]
+fn secrets_and_configs_reach_services_and_nothing_else() {
+    let Some(host) = Host::with_image("secrets_and_configs_reach_services_and_nothing_else") else { return };
+    host.write("stack/word", "from a file");
+    let file = host.write(
+        "stack/compose.yaml",
+        format!("name: demo\nservices:\n  web:\n    image: {IMAGE}\n    command: [sleep, '1000']\n    secrets: [word, variable]\n    configs:\n      - source: inline\n        target: /etc/app.conf\n        mode: 0444\nsecrets:\n  word: {{ file: ./word }}\n  variable: {{ environment: TOKEN }}\nconfigs:\n  inline: {{ content: 'a = b' }}\n"),
+    );
+    let up = host.command(&["up", "-d"]).current_dir(file.parent().unwrap()).env("TOKEN", "hush-hush").output().unwrap();
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    let script = "cat /run/secrets/word /run/secrets/variable /etc/app.conf";
+    assert_eq!(host.ok(&["exec", "demo-web-1", "sh", "-c", script]), "from a filehush-hush".to_owned() + "a = b");
+    assert!(!host.inspect("demo-web-1").to_string().contains("hush-hush"));
+    assert!(!host.log().contains("hush-hush"));
+}
+
+#[test]
+fn a_dry_run_shows_and_does_nothing() {
+    let Some(host) = Host::with_image("a_dry_run_shows_and_does_nothing") else { return };
+    let file = host.write("stack/compose.yaml", compose(1, "x"));
+    let shown = host.run_in(file.parent().unwrap(), &["up", "-d", "--dry-run"]);
+    assert_eq!(shown.code, 0, "{}", shown.err);
+    assert!(format!("{}{}", shown.out, shown.err).contains("demo-web-1"), "{}{}", shown.out, shown.err);
+    assert_eq!(host.ok(&["ps", "-aq"]), "");
+    assert_eq!(host.ok(&["network", "ls", "-q"]).lines().count(), 3);
+}
