@@ -9,7 +9,7 @@ fn short_run_prints_and_returns_the_programs_status() {
     let answer = host.run(&["run", "--rm", IMAGE, "sh", "-c", "echo out; echo err >&2; exit 7"]);
     assert_eq!((answer.code, answer.out.as_str(), answer.err.as_str()), (7, "out\n", "err\n"));
     assert_eq!(host.ok(&["ps", "-aq"]), "", "--rm leaves nothing");
-    assert_eq!(host.run(&["run", "--rm", IMAGE, "sh", "-c", "kill -9 $$"]).code, 137);
+    assert_eq!(host.run(&["run", "--rm", "--init", IMAGE, "sh", "-c", "kill -9 $$"]).code, 137);
 }
 
 #[test]
@@ -42,12 +42,19 @@ fn isolation_is_dockers_by_default() {
     assert_eq!(inside("echo $$; hostname"), "1\nbox");
     assert!(inside("grep -i capbnd /proc/self/status").ends_with("00000000a80425fb"));
     assert!(inside("grep Seccomp: /proc/self/status").ends_with('2'));
-    assert_eq!(inside("ls /proc/kcore >/dev/null && head -c1 /proc/kcore | wc -c"), "0", "masked");
+    assert_eq!(inside("head -c1 /proc/timer_list 2>/dev/null | wc -c"), "0", "masked");
     assert_eq!(inside("echo x > /proc/sysrq-trigger || echo no").lines().last(), Some("no"));
     assert_eq!(inside("mount -t tmpfs none /tmp 2>/dev/null || echo no"), "no");
-    assert_eq!(inside("ls -l /proc/self/fd | grep -c -v -E 'total|-> (/dev/null|pipe:|/proc/.*/fd|/dev/pts/.*)'; true").lines().last(), Some("0"), "no further descriptors");
+    assert_eq!(
+        inside("ls -l /proc/self/fd | grep -c -v -E 'total|-> (/dev/null|pipe:|/proc/.*/fd|/dev/pts/.*)'; true")
+            .lines()
+            .last(),
+        Some("0"),
+        "no further descriptors"
+    );
     assert_eq!(inside("cat /proc/1/comm"), "sh");
-    let privileged = host.ok(&["run", "--rm", "--privileged", IMAGE, "sh", "-c", "mount -t tmpfs none /tmp && echo yes"]);
+    let privileged =
+        host.ok(&["run", "--rm", "--privileged", IMAGE, "sh", "-c", "mount -t tmpfs none /tmp && echo yes"]);
     assert_eq!(privileged, "yes");
 }
 
@@ -67,11 +74,14 @@ fn options_reach_the_program() {
     assert_eq!(run(&["--read-only", "--tmpfs", "/tmp"], "touch /x 2>/dev/null || touch /tmp/x && echo tmp"), "tmp");
     assert_eq!(run(&["--add-host", "there:10.1.2.3"], "grep there /etc/hosts | cut -f1"), "10.1.2.3");
     assert_eq!(run(&["--ulimit", "nofile=100:200"], "ulimit -n"), "100");
-    assert_eq!(run(&["--cap-drop", "ALL", "--cap-add", "CHOWN"], "grep CapEff /proc/self/status | cut -f2"), "0000000000000001");
+    assert_eq!(
+        run(&["--cap-drop", "ALL", "--cap-add", "CHOWN"], "grep CapEff /proc/self/status | cut -f2"),
+        "0000000000000001"
+    );
     assert_eq!(run(&["--security-opt", "no-new-privileges"], "grep NoNewPrivs /proc/self/status | cut -f2"), "1");
     assert_eq!(run(&["--sysctl", "net.ipv4.ip_default_ttl=42"], "cat /proc/sys/net/ipv4/ip_default_ttl"), "42");
     assert_eq!(run(&["--init"], "cat /proc/1/comm; echo $$").lines().last(), Some("2"));
-    assert_eq!(run(&["--entrypoint", "/bin/echo"], "x"), "-c x");
+    assert_eq!(run(&["--entrypoint", "/bin/echo"], "x"), "sh -c x");
     assert_eq!(run(&["--shm-size", "16m"], "df -k /dev/shm | tail -1 | awk '{print $2}'"), "16384");
     assert_eq!(run(&["--network", "none"], "ls /sys/class/net"), "lo");
     assert_eq!(host.run_with_input(&["run", "--rm", "-i", IMAGE, "cat"], b"typed\n").out, "typed\n");
@@ -80,10 +90,31 @@ fn options_reach_the_program() {
 #[test]
 fn limits_hold() {
     let Some(host) = Host::with_image("limits_hold") else { return };
-    let answer = host.run(&["run", "--name", "hungry", "-m", "16m", "--memory-swap", "16m", IMAGE, "sh", "-c", "x=$(head -c 64m /dev/zero | tr '\\0' x); echo $?"]);
+    let answer = host.run(&[
+        "run",
+        "--name",
+        "hungry",
+        "-m",
+        "16m",
+        "--memory-swap",
+        "16m",
+        IMAGE,
+        "sh",
+        "-c",
+        "x=$(head -c 64m /dev/zero | tr '\\0' x); echo $?",
+    ]);
     assert_ne!(answer.code, 0, "{}{}", answer.out, answer.err);
     assert_eq!(host.inspect("hungry")["State"]["OOMKilled"], true);
-    let forks = host.run(&["run", "--rm", "--pids-limit", "5", IMAGE, "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait"]);
+    let forks = host.run(&[
+        "run",
+        "--rm",
+        "--pids-limit",
+        "5",
+        IMAGE,
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait",
+    ]);
     assert!(forks.err.contains("fork"), "{}", forks.err);
     host.ok(&["run", "-d", "--name", "slim", "--cpus", "0.5", "-m", "32m", IMAGE, "sleep", "1000"]);
     host.ok(&["update", "-m", "64m", "--memory-swap", "64m", "slim"]);
@@ -95,7 +126,17 @@ fn limits_hold() {
 #[test]
 fn a_life_from_create_to_removal() {
     let Some(host) = Host::with_image("a_life_from_create_to_removal") else { return };
-    let id = host.ok(&["create", "--name", "one", "--label", "a=b", IMAGE, "sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done"]);
+    let id = host.ok(&[
+        "create",
+        "--name",
+        "one",
+        "--label",
+        "a=b",
+        IMAGE,
+        "sh",
+        "-c",
+        "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done",
+    ]);
     assert_eq!(id.len(), 64);
     assert_eq!(host.ok(&["ps", "-a", "--format", "{{.Names}} {{.Status}}"]), "one Created");
     host.ok(&["start", "one"]);
@@ -132,9 +173,9 @@ fn restart_policies_start_what_fails() {
     });
     assert_eq!(host.inspect("tries")["RestartCount"], 2);
     host.ok(&["run", "-d", "--name", "stays", "--restart", "always", IMAGE, "sleep", "1000"]);
-    host.ok(&["exec", "stays", "sh", "-c", "kill -9 1; kill 1; true"]);
     let pid = host.inspect("stays")["State"]["Pid"].as_i64().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     host.wait_until("it runs again", || {
         let state = &host.inspect("stays")["State"];
         state["Running"] == true && state["Pid"].as_i64() != Some(pid)
@@ -146,7 +187,21 @@ fn restart_policies_start_what_fails() {
 #[test]
 fn health_is_probed_early_and_told() {
     let Some(host) = Host::with_image("health_is_probed_early_and_told") else { return };
-    host.ok(&["run", "-d", "--name", "sick", "--health-cmd", "test -e /tmp/well", "--health-interval", "100ms", "--health-retries", "2", IMAGE, "sleep", "1000"]);
+    host.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "sick",
+        "--health-cmd",
+        "test -e /tmp/well",
+        "--health-interval",
+        "100ms",
+        "--health-retries",
+        "2",
+        IMAGE,
+        "sleep",
+        "1000",
+    ]);
     host.wait_until("it is unhealthy", || host.inspect("sick")["State"]["Health"]["Status"] == "unhealthy");
     host.ok(&["exec", "sick", "touch", "/tmp/well"]);
     host.wait_until("it is healthy", || host.inspect("sick")["State"]["Health"]["Status"] == "healthy");
@@ -165,7 +220,10 @@ fn files_go_in_and_out() {
     assert_eq!(std::fs::read_to_string(host.path("out/a")).unwrap(), "a\n");
     assert!(host.path("out/link").is_symlink());
     let changes = host.ok(&["diff", "box"]);
-    assert!(changes.lines().any(|line| line == "A /var/d/a") && changes.lines().any(|line| line == "C /var"), "{changes}");
+    assert!(
+        changes.lines().any(|line| line == "A /var/d/a") && changes.lines().any(|line| line == "C /var"),
+        "{changes}"
+    );
     let (_, error) = host.fails(&["cp", "box:/nothing", "."]);
     assert!(error.contains("/nothing"), "{error}");
 }

@@ -6,8 +6,28 @@ use sampan_tests::{Host, IMAGE, programs};
 #[test]
 fn a_killed_daemon_is_followed_by_one_that_adopts_everything() {
     let Some(mut host) = Host::with_image("a_killed_daemon_is_followed_by_one_that_adopts_everything") else { return };
-    host.ok(&["run", "-d", "--name", "counter", IMAGE, "sh", "-c", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.002; done"]);
-    host.ok(&["run", "-d", "--name", "page", "-p", "8080:80", IMAGE, "sh", "-c", "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 80; done"]);
+    host.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "counter",
+        IMAGE,
+        "sh",
+        "-c",
+        "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.002; done",
+    ]);
+    host.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "page",
+        "-p",
+        "8080:80",
+        IMAGE,
+        "sh",
+        "-c",
+        "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 80; done",
+    ]);
     host.ok(&["run", "-d", "--name", "ends", IMAGE, "sh", "-c", "sleep 0.5; exit 4"]);
     host.wait_until("the page answers", || host.fetch("127.0.0.1:8080").is_ok_and(|page| page.ends_with("hello")));
     let pid = host.inspect("counter")["State"]["Pid"].clone();
@@ -16,7 +36,9 @@ fn a_killed_daemon_is_followed_by_one_that_adopts_everything() {
     std::thread::sleep(std::time::Duration::from_millis(700));
     host.spawn_in(namespace);
     assert_eq!(host.inspect("counter")["State"]["Pid"], pid, "it never noticed");
-    host.wait_until("the page answers again", || host.fetch("127.0.0.1:8080").is_ok_and(|page| page.ends_with("hello")));
+    host.wait_until("the page answers again", || {
+        host.fetch("127.0.0.1:8080").is_ok_and(|page| page.ends_with("hello"))
+    });
     host.wait_until("the one that ended meanwhile is known", || host.inspect("ends")["State"]["Status"] == "exited");
     assert_eq!(host.inspect("ends")["State"]["ExitCode"], 4);
     host.ok(&["exec", "counter", "true"]);
@@ -53,10 +75,14 @@ fn a_garbled_database_is_named_and_left_alone() {
         let _ = std::fs::remove_file(host.root().join(format!("sampan.{suffix}")));
     }
     std::fs::write(&database, vec![b'x'; 8192]).unwrap();
-    let output = std::process::Command::new(programs().join("sampan")).arg("daemon").envs(host.environment()).output().unwrap();
+    let output =
+        std::process::Command::new(programs().join("sampan")).arg("daemon").envs(host.environment()).output().unwrap();
     assert!(!output.status.success());
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("sampan.db") && error.contains("left as it is") || error.contains("left as it was"), "{error}");
+    assert!(
+        error.contains("sampan.db") && error.contains("left as it is") || error.contains("left as it was"),
+        "{error}"
+    );
     assert_eq!(std::fs::read(&database).unwrap(), vec![b'x'; 8192]);
     std::fs::write(&database, good).unwrap();
 }
@@ -65,12 +91,22 @@ fn a_garbled_database_is_named_and_left_alone() {
 fn the_api_says_what_docker_says() {
     let Some(host) = Host::with_image("the_api_says_what_docker_says") else { return };
     let (status, version) = host.api("GET", "/version", None);
-    assert_eq!((status, version["ApiVersion"].as_str(), version["MinAPIVersion"].as_str()), (200, Some("1.51"), Some("1.24")));
+    assert_eq!(
+        (status, version["ApiVersion"].as_str(), version["MinAPIVersion"].as_str()),
+        (200, Some("1.51"), Some("1.24"))
+    );
     assert_eq!(host.api("GET", "/v1.40/info", None).0, 200);
     let (status, error) = host.api("GET", "/v9.99/info", None);
     assert_eq!(status, 400, "{error}");
-    assert_eq!(host.api("GET", "/containers/nothing/json", None), (404, serde_json::json!({"message": "No such container: nothing"})));
-    let (status, error) = host.api("POST", "/containers/create", Some(&serde_json::json!({"Image": IMAGE, "HostConfig": {"Memory": "much"}})));
+    assert_eq!(
+        host.api("GET", "/containers/nothing/json", None),
+        (404, serde_json::json!({"message": "No such container: nothing"}))
+    );
+    let (status, error) = host.api(
+        "POST",
+        "/containers/create",
+        Some(&serde_json::json!({"Image": IMAGE, "HostConfig": {"Memory": "much"}})),
+    );
     assert_eq!(status, 400, "{error}");
     assert!(error["message"].as_str().unwrap().contains("HostConfig.Memory"), "{error}");
     assert_eq!(host.api("POST", "/swarm/init", Some(&serde_json::json!({}))).0, 503);

@@ -14,7 +14,10 @@ fn the_stock_client_works_unchanged() {
     let Some(host) = Host::with_image("the_stock_client_works_unchanged") else { return };
     let docker = |words: &[&str]| {
         let output = Command::new("docker").args(words).envs(host.environment()).output().unwrap();
-        let (out, err) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        );
         assert!(output.status.success(), "docker {}: {out}{err}", words.join(" "));
         out.trim_end().to_owned()
     };

@@ -24,7 +24,10 @@ fn a_driver_of_ones_own_takes_the_logs() {
     host.fails(&["run", "--rm", "--log-driver", "plain", IMAGE, "true"]);
     host.ok(&["plugin", "rm", "-f", "plain"]);
     let garbage = host.write("garbage.wasm", "not a component");
-    host.write("garbage.json", r#"{"name": "bad", "kind": "log", "description": "", "options": [], "capabilities": {}}"#);
+    host.write(
+        "garbage.json",
+        r#"{"name": "bad", "kind": "log", "description": "", "options": [], "capabilities": {}}"#,
+    );
     let (_, error) = host.fails(&["plugin", "install", "--grant-all-permissions", garbage.to_str().unwrap()]);
     assert!(error.contains("component"), "{error}");
 }
@@ -49,7 +52,11 @@ fn without_its_file_there_is_no_driver() {
         }
     }
     let drivers = folder.path().to_str().unwrap().to_owned();
-    let Some(host) = Host::start_with("without_its_file_there_is_no_driver", &["--drivers", &drivers, "--log-driver", "none"]) else { return };
+    let Some(host) =
+        Host::start_with("without_its_file_there_is_no_driver", &["--drivers", &drivers, "--log-driver", "none"])
+    else {
+        return;
+    };
     host.import_busybox();
     let (_, error) = host.fails(&["run", "--rm", "--log-driver", "json-file", IMAGE, "true"]);
     assert!(error.contains("json-file") && error.contains("none"), "{error}");
@@ -59,7 +66,19 @@ fn without_its_file_there_is_no_driver() {
 #[test]
 fn json_file_logs_rotate_and_read_back_whole() {
     let Some(host) = Host::with_image("json_file_logs_rotate_and_read_back_whole") else { return };
-    host.ok(&["run", "--name", "many", "--log-opt", "max-size=20k", "--log-opt", "max-file=50", IMAGE, "seq", "1", "2000"]);
+    host.ok(&[
+        "run",
+        "--name",
+        "many",
+        "--log-opt",
+        "max-size=20k",
+        "--log-opt",
+        "max-file=50",
+        IMAGE,
+        "seq",
+        "1",
+        "2000",
+    ]);
     let lines = host.ok(&["logs", "many"]);
     assert_eq!(lines.lines().count(), 2000);
     assert_eq!(lines.lines().last(), Some("2000"));

@@ -16,7 +16,15 @@ fn a_build_has_stages_cache_and_configuration() {
     let folder = host.path("ctx");
     host.ok(&["build", "-t", "app", "--build-arg", "WHO=us", folder.to_str().unwrap()]);
     assert_eq!(host.ok(&["run", "--rm", "app"]), "made for us\nhello\n/srv\nweb");
-    assert_eq!(host.ok(&["run", "--rm", "app", "cat file1; stat -c %U file1; cat /tree/a/file; ls /srv/secret 2>/dev/null || echo none"]), "one\nweb\na\nnone".replace("oneweb", "one\nweb"));
+    assert_eq!(
+        host.ok(&[
+            "run",
+            "--rm",
+            "app",
+            "cat file1; stat -c %U file1; cat /tree/a/file; ls /srv/secret 2>/dev/null || echo none"
+        ]),
+        "one\nweb\na\nnone".replace("oneweb", "one\nweb")
+    );
     let (_, image) = host.api("GET", "/images/app/json", None);
     assert_eq!(image["Config"]["Labels"]["kind"], "test");
     assert_eq!(image["Config"]["StopSignal"], "SIGINT");
@@ -76,7 +84,10 @@ fn a_commit_is_an_image_of_what_has_changed() {
     let Some(host) = Host::with_image("a_commit_is_an_image_of_what_has_changed") else { return };
     host.ok(&["run", "--name", "work", IMAGE, "sh", "-c", "echo done > /result; rm /etc/group; rm -r /var"]);
     host.ok(&["commit", "-c", "ENV A=b", "-m", "words", "work", "worked"]);
-    assert_eq!(host.ok(&["run", "--rm", "worked", "sh", "-c", "cat /result; echo $A; ls /etc/group /var 2>/dev/null | wc -l"]), "done\nb\n0");
+    assert_eq!(
+        host.ok(&["run", "--rm", "worked", "sh", "-c", "cat /result; echo $A; ls /etc/group /var 2>/dev/null | wc -l"]),
+        "done\nb\n0"
+    );
     assert!(host.ok(&["history", "--format", "{{.Comment}}", "worked"]).starts_with("words"));
     let exported = host.run(&["export", "work"]);
     assert_eq!(exported.code, 0);

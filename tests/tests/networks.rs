@@ -11,7 +11,9 @@ fn names_and_aliases_resolve_on_custom_networks() {
     host.ok(&["network", "create", "net"]);
     host.ok(&["run", "-d", "--name", "one", "--network", "net", "--network-alias", "other", IMAGE, "sleep", "1000"]);
     let address = host.inspect("one")["NetworkSettings"]["Networks"]["net"]["IPAddress"].as_str().unwrap().to_owned();
-    let resolve = |name: &str| host.ok(&["run", "--rm", "--network", "net", IMAGE, "sh", "-c", &format!("ping -c1 -W2 {name} | head -1")]);
+    let resolve = |name: &str| {
+        host.ok(&["run", "--rm", "--network", "net", IMAGE, "sh", "-c", &format!("ping -c1 -W2 {name} | head -1")])
+    };
     for name in ["one", "other"] {
         assert!(resolve(name).contains(&format!("({address})")), "{name}");
     }
@@ -25,11 +27,30 @@ fn names_and_aliases_resolve_on_custom_networks() {
 #[test]
 fn published_ports_answer_and_are_given_back() {
     let Some(host) = Host::with_image("published_ports_answer_and_are_given_back") else { return };
-    host.ok(&["run", "-d", "--name", "page", "--hostname", "page", "-p", "8081:80", "-p", "80", IMAGE, "sh", "-c", PAGE]);
+    host.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "page",
+        "--hostname",
+        "page",
+        "-p",
+        "8081:80",
+        "-p",
+        "80",
+        IMAGE,
+        "sh",
+        "-c",
+        PAGE,
+    ]);
     host.wait_until("the page answers", || host.fetch("127.0.0.1:8081").is_ok_and(|page| page.ends_with("page")));
     let port = host.ok(&["port", "page", "80/tcp"]);
     assert!(port.contains("0.0.0.0:8081"), "{port}");
-    let chosen = port.lines().find(|line| line.starts_with("0.0.0.0:") && !line.ends_with(":8081")).unwrap().replace("0.0.0.0", "127.0.0.1");
+    let chosen = port
+        .lines()
+        .find(|line| line.starts_with("0.0.0.0:") && !line.ends_with(":8081"))
+        .unwrap()
+        .replace("0.0.0.0", "127.0.0.1");
     host.wait_until("the chosen port answers", || host.fetch(&chosen).is_ok_and(|page| page.ends_with("page")));
     let (code, error) = host.fails(&["run", "--rm", "-p", "8081:80", IMAGE, "true"]);
     assert_eq!(code, 125);
@@ -51,7 +72,8 @@ fn networks_are_apart_until_connected() {
         host.ok(&["network", "create", name]);
         host.ok(&["run", "-d", "--name", &format!("in-{name}"), "--network", name, IMAGE, "sleep", "1000"]);
     }
-    let address = host.inspect("in-right")["NetworkSettings"]["Networks"]["right"]["IPAddress"].as_str().unwrap().to_owned();
+    let address =
+        host.inspect("in-right")["NetworkSettings"]["Networks"]["right"]["IPAddress"].as_str().unwrap().to_owned();
     let reach = || host.run(&["exec", "in-left", "ping", "-c1", "-W1", &address]).code == 0;
     assert!(!reach(), "isolated");
     host.ok(&["network", "connect", "right", "in-left"]);
@@ -82,7 +104,18 @@ fn host_none_and_shared_namespaces() {
 fn asked_for_addresses_are_given_or_refused() {
     let Some(host) = Host::with_image("asked_for_addresses_are_given_or_refused") else { return };
     host.ok(&["network", "create", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.9", "fixed"]);
-    let address = host.ok(&["run", "--rm", "--network", "fixed", "--ip", "10.77.0.42", IMAGE, "sh", "-c", "ip -4 addr show eth0 | grep -o 'inet [0-9.]*'; ip route | grep default"]);
+    let address = host.ok(&[
+        "run",
+        "--rm",
+        "--network",
+        "fixed",
+        "--ip",
+        "10.77.0.42",
+        IMAGE,
+        "sh",
+        "-c",
+        "ip -4 addr show eth0 | grep -o 'inet [0-9.]*'; ip route | grep default",
+    ]);
     assert!(address.starts_with("inet 10.77.0.42\n") && address.contains("via 10.77.0.9"), "{address}");
     let (code, error) = host.fails(&["run", "--rm", "--network", "fixed", "--ip", "10.78.0.1", IMAGE, "true"]);
     assert_eq!(code, 125, "{error}");

@@ -68,7 +68,8 @@ fn broken_yaml_keeps_the_last_good_model() {
     let folder = file.parent().unwrap().to_owned();
     host.ok_in(&folder, &["up", "-d"]);
     let before = host.inspect("demo-web-1")["Id"].clone();
-    let problem = || host.api("GET", "/sampan/v1/stacks/demo", None).1["problem"].as_str().unwrap_or_default().to_owned();
+    let problem =
+        || host.api("GET", "/sampan/v1/stacks/demo", None).1["problem"].as_str().unwrap_or_default().to_owned();
     for broken in ["services:\n  web:\n    imagee: x\n", "services: [", "", "\t"] {
         std::fs::write(&file, broken).unwrap();
         host.wait_until("the problem is told", || !problem().is_empty());
@@ -99,7 +100,8 @@ fn what_died_or_was_removed_is_healed_and_what_was_stopped_is_not() {
     host.ok(&["rm", "-f", "demo-web-1"]);
     host.wait_until("a removed container is back", || running(&host) == ["demo-db-1", "demo-web-1"]);
     let pid = host.inspect("demo-db-1")["State"]["Pid"].as_i64().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     host.wait_until("a killed container runs again", || {
         let state = host.inspect("demo-db-1")["State"].clone();
         state["Running"] == true && state["Pid"].as_i64() != Some(pid)
@@ -123,7 +125,13 @@ fn a_stack_survives_its_daemon() {
     let id = host.inspect("demo-web-1")["Id"].clone();
     let namespace = host.network_namespace();
     host.kill_daemon();
-    std::fs::write(&file, std::fs::read_to_string(&file).unwrap().replace("    ports", "    scale: 1\n    labels: { new: 'yes' }\n    ports")).unwrap();
+    std::fs::write(
+        &file,
+        std::fs::read_to_string(&file)
+            .unwrap()
+            .replace("    ports", "    scale: 1\n    labels: { new: 'yes' }\n    ports"),
+    )
+    .unwrap();
     host.spawn_in(namespace);
     host.wait_until("the edit of the meantime is applied", || {
         let (status, found) = host.api("GET", "/containers/demo-web-1/json", None);
@@ -142,7 +150,12 @@ fn failures_are_named_and_the_others_come_up() {
     );
     let answer = host.run_in(file.parent().unwrap(), &["up", "-d"]);
     assert_ne!(answer.code, 0);
-    assert!(format!("{}{}", answer.out, answer.err).contains("demo-sick-1 is unhealthy"), "{}{}", answer.out, answer.err);
+    assert!(
+        format!("{}{}", answer.out, answer.err).contains("demo-sick-1 is unhealthy"),
+        "{}{}",
+        answer.out,
+        answer.err
+    );
     assert_eq!(running(&host), ["demo-good-1", "demo-sick-1"]);
 }
 
@@ -154,7 +167,8 @@ fn secrets_and_configs_reach_services_and_nothing_else() {
         "stack/compose.yaml",
         format!("name: demo\nservices:\n  web:\n    image: {IMAGE}\n    command: [sleep, '1000']\n    secrets: [word, variable]\n    configs:\n      - source: inline\n        target: /etc/app.conf\n        mode: 0444\nsecrets:\n  word: {{ file: ./word }}\n  variable: {{ environment: TOKEN }}\nconfigs:\n  inline: {{ content: 'a = b' }}\n"),
     );
-    let up = host.command(&["up", "-d"]).current_dir(file.parent().unwrap()).env("TOKEN", "hush-hush").output().unwrap();
+    let up =
+        host.command(&["up", "-d"]).current_dir(file.parent().unwrap()).env("TOKEN", "hush-hush").output().unwrap();
     assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
     let script = "cat /run/secrets/word /run/secrets/variable /etc/app.conf";
     assert_eq!(host.ok(&["exec", "demo-web-1", "sh", "-c", script]), "from a filehush-hush".to_owned() + "a = b");

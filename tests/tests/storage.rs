@@ -7,7 +7,19 @@ use sampan_tests::{Host, IMAGE};
 fn volumes_outlive_containers_and_take_what_the_image_has() {
     let Some(host) = Host::with_image("volumes_outlive_containers_and_take_what_the_image_has") else { return };
     host.ok(&["run", "--rm", "-v", "data:/etc", IMAGE, "sh", "-c", "test -e /etc/passwd && echo kept > /etc/new"]);
-    assert_eq!(host.ok(&["run", "--rm", "-v", "data:/x:ro", IMAGE, "sh", "-c", "cat /x/new; touch /x/y 2>/dev/null || echo read-only"]), "kept\nread-only");
+    assert_eq!(
+        host.ok(&[
+            "run",
+            "--rm",
+            "-v",
+            "data:/x:ro",
+            IMAGE,
+            "sh",
+            "-c",
+            "cat /x/new; touch /x/y 2>/dev/null || echo read-only"
+        ]),
+        "kept\nread-only"
+    );
     host.ok(&["create", "--name", "user", "-v", "data:/x", IMAGE, "true"]);
     let (_, error) = host.fails(&["volume", "rm", "data"]);
     assert!(error.contains("volume is in use"), "{error}");
@@ -33,13 +45,35 @@ fn binds_show_the_hosts_files_and_missing_ones_are_named() {
     let Some(host) = Host::with_image("binds_show_the_hosts_files_and_missing_ones_are_named") else { return };
     let file = host.write("shared/file", "from the host");
     let folder = file.parent().unwrap().to_str().unwrap().to_owned();
-    assert_eq!(host.ok(&["run", "--rm", "-v", &format!("{folder}:/in"), IMAGE, "sh", "-c", "cat /in/file; echo back > /in/answer"]), "from the host");
+    assert_eq!(
+        host.ok(&[
+            "run",
+            "--rm",
+            "-v",
+            &format!("{folder}:/in"),
+            IMAGE,
+            "sh",
+            "-c",
+            "cat /in/file; echo back > /in/answer"
+        ]),
+        "from the host"
+    );
     assert_eq!(std::fs::read_to_string(host.path("shared/answer")).unwrap(), "back\n");
-    let (code, error) = host.fails(&["run", "--rm", "--mount", "type=bind,source=/no/such/place,target=/in", IMAGE, "true"]);
+    let (code, error) =
+        host.fails(&["run", "--rm", "--mount", "type=bind,source=/no/such/place,target=/in", IMAGE, "true"]);
     assert_eq!(code, 125);
     assert!(error.contains("/no/such/place"), "{error}");
     // A link in the image that points out of it leads nowhere but inside.
-    let tmpfs = host.ok(&["run", "--rm", "--tmpfs", "/t:size=1m,mode=1700", IMAGE, "sh", "-c", "stat -c %a /t; df -k /t | tail -1 | awk '{print $2}'"]);
+    let tmpfs = host.ok(&[
+        "run",
+        "--rm",
+        "--tmpfs",
+        "/t:size=1m,mode=1700",
+        IMAGE,
+        "sh",
+        "-c",
+        "stat -c %a /t; df -k /t | tail -1 | awk '{print $2}'",
+    ]);
     assert_eq!(tmpfs, "1700\n1024");
 }
 
@@ -50,7 +84,10 @@ fn local_volumes_take_dockers_options() {
     host.ok(&["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &format!("device={folder}"), "bound"]);
     assert_eq!(host.ok(&["run", "--rm", "-v", "bound:/v", IMAGE, "cat", "/v/file"]), "x");
     host.ok(&["volume", "create", "-o", "type=tmpfs", "-o", "o=size=2m", "-o", "device=tmpfs", "memory"]);
-    assert_eq!(host.ok(&["run", "--rm", "-v", "memory:/v", IMAGE, "sh", "-c", "df -k /v | tail -1 | awk '{print $2}'"]), "2048");
+    assert_eq!(
+        host.ok(&["run", "--rm", "-v", "memory:/v", IMAGE, "sh", "-c", "df -k /v | tail -1 | awk '{print $2}'"]),
+        "2048"
+    );
     let (_, error) = host.fails(&["volume", "create", "-o", "colour=red", "odd"]);
     assert!(error.contains("colour"), "{error}");
     let (_, error) = host.fails(&["volume", "create", "-d", "nothing", "odd"]);
@@ -59,12 +96,19 @@ fn local_volumes_take_dockers_options() {
 
 #[test]
 fn the_vfs_driver_serves_where_overlay_is_not_wanted() {
-    let Some(host) = Host::start_with("the_vfs_driver_serves_where_overlay_is_not_wanted", &["--storage-driver", "vfs"]) else { return };
+    let Some(host) =
+        Host::start_with("the_vfs_driver_serves_where_overlay_is_not_wanted", &["--storage-driver", "vfs"])
+    else {
+        return;
+    };
     host.import_busybox();
     assert_eq!(host.ok(&["info", "--format", "{{.Driver}}"]), "vfs");
     host.ok(&["run", "--name", "one", IMAGE, "sh", "-c", "echo x > /new; rm /etc/group"]);
     let changes = host.ok(&["diff", "one"]);
     assert!(changes.contains("A /new") && changes.contains("D /etc/group"), "{changes}");
     host.ok(&["commit", "one", "changed:1"]);
-    assert_eq!(host.ok(&["run", "--rm", "changed:1", "sh", "-c", "cat /new; test -e /etc/group || echo gone"]), "x\ngone");
+    assert_eq!(
+        host.ok(&["run", "--rm", "changed:1", "sh", "-c", "cat /new; test -e /etc/group || echo gone"]),
+        "x\ngone"
+    );
 }

@@ -5,16 +5,18 @@ use http::StatusCode;
 use sampan_engine::Engine;
 use sampan_engine::containers::ExecStart;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::hijack;
 use crate::request::Call;
-use crate::response::{Answer, json, json_status};
+use crate::response::{self, Answer, json_status};
 use crate::routes::containers::size;
 
 /// `POST /containers/{id}/exec`
 pub async fn create(engine: &Engine, id: &str, call: &mut Call) -> Answer {
     let config: ExecConfig = call.json().await?;
-    json_status(StatusCode::CREATED, &engine.exec_create(id, config).await?)
+    let created = engine.exec_create(id, config).await?;
+    json_status(StatusCode::CREATED, &json!({ "Id": created.id }))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -49,5 +51,5 @@ pub async fn resize(engine: &Engine, id: &str, call: &Call) -> Answer {
 
 /// `GET /exec/{id}/json`
 pub async fn inspect(engine: &Engine, id: &str) -> Answer {
-    json(&engine.exec_inspect(id).await?)
+    response::json(&engine.exec_inspect(id).await?)
 }

@@ -130,5 +130,6 @@ pub async fn commit(engine: &Engine, call: &mut Call) -> Answer {
         changes: call.query.all("changes"),
         config,
     };
-    json_status(StatusCode::CREATED, &engine.commit(options).await?)
+    let made = engine.commit(options).await?;
+    json_status(StatusCode::CREATED, &serde_json::json!({ "Id": made.id }))
 }
