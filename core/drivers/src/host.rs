@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::{Handle, Runtime};
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
@@ -46,7 +46,8 @@ pub struct Data {
     voice: Arc<Voice>,
     /// What was written to standard output and error.
     pub words: LastWords,
-    deadline: Instant,
+    /// Ticks that the present call may still see while the driver itself runs.
+    ticks: u64,
 }
 
 impl WasiView for Data {
@@ -209,25 +210,18 @@ impl Host {
             .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(4096);
-        let data = Data {
-            wasi: wasi.build(),
-            table,
-            limits,
-            kv: kv::Transaction::new(state),
-            voice,
-            words,
-            deadline: Instant::now() + self.limits.time,
-        };
+        let data = Data { wasi: wasi.build(), table, limits, kv: kv::Transaction::new(state), voice, words, ticks: 0 };
         let mut store = Store::new(&self.engine, data);
         store.limiter(|data| &mut data.limits);
         store.set_hostcall_fuel(self.limits.output);
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|store| {
-            if Instant::now() < store.data().deadline {
+        // Counts what the driver itself spends: a disk that keeps it waiting is no fault of its.
+        store.epoch_deadline_callback(|mut store| match store.data_mut().ticks.checked_sub(1) {
+            Some(left) => {
+                store.data_mut().ticks = left;
                 Ok(UpdateDeadline::Continue(1))
-            } else {
-                Err(wasmtime::Trap::Interrupt.into())
             }
+            None => Err(wasmtime::Trap::Interrupt.into()),
         });
         Ok(store)
     }
@@ -239,7 +233,7 @@ impl Host {
         call: impl AsyncFnOnce(&mut Store<Data>) -> wasmtime::Result<T>,
     ) -> Result<T, Cut> {
         let time = self.limits.time;
-        store.data_mut().deadline = Instant::now() + time;
+        store.data_mut().ticks = u64::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX);
         let late = || Cut::Driver(format!("took longer than {} s and was cut off", time.as_secs_f32()));
         let _running = self.ticker.running();
         // Loops end by the epoch; what waits on the host (a sleep, a socket) by the timeout.

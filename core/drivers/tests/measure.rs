@@ -5,8 +5,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{config, facts, record, shipped, source, unframe};
-use sampan_drivers::{Drivers, Limits, Query};
+use common::{facts, record, shipped, source, unframe};
+use sampan_drivers::{Drivers, DriversConfig, Limits, Query};
 use sampan_store::Store;
 
 /// This thread's own time: others may keep the machine busy.
@@ -23,15 +23,20 @@ fn timed<T>(what: &str, times: u32, mut work: impl FnMut() -> T) -> Duration {
     each
 }
 
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 #[test]
 #[ignore = "measures, decides nothing"]
 fn measure() {
     let Some(shipped) = shipped() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let open = || {
-        Drivers::open_with(config(folder.path(), shipped.clone()), Store::in_memory().unwrap(), Limits::default())
-            .unwrap()
-    };
+    let config =
+        || DriversConfig { cache: folder.path().join("cache"), ..common::config(folder.path(), shipped.clone()) };
+    let open = || Drivers::open_with(config(), Store::in_memory().unwrap(), Limits::default()).unwrap();
     timed("open", 5, open);
     let drivers = open();
     timed("first style (compiles)", 1, || drivers.layer("overlay").unwrap().style(&facts()).unwrap());
@@ -79,6 +84,16 @@ fn measure() {
     timed("since the end", 20, || {
         driver.read(&source, &dir, Query { since: Some(u64::MAX / 2), ..Query::default() }).unwrap().next().unwrap()
     });
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    println!("{}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap());
+    let before = resident();
+    let many: Vec<_> = (0..200)
+        .map(|number| {
+            let dir = folder.path().join(number.to_string());
+            std::fs::create_dir(&dir).unwrap();
+            let mut sink = driver.open(&source, &dir).unwrap();
+            sink.write(&batch[..1160]).unwrap();
+            sink
+        })
+        .collect();
+    println!("resident: {before} KiB, and {} KiB for each sink", (resident() - before) / 200);
+    drop(many);
 }

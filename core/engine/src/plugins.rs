@@ -1,5 +1,7 @@
 //! Drivers as components: what is installed, and its state.
 
+use std::path::PathBuf;
+
 use bollard_stubs::models::EventMessageTypeEnum;
 use sampan_drivers::{Class, DriverError, DriverInfo, Drivers, DriversConfig, HostFacts, Kind, Manifest};
 use sampan_store::Store;
@@ -79,11 +81,16 @@ impl From<&Facts> for HostFacts {
 /// Finds the drivers of a data root.
 pub(crate) fn open(config: &EngineConfig, store: &Store) -> Result<Drivers> {
     // Test suites start many daemons with the same drivers: compiled once, they start as a warm one does.
-    let shared = std::env::var_os("SAMPAN_DRIVER_CACHE").map(std::path::PathBuf::from);
+    let shared = std::env::var_os("SAMPAN_DRIVER_CACHE").map(PathBuf::from);
+    open_with(config, store, shared.unwrap_or_else(|| config.cache().join("drivers")))
+}
+
+/// The same with machine code kept in `cache`.
+pub(crate) fn open_with(config: &EngineConfig, store: &Store, cache: PathBuf) -> Result<Drivers> {
     let drivers = DriversConfig {
         shipped: config.drivers.clone(),
         installed: config.root.join("drivers"),
-        cache: shared.unwrap_or_else(|| config.cache().join("drivers")),
+        cache,
         trees: config.root.clone(),
     };
     Drivers::open(drivers, store.clone()).map_err(|error| Error::from(error).context("open the drivers"))

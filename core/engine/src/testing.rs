@@ -46,7 +46,8 @@ impl Root {
             instance: Instance::of(&self.config.root).unwrap(),
             store: self.store.clone(),
             facts: self.facts.clone(),
-            drivers: plugins::open(&self.config, &self.store).unwrap(),
+            drivers: plugins::open_with(&self.config, &self.store, self.config.drivers.with_file_name("driver-code"))
+                .unwrap(),
             events: Events::default(),
             cgroups: sampan_cgroup::Hierarchy::detect().unwrap(),
         })

@@ -27,7 +27,7 @@ pub fn config(folder: &Path, shipped: PathBuf) -> DriversConfig {
     DriversConfig {
         shipped,
         installed: folder.join("installed"),
-        cache: folder.join("cache"),
+        cache: Path::new(env!("CARGO_TARGET_TMPDIR")).join("driver-code"),
         trees: folder.join("trees"),
     }
 }
