@@ -143,7 +143,11 @@ impl Host {
     /// What makes a command speak to this daemon.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let target = PathBuf::from(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+        // Each test has a data root of its own; machine code of the drivers may be shared.
+        let code = if target.exists() { target.join("driver-code") } else { self.path("driver-code") };
         vec![
+            ("SAMPAN_DRIVER_CACHE", code.display().to_string()),
             ("SAMPAN_ROOT", self.root().display().to_string()),
             ("SAMPAN_RUN", self.run_directory().display().to_string()),
             ("SAMPAN_HOST", format!("unix://{}", self.socket().display())),

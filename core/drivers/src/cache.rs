@@ -9,6 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
@@ -95,12 +96,21 @@ impl Cache {
         let wanted: Vec<PathBuf> = digests.iter().map(|digest| self.path(digest)).collect();
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let path = entry.path();
-            let ours = path.extension().is_some_and(|extension| extension == "cwasm" || extension == "new");
-            if self.usable && ours && !wanted.contains(&path) {
+            let gone = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("cwasm") => !wanted.contains(&path),
+                // Another daemon may be about to rename it.
+                Some("new") => entry.metadata().and_then(|found| found.modified()).is_ok_and(is_old),
+                _ => false,
+            };
+            if self.usable && gone {
                 let _ = fs::remove_file(path);
             }
         }
     }
+}
+
+fn is_old(time: SystemTime) -> bool {
+    time.elapsed().is_ok_and(|age| age > Duration::from_secs(600))
 }
 
 /// Whether something belongs to this user alone.
