@@ -86,10 +86,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Its roots.
     type Root: Root;
 
-    /// Finds an image, fetching it when it is not here or `pull` is set.
+    /// Finds an image by name or id, fetching it when it is not here or `pull` is set.
     fn image(
         &self,
-        name: &ImageRef,
+        name: &str,
         platform: &Platform,
         pull: bool,
         output: &Output,

@@ -228,7 +228,7 @@ impl Collect<'_> {
                     continue;
                 }
                 let (folder, stat) = resolve(self.tree, &name).at("open", &name)?;
-                if !stat.is_some_and(|stat| tree::format(&stat) == libc::S_IFDIR) {
+                if stat.is_none_or(|stat| tree::format(&stat) != libc::S_IFDIR) {
                     continue;
                 }
                 let open = self.tree.open_folder(&folder).at("open", &folder)?;

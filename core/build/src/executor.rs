@@ -58,6 +58,9 @@ pub struct Request {
     pub secrets: BTreeMap<String, Arc<[u8]>>,
 }
 
+/// Made once, by the first who needs it.
+type Shared<T> = Arc<OnceCell<Arc<T>>>;
+
 /// What all stages of a build share.
 pub(crate) struct Build<B: Backend> {
     pub(crate) backend: Arc<B>,
@@ -69,7 +72,7 @@ pub(crate) struct Build<B: Backend> {
     pub(crate) steps: usize,
     stages: HashMap<usize, watch::Receiver<Option<Arc<StageState>>>>,
     /// Roots that are copied from, by their topmost layer.
-    pub(crate) origins: Mutex<HashMap<String, Arc<OnceCell<Arc<OriginRoot<B::Root>>>>>>,
+    pub(crate) origins: Mutex<HashMap<String, Shared<OriginRoot<B::Root>>>>,
 }
 
 /// A root that is only read, and the digests of its files that are known.
@@ -267,8 +270,7 @@ impl<B: Backend> Build<B> {
 
     /// An image of FROM or `--from`.
     pub(crate) async fn image(&self, name: &str, platform: Option<&str>, output: &Output) -> Result<Arc<ImageRecord>> {
-        let reference = ImageRef::parse(name).map_err(|error| BuildError::Invalid(error.to_string()))?;
-        self.backend.image(&reference, &self.platform(platform)?, self.request.pull, output).await
+        self.backend.image(name, &self.platform(platform)?, self.request.pull, output).await
     }
 
     /// A root to copy from; opened once, whoever asks.

@@ -140,7 +140,7 @@ struct Body<'a> {
 impl Body<'_> {
     fn kind(&self) -> Result<Kind, Diagnostic> {
         self.known_flags()?;
-        if self.text.is_empty() && !(self.keyword == "RUN" && !self.parser.line.heredocs.is_empty()) {
+        if self.text.is_empty() {
             return Err(self.whole(format!("{} needs an argument", self.keyword)));
         }
         Ok(match self.keyword.as_str() {

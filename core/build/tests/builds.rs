@@ -75,8 +75,9 @@ struct Engine {
 impl Backend for Engine {
     type Root = Work;
 
-    async fn image(&self, name: &ImageRef, _: &Platform, _: bool, _: &Output) -> Result<Arc<ImageRecord>> {
-        self.images.by_name(name).ok_or_else(|| BuildError::Invalid(format!("there is no image {}", name.familiar())))
+    async fn image(&self, name: &str, _: &Platform, _: bool, _: &Output) -> Result<Arc<ImageRecord>> {
+        let name = ImageRef::parse(name).map_err(|error| BuildError::Invalid(error.to_string()))?;
+        self.images.by_name(&name).ok_or_else(|| BuildError::Invalid(format!("there is no image {}", name.familiar())))
     }
 
     async fn open(&self, parents: &[ChainId]) -> Result<Work> {

@@ -62,6 +62,7 @@ struct Inner {
     volumes: Volumes,
     networks: Networks,
     containers: Containers,
+    builds: build::Builds,
     /// Held as long as the engine lives; the kernel lets go of it when the process dies.
     _lock: Flock<File>,
 }
@@ -105,8 +106,10 @@ impl Engine {
         let volumes = Volumes::open(&shared)?;
         let networks = Networks::open(&shared).await?;
         let containers = Containers::open(&shared, &layers, &images, &volumes, &networks)?;
-        let engine =
-            Self { inner: Arc::new(Inner { shared, layers, images, volumes, networks, containers, _lock: lock }) };
+        let builds = build::Builds::open(&shared, &images);
+        let inner = Inner { shared, layers, images, volumes, networks, containers, builds, _lock: lock };
+        let engine = Self { inner: Arc::new(inner) };
+        build::recover(&engine).await;
         engine.inner.containers.restore().await?;
         Ok(engine)
     }

@@ -11,13 +11,13 @@ mod devices;
 mod end;
 mod exec;
 mod extract;
-mod files;
+pub(crate) mod files;
 mod framing;
 mod health;
 mod inspect;
 mod keeper;
 mod limits;
-mod link;
+pub(crate) mod link;
 mod list;
 #[cfg(test)]
 mod live;
@@ -37,7 +37,7 @@ mod restore;
 mod security;
 mod shim_program;
 mod signals;
-mod spec;
+pub(crate) mod spec;
 mod spool;
 mod start;
 mod stats;
@@ -61,6 +61,7 @@ use crate::filters::Filters;
 pub(crate) use container::{Container, Containers};
 pub(crate) use record::Status;
 pub use streams::{Attached, Output, OutputStream, StdinWriter};
+pub(crate) use validate::extra_host;
 
 /// `ps`.
 #[derive(Debug, Clone, Default)]

@@ -1,0 +1,273 @@
+//! Results of build steps, kept over builds, and the directories of cache mounts.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sampan_build::backend::Flights;
+use sampan_build::cache::{Entry, Key};
+use sampan_build::mount::Sharing;
+use sampan_image::{Digest, timestamp};
+use sampan_store::{Collection, Durability};
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::Shared;
+use crate::error::{Error, Result};
+use crate::images::Images;
+
+const CACHE: Collection<Remembered> = Collection::new("build-cache");
+/// Roots in which a RUN may be, so that what a killed daemon leaves is found.
+const ROOTS: Collection<()> = Collection::new("build-roots");
+/// A use is written down again only after this, in nanoseconds.
+const USE_STEP: i64 = 60_000_000_000;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Remembered {
+    entry: Entry,
+    /// Nanoseconds since 1970.
+    last_used: i64,
+    uses: u64,
+}
+
+/// What builds of one engine share. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Builds {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    images: Images,
+    flights: Arc<Flights>,
+    /// Locks of cache mounts, by directory.
+    mounts: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
+    /// Builds that run, and when the first of them began.
+    running: AtomicU64,
+    since: AtomicI64,
+    private: AtomicU64,
+}
+
+/// A build that runs: what it may be about to use is not pruned.
+#[derive(Debug)]
+pub(crate) struct Running(Builds);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.inner.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A directory of a cache mount, and what keeps others out of it.
+#[derive(Debug)]
+pub(crate) struct CacheFolder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// It was made just now.
+    pub fresh: bool,
+    _lock: Option<OwnedMutexGuard<()>>,
+}
+
+fn owner(key: Key) -> String {
+    format!("build:{key}")
+}
+
+impl Builds {
+    pub(crate) fn open(shared: &Arc<Shared>, images: &Images) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                shared: Arc::clone(shared),
+                images: images.clone(),
+                flights: Arc::default(),
+                mounts: Mutex::default(),
+                running: AtomicU64::new(0),
+                since: AtomicI64::new(0),
+                private: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.inner.flights
+    }
+
+    /// Takes note of a build.
+    pub(crate) fn begin(&self) -> Running {
+        if self.inner.running.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.inner.since.store(timestamp::now(), Ordering::SeqCst);
+        }
+        Running(self.clone())
+    }
+
+    /// A result whose layer is still here.
+    pub(crate) fn get(&self, key: Key) -> Option<Entry> {
+        let name = key.to_string();
+        let found = self.inner.shared.store.read::<_, Error>(|tx| Ok(CACHE.get(tx, &name)?));
+        let mut found = match found {
+            Ok(found) => found?,
+            Err(error) => {
+                tracing::warn!(%error, "a remembered build step cannot be read");
+                return None;
+            }
+        };
+        if let Some(layer) = &found.entry.layer
+            && self.inner.images.store().layer(&layer.chain_id).is_none()
+        {
+            return None;
+        }
+        let now = timestamp::now();
+        if now - found.last_used > USE_STEP {
+            found.last_used = now;
+            found.uses += 1;
+            if let Err(error) = self.put(&name, &found) {
+                tracing::warn!(%error, "the use of a build step was not noted");
+            }
+        }
+        Some(found.entry)
+    }
+
+    fn put(&self, name: &str, value: &Remembered) -> Result<()> {
+        self.inner.shared.store.write::<_, Error>(Durability::Process, |tx| Ok(CACHE.put(tx, name, value)?))
+    }
+
+    /// Remembers a result and keeps its layer. Blocks for a moment.
+    pub(crate) fn remember(&self, key: Key, entry: Entry) -> Result<()> {
+        if let Some(layer) = &entry.layer {
+            self.inner.images.store().pin(&layer.chain_id, &owner(key))?;
+        }
+        self.put(&key.to_string(), &Remembered { entry, last_used: timestamp::now(), uses: 1 })
+    }
+
+    /// Forgets results: all, or those whose layers no image has; none that was used after `until`, and none that a
+    /// build that runs may have taken. The keys, and the bytes that are free again. Blocks.
+    pub(crate) fn prune(&self, all: bool, until: Option<i64>) -> Result<(Vec<String>, u64)> {
+        let store = self.inner.images.store();
+        let limit = match (self.inner.running.load(Ordering::SeqCst), until) {
+            (0, until) => until.unwrap_or(i64::MAX),
+            (_, until) => until.unwrap_or(i64::MAX).min(self.inner.since.load(Ordering::SeqCst)),
+        };
+        let uses = store.layer_uses();
+        let found = self.inner.shared.store.read::<_, Error>(|tx| Ok(CACHE.all(tx)?))?;
+        let (mut keys, mut freed) = (Vec::new(), 0);
+        for (name, remembered) in found {
+            let needed = remembered.entry.layer.as_ref().is_some_and(|layer| uses.contains_key(&layer.chain_id));
+            if remembered.last_used > limit || (needed && !all) {
+                continue;
+            }
+            self.inner.shared.store.write::<_, Error>(Durability::Process, |tx| Ok(CACHE.delete(tx, &name)?))?;
+            if let (Some(layer), Some(digest)) = (&remembered.entry.layer, Digest::from_hex(&name)) {
+                let before = store.layer(&layer.chain_id).map_or(0, |layer| layer.size);
+                store.unpin(&layer.chain_id, &owner(Key(digest)))?;
+                if store.layer(&layer.chain_id).is_none() {
+                    freed += before;
+                }
+            }
+            keys.push(name);
+        }
+        if all && self.inner.running.load(Ordering::SeqCst) == 0 {
+            freed += self.prune_mounts()?;
+        }
+        Ok((keys, freed))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.inner.shared.config.root.join("build-cache")
+    }
+
+    fn prune_mounts(&self) -> Result<u64> {
+        let wrong = |error: std::io::Error| Error::internal(format!("remove the directories of cache mounts: {error}"));
+        let folder = self.folder();
+        let freed = size(&folder);
+        match std::fs::remove_dir_all(&folder) {
+            Ok(()) => Ok(freed),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(wrong(error)),
+        }
+    }
+
+    /// The directory of a cache mount, made if it is not there.
+    pub(crate) async fn cache_folder(
+        &self,
+        id: &str,
+        sharing: Sharing,
+        mode: u32,
+        user: (u32, u32),
+    ) -> Result<CacheFolder> {
+        let name = Digest::of(id.as_bytes()).hex();
+        let mut path = self.folder().join(&name);
+        let lock = {
+            let mut locks = self.inner.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(locks.entry(path.clone()).or_default())
+        };
+        let guard = match sharing {
+            Sharing::Shared => None,
+            Sharing::Locked => Some(lock.lock_owned().await),
+            Sharing::Private => match lock.try_lock_owned() {
+                Ok(guard) => Some(guard),
+                // Someone else is in it: one of its own, that no one finds again.
+                Err(_) => {
+                    let number = self.inner.private.fetch_add(1, Ordering::Relaxed);
+                    path = self.folder().join(format!("{name}-{:x}-{number}", timestamp::now()));
+                    None
+                }
+            },
+        };
+        let at = path.clone();
+        let fresh = crate::blocking(move || {
+            make(&at, mode, user).map_err(|error| Error::internal(format!("make a cache directory: {error}")))
+        })
+        .await?;
+        Ok(CacheFolder { path, fresh, _lock: guard })
+    }
+
+    /// Writes down that a root is about to be made.
+    pub(crate) fn root_begins(&self, id: &str) -> Result<()> {
+        self.inner.shared.store.write::<_, Error>(Durability::Process, |tx| Ok(ROOTS.put(tx, id, &())?))
+    }
+
+    /// A root is gone.
+    pub(crate) fn root_ended(&self, id: &str) -> Result<()> {
+        self.inner.shared.store.write::<_, Error>(Durability::Process, |tx| Ok(ROOTS.delete(tx, id).map(drop)?))
+    }
+
+    /// Roots that an earlier daemon left.
+    pub(crate) fn roots(&self) -> Result<Vec<String>> {
+        let found = self.inner.shared.store.read::<_, Error>(|tx| Ok(ROOTS.all(tx)?))?;
+        Ok(found.into_iter().map(|(id, ())| id).collect())
+    }
+}
+
+/// Makes a directory unless it is there; whether it is new.
+fn make(path: &Path, mode: u32, user: (u32, u32)) -> std::io::Result<bool> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    if path.is_dir() {
+        return Ok(false);
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    std::fs::create_dir(path)?;
+    std::os::unix::fs::chown(path, Some(user.0), Some(user.1))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7777))?;
+    Ok(true)
+}
+
+/// Bytes of all files below a directory.
+fn size(path: &Path) -> u64 {
+    let mut total = 0;
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else {
+                total += meta.len();
+            }
+        }
+    }
+    total
+}
