@@ -7,7 +7,7 @@ const PAGE: &str = "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -
 
 fn compose(replicas: u32, environment: &str) -> String {
     format!(
-        "name: demo\nservices:\n  web:\n    image: {IMAGE}\n    command: [sleep, '1000']\n    environment: {{ A: '{environment}' }}\n    scale: {replicas}\n    depends_on:\n      db: {{ condition: service_healthy }}\n  db:\n    image: {IMAGE}\n    command: [sleep, '1000']\n    volumes: ['data:/data']\n    healthcheck: {{ test: 'true', interval: 5s }}\nvolumes: {{ data: {{}} }}\n"
+        "name: demo\nservices:\n  web:\n    image: {IMAGE}\n    command: [sleep, '1000']\n    init: true\n    environment: {{ A: '{environment}' }}\n    scale: {replicas}\n    depends_on:\n      db: {{ condition: service_healthy }}\n  db:\n    image: {IMAGE}\n    command: [sleep, '1000']\n    init: true\n    volumes: ['data:/data']\n    healthcheck: {{ test: 'true', interval: 5s }}\nvolumes: {{ data: {{}} }}\n"
     )
 }
 

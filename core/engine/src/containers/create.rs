@@ -201,7 +201,8 @@ impl Containers {
                 let error = Error::from(error);
                 match error.kind {
                     crate::ErrorKind::NotFound => {
-                        Error::invalid(format!("logger: no log driver named '{driver}' is registered"))
+                        // Docker's words first, then which ones there are.
+                        Error::invalid(format!("logger: no log driver named '{driver}' is registered: {error}"))
                     }
                     _ => error,
                 }

@@ -360,9 +360,16 @@ impl Engine {
         let wanted = [is(config.attach_stdout) || is(config.tty), is(config.attach_stderr)];
         let (sender, output) = mpsc::channel(QUEUE);
         let ended = exec.stand.subscribe();
+        let mut known = exec.stand.subscribe();
         let ends = shim.clone();
+        // A client asks for the exit code as soon as the output ends: it ends when the code is known.
+        let held = sender.clone();
         let carrying = carry(descriptors, wanted, sender).map_err(broken)?;
-        tokio::spawn(async move { until_ended(carrying, ended, ends).await });
+        tokio::spawn(async move {
+            until_ended(carrying, ended, ends).await;
+            let _ = known.wait_for(|stand| stand.code.is_some()).await;
+            drop(held);
+        });
         Ok(Some(Attached { tty: is(config.tty), stdin, output }))
     }
 

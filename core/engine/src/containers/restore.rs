@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sampan_shim_protocol::{OCI_CONFIG, SOCKET};
+use sampan_shim_protocol::{Event, ExitStatus, OCI_CONFIG, SOCKET};
 use tokio::task::JoinSet;
 
 use super::link::{Shim, ShimEvents};
@@ -76,14 +76,21 @@ impl Containers {
     async fn adopt(&self, container: &Arc<Container>) {
         match self.find_shim(&container.id).await {
             Some((shim, mut events)) => {
-                if let Err(error) = self.adopt_running(container, &shim).await {
-                    tracing::error!(container = %container.id, %error, "it runs, but could not be adopted, and is ended");
-                    start::end(&shim, &mut events).await;
-                    let end = self.end_without_shim(container);
-                    self.settle(container, None, end).await;
-                    return;
+                match self.adopt_running(container, &shim).await {
+                    Ok(None) => self.watch(container, shim, events),
+                    // It ended while no daemon was there to be told: the shim says so when it is asked, and not again.
+                    Ok(Some(status)) => {
+                        let (told, events) = tokio::sync::mpsc::unbounded_channel();
+                        let _ = told.send(Event::Exited(status));
+                        self.watch(container, shim, events);
+                    }
+                    Err(error) => {
+                        tracing::error!(container = %container.id, %error, "it runs, but could not be adopted, and is ended");
+                        start::end(&shim, &mut events).await;
+                        let end = self.end_without_shim(container);
+                        self.settle(container, None, end).await;
+                    }
                 }
-                self.watch(container, shim, events);
             }
             None => self.note_end(container).await,
         }
@@ -102,10 +109,10 @@ impl Containers {
         None
     }
 
-    async fn adopt_running(&self, container: &Arc<Container>, shim: &Shim) -> Result<()> {
+    async fn adopt_running(&self, container: &Arc<Container>, shim: &Shim) -> Result<Option<ExitStatus>> {
         let (connected, descriptors) = shim.connect().await?;
         let pid = connected.pid;
-        let ended = connected.exit.is_some();
+        let ended = connected.exit.clone();
         let record = container.snapshot();
         container.hub.serve(self.shared(), &record, shim, connected, descriptors).await?;
         container.set_shim(Some(shim.clone()));
@@ -124,10 +131,10 @@ impl Containers {
                 record.state.started_ns = now_ns();
             }
         })?;
-        if !ended {
+        if ended.is_none() {
             health::begin(self, container);
         }
-        Ok(())
+        Ok(ended)
     }
 
     /// Nothing runs: what had been running has ended meanwhile, by its own or with the host.
