@@ -23,7 +23,7 @@ fn a_build_has_stages_cache_and_configuration() {
             "app",
             "cat file1; stat -c %U file1; cat /tree/a/file; ls /srv/secret 2>/dev/null || echo none"
         ]),
-        "one\nweb\na\nnone".replace("oneweb", "one\nweb")
+        "oneweb\na\nnone"
     );
     let (_, image) = host.api("GET", "/images/app/json", None);
     assert_eq!(image["Config"]["Labels"]["kind"], "test");
@@ -50,7 +50,7 @@ fn a_failing_build_shows_its_line_and_keeps_what_was() {
     assert!(error.contains("COPPY") && error.contains("COPY"), "{error}");
     let error = build(&format!("FROM {IMAGE}\nCOPY missing /\n"));
     assert!(error.contains("missing"), "{error}");
-    assert!(build("").to_lowercase().contains("empty"));
+    assert!(build("").contains("no instructions"));
     assert_eq!(host.ok(&["images", "-q", "app"]), "");
     assert_eq!(host.ok(&["ps", "-aq"]), "", "no container is left");
 }

@@ -55,7 +55,8 @@ fn a_saved_file_is_followed_and_only_what_changed_is_touched() {
     host.write("stack/next.yaml", compose(1, "y"));
     std::fs::rename(host.path("stack/next.yaml"), &file).unwrap();
     host.wait_until("the edit shows in the kernel", || {
-        running(&host) == ["demo-db-1", "demo-web-1"] && host.run(&["exec", "demo-web-1", "printenv", "A"]).out == "y\n"
+        running(&host) == ["demo-db-1", "demo-web-1"]
+            && host.run(&["exec", "demo-web-1", "sh", "-c", "echo $A"]).out == "y\n"
     });
     assert_ne!(id("demo-web-1"), web);
     assert_eq!(id("demo-db-1"), db);

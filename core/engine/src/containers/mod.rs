@@ -5,6 +5,7 @@
 mod archive;
 mod attach;
 mod bench;
+mod commit;
 mod container;
 mod create;
 mod devices;
@@ -58,6 +59,7 @@ use tokio::sync::mpsc;
 use crate::error::Result;
 use crate::filters::Filters;
 
+pub(crate) use commit::CommitSource;
 pub(crate) use container::{Container, Containers};
 pub(crate) use record::Status;
 pub use streams::{Attached, Output, OutputStream, StdinWriter};

@@ -1,6 +1,7 @@
 //! Images: the engine's side of `sampan-image`.
 
 mod changes;
+mod commit;
 mod list;
 mod remove;
 mod transfer;
@@ -8,7 +9,7 @@ mod transfer;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bollard_stubs::models::{ContainerConfig, EventMessageTypeEnum, IdResponse};
+use bollard_stubs::models::{ContainerConfig, EventMessageTypeEnum};
 use bytes::Bytes;
 use sampan_image::registry::{RegistryClient, RegistryConfig};
 use sampan_image::{Digest, ImageError, ImageRecord, ImageRef, ImageStore};
@@ -154,12 +155,5 @@ pub(crate) fn reference(repo: &str, tag: Option<&str>) -> Result<ImageRef> {
         Some(tag) if bare.digest().is_none() => bare.with_tag(tag).map_err(invalid),
         Some(_) => Err(Error::invalid(format!("{repo}: a digest and a tag exclude each other"))),
         None => ImageRef::parse(repo).map_err(invalid),
-    }
-}
-
-impl Engine {
-    /// Makes an image of a container's changes.
-    pub async fn commit(&self, _options: CommitOptions) -> Result<IdResponse> {
-        Err(Error::unsupported("commit is not there yet"))
     }
 }
