@@ -35,7 +35,11 @@ enum Work {
 
 const ROWS: [Row; 11] = [
     Row { name: "run --rm true, default bridge", runs: RUNS, work: Work::One(&["run", "--rm", IMAGE, "true"]) },
-    Row { name: "run --rm true, no network", runs: RUNS, work: Work::One(&["run", "--rm", "--network", "none", IMAGE, "true"]) },
+    Row {
+        name: "run --rm true, no network",
+        runs: RUNS,
+        work: Work::One(&["run", "--rm", "--network", "none", IMAGE, "true"]),
+    },
     Row {
         name: "run --rm true, one published port",
         runs: RUNS,
@@ -46,7 +50,11 @@ const ROWS: [Row; 11] = [
         runs: RUNS,
         work: Work::Then(&["run", "-d", "--name", "timed", IMAGE, "sleep", "1000"], &["rm", "-f", "timed"]),
     },
-    Row { name: "create", runs: RUNS, work: Work::Then(&["create", "--name", "timed", IMAGE, "true"], &["rm", "-f", "timed"]) },
+    Row {
+        name: "create",
+        runs: RUNS,
+        work: Work::Then(&["create", "--name", "timed", IMAGE, "true"], &["rm", "-f", "timed"]),
+    },
     Row { name: "exec true", runs: RUNS, work: Work::One(&["exec", "standing", "true"]) },
     Row { name: "ps", runs: RUNS, work: Work::One(&["ps"]) },
     Row { name: "inspect", runs: RUNS, work: Work::One(&["inspect", "standing"]) },
@@ -92,7 +100,11 @@ fn measure(peers: &[Peer], wanted: &str) -> Result<()> {
         peer.quiet(&["import", &archive.display().to_string(), IMAGE])?;
         peer.quiet(&["run", "-d", "--name", "standing", IMAGE, "sh", "-c", "echo hello; sleep 100000"])?;
     }
-    println!("\n{:<36}{}", "milliseconds, median (min to max)", peers.iter().map(|peer| format!("{:>26}", peer.name)).collect::<String>());
+    println!(
+        "\n{:<36}{}",
+        "milliseconds, median (min to max)",
+        peers.iter().map(|peer| format!("{:>26}", peer.name)).collect::<String>()
+    );
     for row in ROWS.iter().filter(|row| row.name.contains(wanted)) {
         let mut line = format!("{:<36}", row.name);
         let mut first = None;
@@ -103,7 +115,10 @@ fn measure(peers: &[Peer], wanted: &str) -> Result<()> {
                     let median = times[times.len() / 2];
                     let ratio = first.map_or_else(String::new, |first: f64| format!(" ×{:.1}", median / first));
                     first.get_or_insert(median);
-                    line += &format!("{:>26}", format!("{median:.1} ({:.1} to {:.1}){ratio}", times[0], times[times.len() - 1]));
+                    line += &format!(
+                        "{:>26}",
+                        format!("{median:.1} ({:.1} to {:.1}){ratio}", times[0], times[times.len() - 1])
+                    );
                 }
                 Err(error) => line += &format!("{:>26}", format!("{error}").chars().take(24).collect::<String>()),
             }
@@ -130,7 +145,13 @@ impl Peer {
 
     fn quiet(&self, words: &[&str]) -> Result<()> {
         let output = self.command(words).output().with_context(|| format!("start {}", self.name))?;
-        ensure!(output.status.success(), "{} {}: {}", self.name, words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        ensure!(
+            output.status.success(),
+            "{} {}: {}",
+            self.name,
+            words.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
         Ok(())
     }
 

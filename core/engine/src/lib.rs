@@ -105,7 +105,7 @@ impl Engine {
         let images = Images::open(&shared, &layers)?;
         let volumes = Volumes::open(&shared)?;
         let networks = Networks::open(&shared).await?;
-        let containers = Containers::open(&shared, &layers, &images, &volumes, &networks)?;
+        let containers = Containers::open(&shared, &layers, &volumes, &networks)?;
         let builds = build::Builds::open(&shared, &images);
         let inner = Inner { shared, layers, images, volumes, networks, containers, builds, _lock: lock };
         let engine = Self { inner: Arc::new(inner) };

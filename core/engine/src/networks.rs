@@ -44,8 +44,6 @@ pub(crate) enum Mode {
     Sandbox,
     /// The host's namespace.
     Host,
-    /// The namespace of another container, by id.
-    Container(String),
     /// A namespace of its own with a loopback alone.
     Isolated,
 }
@@ -140,12 +138,6 @@ impl Networks {
     pub(crate) async fn publish(&self, container: &str, ports: &PortMap) -> Result<PortMap> {
         let (container, ports) = (container.to_owned(), ports.clone());
         self.run(move |inner| inner.publish(&container, &ports)).await
-    }
-
-    /// Withdraws the published ports of a container.
-    pub(crate) async fn unpublish(&self, container: &str) -> Result<()> {
-        let container = container.to_owned();
-        self.run(move |inner| inner.unpublish(&container)).await
     }
 
     /// What belongs into the container's `resolv.conf`, now that it has joined.

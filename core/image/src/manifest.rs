@@ -149,6 +149,7 @@ pub struct Index {
 
 /// A document of either kind.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // one at a time, and short-lived
 pub enum Document {
     Manifest(Manifest),
     Index(Index),

@@ -460,7 +460,7 @@ fn mode(project: &Project, text: &str) -> Result<Option<String>, String> {
 }
 
 /// The networks that a service joins, the first to be connected first.
-fn joined<'a>(service: &'a Service) -> Vec<(&'a String, Option<&'a sampan_compose::model::ServiceNetwork>)> {
+fn joined(service: &Service) -> Vec<(&String, Option<&sampan_compose::model::ServiceNetwork>)> {
     let mut all: Vec<_> = service.networks.iter().map(|(key, settings)| (key, settings.as_ref())).collect();
     all.sort_by_key(|(key, settings)| (-settings.map_or(0, |settings| settings.priority), (*key).clone()));
     all

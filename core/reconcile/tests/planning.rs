@@ -62,7 +62,10 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
                 assert!(observed.networks.insert(name.clone(), resource).is_none(), "{name} is there already");
             }
             Action::RemoveNetwork { name } => {
-                assert!(!observed.containers.iter().any(|container| container.networks.contains(name)), "{name} is in use");
+                assert!(
+                    !observed.containers.iter().any(|container| container.networks.contains(name)),
+                    "{name} is in use"
+                );
                 assert!(observed.networks.remove(name).is_some());
             }
             Action::CreateVolume { key, name } => {
@@ -93,7 +96,8 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
                 observed.containers.push(container);
             }
             Action::Start { name, .. } | Action::Restart { name, .. } => {
-                observed.containers.iter_mut().find(|container| container.name == *name).unwrap().status = Status::Running;
+                observed.containers.iter_mut().find(|container| container.name == *name).unwrap().status =
+                    Status::Running;
             }
             Action::Recreate { service, number, name, old, .. } => {
                 let image = image(observed, service);
@@ -210,7 +214,8 @@ fn healing_leaves_alone_what_was_meant() {
     assert!(!up(&project, &observed, &options).is_empty(), "removed");
     let stopped = PlanOptions { stopped: BTreeSet::from(["web".to_owned()]), ..options };
     let mut observed = running(&project);
-    observed.containers.iter_mut().find(|container| container.service == "web").unwrap().status = ended(137, false, false);
+    observed.containers.iter_mut().find(|container| container.service == "web").unwrap().status =
+        ended(137, false, false);
     assert!(up(&project, &observed, &stopped).is_empty(), "its service was stopped");
 }
 
@@ -238,7 +243,9 @@ fn external_things_must_be_there_and_are_named() {
 #[test]
 fn services_that_left_the_file_go_with_their_networks_when_the_daemon_follows() {
     let before = project(CHAIN);
-    let after = project("services: { db: { image: db, networks: [back], volumes: ['data:/data'] } }\nnetworks: { back: {} }\nvolumes: { data: {} }");
+    let after = project(
+        "services: { db: { image: db, networks: [back], volumes: ['data:/data'] } }\nnetworks: { back: {} }\nvolumes: { data: {} }",
+    );
     let retired: BTreeSet<String> = ["web", "app", "setup"].map(str::to_owned).into();
     let options = PlanOptions { healing: true, retired, ..PlanOptions::default() };
     let mut observed = running(&before);
@@ -255,7 +262,8 @@ fn projects() -> impl Strategy<Value = Project> {
     proptest::collection::vec(service, 1..5).prop_map(|services| {
         let mut yaml = String::from("services:\n");
         for (number, (scale, version, needs, restart)) in services.iter().enumerate() {
-            yaml += &format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n{}]\n", version % 2);
+            yaml +=
+                &format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n{}]\n", version % 2);
             let needs: Vec<usize> = (0..number).filter(|other| needs[*other]).collect();
             if !needs.is_empty() {
                 yaml += "    depends_on:\n";

@@ -92,7 +92,8 @@ fn take(step: &Step, handles: &Handles) -> Result<Option<Undo>, StorageError> {
     match step {
         Step::Directory { at, mode, uid, gid } => {
             let path = resolve(at, handles);
-            let made = ensure_directory(handles, at, *mode, *uid, *gid).map_err(failed("create the directory", &path))?;
+            let made =
+                ensure_directory(handles, at, *mode, *uid, *gid).map_err(failed("create the directory", &path))?;
             Ok(made.then_some(Undo::RemoveDirectory(path)))
         }
         Step::Remove(at) => {
@@ -120,7 +121,8 @@ fn take(step: &Step, handles: &Handles) -> Result<Option<Undo>, StorageError> {
             if is_mount_point(&path) {
                 return Ok(None);
             }
-            mount_step(fstype, source.as_ref(), &path, options, places, handles).map_err(failed(format!("mount {fstype} at"), &path))?;
+            mount_step(fstype, source.as_ref(), &path, options, places, handles)
+                .map_err(failed(format!("mount {fstype} at"), &path))?;
             Ok(Some(Undo::Unmount(path)))
         }
         Step::Remote { fstype, device, target, options } => {
@@ -156,7 +158,8 @@ fn ensure_directory(handles: &Handles, at: &Place, mode: u32, uid: u32, gid: u32
     fs::create_dir_all(&handles.tree)?;
     let root = open(&handles.tree, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let relative = Path::new(relative);
-    let parent = open_below(&root, relative.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")))?;
+    let parent =
+        open_below(&root, relative.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")))?;
     let name = relative.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     match mkdirat(parent.as_fd(), name, Mode::from_bits_truncate(mode)) {
         Ok(()) => {
@@ -181,7 +184,14 @@ fn open_below(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Directories go to the kernel by descriptor: short, so that many fit, and not walked again by name.
-fn mount_step(fstype: &str, source: Option<&Place>, target: &Path, options: &[String], places: &[(String, Place)], handles: &Handles) -> io::Result<()> {
+fn mount_step(
+    fstype: &str,
+    source: Option<&Place>,
+    target: &Path,
+    options: &[String],
+    places: &[(String, Place)],
+    handles: &Handles,
+) -> io::Result<()> {
     fs::create_dir_all(target)?;
     let (flags, mut data) = flags_and_data(options);
     if fstype == "bind" {
@@ -191,7 +201,11 @@ fn mount_step(fstype: &str, source: Option<&Place>, target: &Path, options: &[St
     let mut opened: Vec<File> = Vec::new();
     let mut named: Vec<(String, Vec<String>)> = Vec::new();
     for (name, place) in places {
-        let file = File::from(open(&resolve(place, handles), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?);
+        let file = File::from(open(
+            &resolve(place, handles),
+            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?);
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         opened.push(file);
         match named.iter_mut().find(|(found, _)| found == name) {
@@ -280,15 +294,25 @@ mod tests {
 
     #[test]
     fn an_overlay_is_mounted_once_and_undone() {
-        if !able("an_overlay_is_mounted_once_and_undone") { return }
+        if !able("an_overlay_is_mounted_once_and_undone") {
+            return;
+        }
         let folder = tempfile::tempdir().unwrap();
         let handles = Handles { tree: folder.path().join("tree"), given: vec![folder.path().join("target")] };
         let tree = |path: &str| Place::Tree(path.into());
         let directory = |path: &str| Step::Directory { at: tree(path), mode: 0o755, uid: 0, gid: 0 };
         let mut steps: Vec<Step> = ["a", "b", "upper", "work"].map(directory).to_vec();
         steps.push(Step::Mount {
-            fstype: "overlay".into(), source: None, target: Place::Given(0), options: vec![],
-            places: vec![("lowerdir".into(), tree("a")), ("lowerdir".into(), tree("b")), ("upperdir".into(), tree("upper")), ("workdir".into(), tree("work"))],
+            fstype: "overlay".into(),
+            source: None,
+            target: Place::Given(0),
+            options: vec![],
+            places: vec![
+                ("lowerdir".into(), tree("a")),
+                ("lowerdir".into(), tree("b")),
+                ("upperdir".into(), tree("upper")),
+                ("workdir".into(), tree("work")),
+            ],
         });
         let plan = validate(steps, &Rules { given: 1, device: None, remote: false }).unwrap();
         let done = execute(&plan, &handles).unwrap();
@@ -303,13 +327,19 @@ mod tests {
 
     #[test]
     fn a_failing_step_takes_the_others_back() {
-        if !able("a_failing_step_takes_the_others_back") { return }
+        if !able("a_failing_step_takes_the_others_back") {
+            return;
+        }
         let folder = tempfile::tempdir().unwrap();
         let handles = Handles { tree: folder.path().join("tree"), given: vec![] };
         fs::create_dir(&handles.tree).unwrap();
         std::os::unix::fs::symlink("/etc", handles.tree.join("link")).unwrap();
         let directory = |path: &str| Step::Directory { at: Place::Tree(path.into()), mode: 0o755, uid: 0, gid: 0 };
-        let plan = validate(vec![directory("made"), directory("link/inside")], &Rules { given: 0, device: None, remote: false }).unwrap();
+        let plan = validate(
+            vec![directory("made"), directory("link/inside")],
+            &Rules { given: 0, device: None, remote: false },
+        )
+        .unwrap();
         let error = execute(&plan, &handles).unwrap_err();
         assert!(error.to_string().contains("link/inside"), "{error}");
         assert!(!handles.tree.join("made").exists());

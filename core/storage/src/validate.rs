@@ -37,7 +37,11 @@ const LOWER: usize = 500;
 /// Checks every step before the first one is taken.
 pub fn validate(steps: Vec<Step>, rules: &Rules<'_>) -> Result<Validated, Refusal> {
     if steps.len() > STEPS {
-        return Err(Refusal { step: STEPS + 1, rule: "a plan has at most 1,000 steps", detail: steps.len().to_string() });
+        return Err(Refusal {
+            step: STEPS + 1,
+            rule: "a plan has at most 1,000 steps",
+            detail: steps.len().to_string(),
+        });
     }
     for (at, step) in steps.iter().enumerate() {
         check(step, rules).map_err(|(rule, detail)| Refusal { step: at + 1, rule, detail })?;
@@ -82,7 +86,33 @@ fn check(step: &Step, rules: &Rules<'_>) -> Result<(), Broken> {
             }
             options(list, |word| {
                 let name = word.split('=').next().unwrap_or(word);
-                ["addr", "vers", "nfsvers", "proto", "port", "mountport", "mountproto", "timeo", "retrans", "rsize", "wsize", "soft", "hard", "nolock", "lock", "sec", "ro", "rw", "noatime", "intr", "nointr", "tcp", "udp", "clientaddr"].contains(&name)
+                [
+                    "addr",
+                    "vers",
+                    "nfsvers",
+                    "proto",
+                    "port",
+                    "mountport",
+                    "mountproto",
+                    "timeo",
+                    "retrans",
+                    "rsize",
+                    "wsize",
+                    "soft",
+                    "hard",
+                    "nolock",
+                    "lock",
+                    "sec",
+                    "ro",
+                    "rw",
+                    "noatime",
+                    "intr",
+                    "nointr",
+                    "tcp",
+                    "udp",
+                    "clientaddr",
+                ]
+                .contains(&name)
             })
         }
         Step::Bind { device, target, options: list } => {
@@ -90,7 +120,9 @@ fn check(step: &Step, rules: &Rules<'_>) -> Result<(), Broken> {
             if rules.device != Some(device.as_str()) || !device.starts_with('/') {
                 return Err(("only the directory that the user named is bound", device.clone()));
             }
-            options(list, |word| matches!(word, "ro" | "rw" | "noexec" | "nosuid" | "nodev" | "noatime" | "rbind" | "bind"))
+            options(list, |word| {
+                matches!(word, "ro" | "rw" | "noexec" | "nosuid" | "nodev" | "noatime" | "rbind" | "bind")
+            })
         }
     }
 }
@@ -99,25 +131,55 @@ fn mount(fstype: &str, has_source: bool, list: &[String], places: &[(String, Pla
     match fstype {
         "overlay" => {
             let count = |name: &str| places.iter().filter(|(found, _)| found == name).count();
-            if count("upperdir") > 1 || count("workdir") != count("upperdir") || count("lowerdir") == 0 || count("lowerdir") > LOWER {
-                return Err(("an overlay has 1 to 500 lowerdir, and one upperdir with one workdir or neither", format!("{places:?}")));
+            if count("upperdir") > 1
+                || count("workdir") != count("upperdir")
+                || count("lowerdir") == 0
+                || count("lowerdir") > LOWER
+            {
+                return Err((
+                    "an overlay has 1 to 500 lowerdir, and one upperdir with one workdir or neither",
+                    format!("{places:?}"),
+                ));
             }
-            if let Some((name, _)) = places.iter().find(|(name, _)| !matches!(name.as_str(), "lowerdir" | "upperdir" | "workdir")) {
+            if let Some((name, _)) =
+                places.iter().find(|(name, _)| !matches!(name.as_str(), "lowerdir" | "upperdir" | "workdir"))
+            {
                 return Err(("an overlay's directories are lowerdir, upperdir and workdir", name.clone()));
             }
-            options(list, |word| matches!(word, "metacopy=on" | "metacopy=off" | "volatile" | "index=off" | "index=on" | "xino=off" | "userxattr" | "ro" | "noatime" | "redirect_dir=on" | "redirect_dir=off"))
+            options(list, |word| {
+                matches!(
+                    word,
+                    "metacopy=on"
+                        | "metacopy=off"
+                        | "volatile"
+                        | "index=off"
+                        | "index=on"
+                        | "xino=off"
+                        | "userxattr"
+                        | "ro"
+                        | "noatime"
+                        | "redirect_dir=on"
+                        | "redirect_dir=off"
+                )
+            })
         }
         "tmpfs" if places.is_empty() && !has_source => options(list, |word| {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             match name {
-                "size" | "nr_inodes" | "nr_blocks" => !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'%'),
+                "size" | "nr_inodes" | "nr_blocks" => {
+                    !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'%')
+                }
                 "mode" | "uid" | "gid" => value.bytes().all(|b| b.is_ascii_digit()) && !value.is_empty(),
                 "ro" | "rw" | "noexec" | "nosuid" | "nodev" | "noatime" | "exec" => value.is_empty(),
                 _ => false,
             }
         }),
-        "bind" if places.is_empty() && has_source => options(list, |word| matches!(word, "ro" | "noexec" | "nosuid" | "nodev" | "noatime")),
-        other => Err(("mounts are overlay (with places), tmpfs (without source) or bind (with a source)", other.to_owned())),
+        "bind" if places.is_empty() && has_source => {
+            options(list, |word| matches!(word, "ro" | "noexec" | "nosuid" | "nodev" | "noatime"))
+        }
+        other => {
+            Err(("mounts are overlay (with places), tmpfs (without source) or bind (with a source)", other.to_owned()))
+        }
     }
 }
 
@@ -177,16 +239,36 @@ mod tests {
             Step::Bind { device: "/etc".into(), target: tree("x"), options: vec![] },
             Step::Remote { fstype: "cifs".into(), device: "/srv/data".into(), target: tree("x"), options: vec![] },
             Step::Mount { fstype: "proc".into(), source: None, target: tree("x"), options: vec![], places: vec![] },
-            Step::Mount { fstype: "tmpfs".into(), source: None, target: tree("x"), options: vec!["suid".into()], places: vec![] },
-            Step::Mount { fstype: "overlay".into(), source: None, target: tree("x"), options: vec![], places: vec![("upperdir".into(), tree("u"))] },
-            Step::Mount { fstype: "overlay".into(), source: None, target: tree("x"), options: vec!["upperdir=/etc".into()], places: vec![("lowerdir".into(), tree("l"))] },
+            Step::Mount {
+                fstype: "tmpfs".into(),
+                source: None,
+                target: tree("x"),
+                options: vec!["suid".into()],
+                places: vec![],
+            },
+            Step::Mount {
+                fstype: "overlay".into(),
+                source: None,
+                target: tree("x"),
+                options: vec![],
+                places: vec![("upperdir".into(), tree("u"))],
+            },
+            Step::Mount {
+                fstype: "overlay".into(),
+                source: None,
+                target: tree("x"),
+                options: vec!["upperdir=/etc".into()],
+                places: vec![("lowerdir".into(), tree("l"))],
+            },
         ] {
             let shown = format!("{step:?}");
             let refusal = refused(step);
             assert_eq!(refusal.step, 2, "{shown}");
         }
-        assert_eq!(refused(Step::Remove(tree("a/../b"))).to_string(),
-            "the plan is refused: step 2: a place in the tree is a relative path without . and .., of at most 255 bytes a part: \"a/../b\"");
+        assert_eq!(
+            refused(Step::Remove(tree("a/../b"))).to_string(),
+            "the plan is refused: step 2: a place in the tree is a relative path without . and .., of at most 255 bytes a part: \"a/../b\""
+        );
     }
 
     proptest! {

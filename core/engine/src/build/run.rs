@@ -136,7 +136,6 @@ async fn prepare(engine: &Engine, root: &BuildRoot, step: &RunStep, program: &mu
     let (mut addresses, mut gateway) = (Vec::new(), None);
     let netns = match mode {
         Mode::Host => None,
-        Mode::Container(_) => return Err(Error::unsupported("a build cannot share a container's network")),
         Mode::Isolated => {
             program.sandbox = true;
             Some(networks.create_sandbox(root.id()).await?)

@@ -358,9 +358,7 @@ fn directories(layers: &Layers, chain: &[String]) -> Result<Vec<PathBuf>> {
         .iter()
         .map(|id| ChainId::parse(id).map_err(|error| Error::internal(format!("the layer {id}: {error}"))))
         .collect::<Result<_>>()?;
-    (0..chain.len())
-        .map(|at| layers.prepare(&chain[at], &chain[at + 1..]).map_err(|error| Error::internal(error)))
-        .collect()
+    (0..chain.len()).map(|at| layers.prepare(&chain[at], &chain[at + 1..]).map_err(Error::internal)).collect()
 }
 
 /// Whether a writable mount lies over a path.

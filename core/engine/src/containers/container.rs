@@ -16,7 +16,6 @@ use super::record::{CONTAINERS, ContainerRecord, NAMES, Status};
 use super::streams::Hub;
 use crate::Shared;
 use crate::error::{Error, Result};
-use crate::images::Images;
 use crate::layers::Layers;
 use crate::networks::Networks;
 use crate::volumes::Volumes;
@@ -136,7 +135,6 @@ pub(crate) struct Containers {
 struct Inner {
     shared: Arc<Shared>,
     layers: Layers,
-    images: Images,
     volumes: Volumes,
     networks: Networks,
     table: RwLock<Table>,
@@ -153,13 +151,7 @@ struct Table {
 
 impl Containers {
     /// Reads what the store has.
-    pub(crate) fn open(
-        shared: &Arc<Shared>,
-        layers: &Layers,
-        images: &Images,
-        volumes: &Volumes,
-        networks: &Networks,
-    ) -> Result<Self> {
+    pub(crate) fn open(shared: &Arc<Shared>, layers: &Layers, volumes: &Volumes, networks: &Networks) -> Result<Self> {
         let mut table = Table::default();
         let mut unfinished = Vec::new();
         for (id, record) in shared.store.read(|tx| CONTAINERS.all(tx))? {
@@ -174,7 +166,6 @@ impl Containers {
             inner: Arc::new(Inner {
                 shared: Arc::clone(shared),
                 layers: layers.clone(),
-                images: images.clone(),
                 volumes: volumes.clone(),
                 networks: networks.clone(),
                 table: RwLock::new(table),
@@ -200,10 +191,6 @@ impl Containers {
 
     pub(crate) fn layers(&self) -> &Layers {
         &self.inner.layers
-    }
-
-    pub(crate) fn images(&self) -> &Images {
-        &self.inner.images
     }
 
     pub(crate) fn volumes(&self) -> &Volumes {
@@ -330,11 +317,6 @@ impl Containers {
         table.ids_by_name.remove(&old);
         table.ids_by_name.insert(name.to_owned(), container.id.clone());
         Ok(())
-    }
-
-    /// Containers made from an image, by its id.
-    pub(crate) fn of_image(&self, image: &str) -> Vec<Arc<Container>> {
-        self.all().into_iter().filter(|container| container.record().image == image).collect()
     }
 
     /// Forgets a container, its name with it.

@@ -218,7 +218,6 @@ impl Containers {
         let mode = if disabled { Mode::Isolated } else { self.networks().mode(record.network_mode()).await? };
         match mode {
             Mode::Host => return Ok(Network::default()),
-            Mode::Container(target) => return self.join_container(&target),
             Mode::Isolated => {
                 let netns = self.networks().create_sandbox(&record.id).await?;
                 return Ok(Network { netns: Some(netns), ..Network::default() });

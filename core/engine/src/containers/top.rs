@@ -288,7 +288,7 @@ fn look(pid: i32, up: u64, now: u64, users: &HashMap<u32, String>) -> Option<See
         age,
         started: now.saturating_sub(age),
         virtual_kib: positive(20) >> 10,
-        resident_kib: positive(21) * PAGE >> 10,
+        resident_kib: (positive(21) * PAGE) >> 10,
     })
 }
 

@@ -16,9 +16,9 @@ use sampan_image::{Digest, ImageError, ImageRecord, ImageRef, ImageStore};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
+use crate::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layers::Layers;
-use crate::{Engine, Shared};
 
 pub(crate) use changes::apply_changes;
 

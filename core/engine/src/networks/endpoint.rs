@@ -19,8 +19,7 @@ use crate::error::{Error, Result};
 impl State {
     /// A container's endpoints, the one that leads first: the highest gateway priority, then the network's name.
     pub(super) fn in_order(&self, container: &str) -> Vec<(&EndpointRecord, &NetworkRecord)> {
-        let with_network =
-            |endpoint| Some((endpoint, self.networks.get(&EndpointRecord::network_of(endpoint).to_owned())?));
+        let with_network = |endpoint| Some((endpoint, self.networks.get(EndpointRecord::network_of(endpoint))?));
         let mut list: Vec<(&EndpointRecord, &NetworkRecord)> = self
             .endpoints_of(container)
             .filter(|endpoint| endpoint.stage == Stage::There)
@@ -130,7 +129,7 @@ impl Inner {
 
     fn finish_join(&self, network: &NetworkRecord, endpoint: &mut EndpointRecord) -> Result<EndpointSettings> {
         if network.attachment == Attachment::Joined {
-            self.into_kernel(network, endpoint)?;
+            self.ensure_in_kernel(network, endpoint)?;
         }
         endpoint.stage = Stage::There;
         self.put_endpoint(endpoint)?;
@@ -154,7 +153,7 @@ impl Inner {
         Ok(endpoint.shown(network))
     }
 
-    fn into_kernel(&self, network: &NetworkRecord, endpoint: &mut EndpointRecord) -> Result<()> {
+    fn ensure_in_kernel(&self, network: &NetworkRecord, endpoint: &mut EndpointRecord) -> Result<()> {
         let driver = self.driver(&network.driver)?;
         let steps = driver.join(&self.facts, &network.spec(), &endpoint.spec())?;
         let rules = Rules {

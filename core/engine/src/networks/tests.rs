@@ -259,7 +259,7 @@ fn containers_join_find_each_other_and_are_published() {
         assert!(taken.contains("address already in use"), "{taken}");
         assert_eq!(chosen(&networks.publish(&web2, &port("127.0.0.1", "18080-18082")).await.unwrap()), 18082);
         drop(program);
-        networks.unpublish(&web2).await.unwrap();
+        inner.unpublish(&web2).unwrap();
         assert!(chosen(&networks.publish(&web2, &port("", "")).await.unwrap()) > 1024);
 
         let in_use = message(inner.remove("app"));

@@ -568,8 +568,9 @@ proptest! {
             let layered = tempfile::tempdir().unwrap();
             let over = Target { lower: vec![lower.path().to_owned()], ..target(layered.path(), Whiteouts::Overlay) };
             let in_full = unpack(upper.as_slice(), &target(full.path(), Whiteouts::Remove));
-            if unpack(upper.as_slice(), &over).is_ok() && in_full.is_ok() {
-                if let Some(merged) = Mounted::new(lower.path(), layered.path()) {
+            if unpack(upper.as_slice(), &over).is_ok()
+                && in_full.is_ok()
+                && let Some(merged) = Mounted::new(lower.path(), layered.path()) {
                     let names = |root: &Path| -> Vec<_> {
                         describe(root).into_iter().map(|line| {
                             let mut words = line.split(" x").next().unwrap().split(" @");
@@ -581,7 +582,6 @@ proptest! {
                         std::iter::from_fn(|| tar.next_entry().unwrap()).map(|entry| (entry.kind, shown(&entry.path))).collect::<Vec<_>>()
                     };
                     prop_assert_eq!(names(merged.0.path()), names(full.path()), "{:?} over {:?}", members(&upper), members(&base));
-                }
             }
         }
     }
