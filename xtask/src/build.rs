@@ -30,10 +30,12 @@ impl Profile {
 /// The engine, the shim and the drivers, where the engine finds them.
 pub fn all(root: &Path, profile: Profile) -> Result<()> {
     let mut command = Command::new("cargo");
-    command.args(["build", "--locked", "--package", "sampan"]).current_dir(root);
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
+    command.args(["build", "--locked"]).current_dir(root);
+    match profile {
+        Profile::Release => command.args(["--release", "--package", "sampan"]),
+        // As `cargo test` builds it: other features would mean another build of everything.
+        Profile::Debug => command.args(["--workspace", "--all-targets"]),
+    };
     run(&mut command, "build sampan")?;
     shim(root, profile)?;
     drivers::build(root, &profile.folder(root).join("drivers"))

@@ -25,7 +25,9 @@ impl Encoder {
         for (number, between) in self.between.iter_mut().enumerate() {
             let (end, stream) = (["\\n", ""][number & 1], ["stdout", "stderr"][number >> 1]);
             between.clear();
-            between.extend_from_slice(format!("{end}\",\"stream\":\"{stream}\"{},\"time\":\"", self.attributes).as_bytes());
+            between.extend_from_slice(
+                format!("{end}\",\"stream\":\"{stream}\"{},\"time\":\"", self.attributes).as_bytes(),
+            );
             time::write_second(second, between);
         }
     }
@@ -202,19 +204,34 @@ mod tests {
         let expected = "{\"log\":\"a \\\"b\\\"\\\\ \\u0009\\r\\u003c\\u0001\\u003e\\u0026é\\u2028\\n\",\"stream\":\"stderr\",\"attrs\":{\"x\":\"y\"},\"time\":\"1970-01-01T00:00:01.000000001Z\"}\n";
         assert_eq!(line(&record, ",\"attrs\":{\"x\":\"y\"}"), expected);
         let record = Record { time: 0, stream: 1, partial: true, bytes: b"\xff\xe2\x28\xc3" };
-        assert_eq!(line(&record, ""), "{\"log\":\"\\ufffd\\ufffd(\\ufffd\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00Z\"}\n");
+        assert_eq!(
+            line(&record, ""),
+            "{\"log\":\"\\ufffd\\ufffd(\\ufffd\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00Z\"}\n"
+        );
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let texts: [&[u8]; 7] = [b"", b"plain", b"a\"b", b"back\\slash", b"tab\t", "caf\u{e9} \u{2029}".as_bytes(), b"x\",\"time\":\"1999-01-01T00:00:00Z\"}"];
+        let texts: [&[u8]; 7] = [
+            b"",
+            b"plain",
+            b"a\"b",
+            b"back\\slash",
+            b"tab\t",
+            "caf\u{e9} \u{2029}".as_bytes(),
+            b"x\",\"time\":\"1999-01-01T00:00:00Z\"}",
+        ];
         for attributes in ["", ",\"attrs\":{\"a\":\"\\\",\\\"time\\\":\\\"\"}"] {
             for text in texts {
                 for (stream, partial) in [(1, false), (2, true)] {
                     let record = Record { time: 1_709_210_096_120_000_000, stream, partial, bytes: text };
                     let written = line(&record, attributes);
                     let written = written.trim_end().as_bytes();
-                    assert_eq!(parse(written), Some(Line { time: record.time, stream, text: text.into(), partial }), "{text:?}");
+                    assert_eq!(
+                        parse(written),
+                        Some(Line { time: record.time, stream, text: text.into(), partial }),
+                        "{text:?}"
+                    );
                     assert_eq!(time_of(written), Some(record.time));
                     serde_json::from_slice::<serde_json::Value>(written).unwrap();
                 }

@@ -27,7 +27,9 @@ const FOLDER: &str = "/log";
 
 fn failed(what: &str, error: &io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::Unavailable(format!("{what}: no space is left")),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Failure::Unavailable(format!("{what}: no space is left"))
+        }
         _ => Failure::Internal(format!("{what}: {error}")),
     }
 }
@@ -73,9 +75,15 @@ impl HistoryGuest for JsonFile {
 
     fn read(source: Source, query: Query) -> Result<Cursor, Failure> {
         let files = Files::new(FOLDER.into(), &source.container.id);
-        let wanted = reader::Wanted { since: query.since.unwrap_or(0), until: query.until.unwrap_or(u64::MAX), tail: query.tail };
+        let wanted = reader::Wanted {
+            since: query.since.unwrap_or(0),
+            until: query.until.unwrap_or(u64::MAX),
+            tail: query.tail,
+        };
         let reader = reader::Reader::open(files, wanted);
-        reader.map(|reader| Cursor::new(JsonCursor(RefCell::new(reader)))).map_err(|error| failed("read the log", &error))
+        reader
+            .map(|reader| Cursor::new(JsonCursor(RefCell::new(reader))))
+            .map_err(|error| failed("read the log", &error))
     }
 }
 

@@ -30,7 +30,10 @@ pub struct Wanted {
 /// A file that is being read.
 enum Open {
     /// The one that is written now, or was when the reader came to it.
-    Present { file: File, identity: Option<u64> },
+    Present {
+        file: File,
+        identity: Option<u64>,
+    },
     Rotated(Box<dyn Read>),
 }
 
@@ -112,7 +115,8 @@ impl Reader {
                         taken = Taken::Full;
                         break;
                     }
-                    Record { time: line.time, stream: line.stream, partial: line.partial, bytes: &line.text }.encode(out);
+                    Record { time: line.time, stream: line.stream, partial: line.partial, bytes: &line.text }
+                        .encode(out);
                 }
             }
             used += length + 1;
@@ -401,7 +405,8 @@ mod tests {
     fn write(writer: &mut Writer, numbers: std::ops::Range<u64>) {
         for number in numbers {
             let mut batch = Vec::new();
-            Record { time: number * 1000, stream: 1, partial: false, bytes: format!("line {number}").as_bytes() }.encode(&mut batch);
+            Record { time: number * 1000, stream: 1, partial: false, bytes: format!("line {number}").as_bytes() }
+                .encode(&mut batch);
             writer.write(&batch).unwrap();
         }
     }

@@ -29,7 +29,8 @@ struct Chosen {
 
 impl Chosen {
     fn has(&self, name: &str) -> bool {
-        self.names.iter().any(|wanted| wanted == name) || self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(name))
+        self.names.iter().any(|wanted| wanted == name)
+            || self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(name))
     }
 }
 
@@ -75,7 +76,8 @@ impl Settings {
                 },
                 "max-file" => {
                     let number = value.parse().ok().filter(|number| (1..=10_000).contains(number));
-                    rotation.max_file = number.ok_or_else(|| format!("option max-file: {value:?} is not a number from 1 to 10000"))?;
+                    rotation.max_file =
+                        number.ok_or_else(|| format!("option max-file: {value:?} is not a number from 1 to 10000"))?;
                 }
                 "compress" => rotation.compress = truth(key, value)?,
                 "labels" => labels.names = list(value),
@@ -84,7 +86,10 @@ impl Settings {
                 "env-regex" => environment.pattern = pattern(key, value)?,
                 "tag" => {
                     fill(value, |_| String::new()).map_err(|part| {
-                        format!("option tag: {part} is not known; these are: {}", TAGS.map(|name| format!("{{{{.{name}}}}}")).join(", "))
+                        format!(
+                            "option tag: {part} is not known; these are: {}",
+                            TAGS.map(|name| format!("{{{{.{name}}}}}")).join(", ")
+                        )
                     })?;
                     tag = Some(value.clone()).filter(|value| !value.is_empty());
                 }
@@ -160,13 +165,19 @@ mod tests {
             let error = Settings::parse(&options(&given)).unwrap_err();
             assert!(error.contains(says), "{error}");
         }
-        let settings = Settings::parse(&options(&[("max-size", "10m"), ("max-file", "3"), ("compress", "true")])).unwrap();
+        let settings =
+            Settings::parse(&options(&[("max-size", "10m"), ("max-file", "3"), ("compress", "true")])).unwrap();
         assert_eq!(settings.rotation, Rotation { max_size: Some(10 << 20), max_file: 3, compress: true });
     }
 
     #[test]
     fn attributes_are_chosen_by_name_and_pattern() {
-        let given = options(&[("labels", "tier"), ("labels-regex", "^com\\."), ("env-regex", "^(OS|LANG)$"), ("tag", "{{.Name}}/{{.ID}}<")]);
+        let given = options(&[
+            ("labels", "tier"),
+            ("labels-regex", "^com\\."),
+            ("env-regex", "^(OS|LANG)$"),
+            ("tag", "{{.Name}}/{{.ID}}<"),
+        ]);
         let source = Source {
             container: Object { id: "0123456789abcdef".into(), name: "/web".into() },
             image: "img".into(),
@@ -175,6 +186,9 @@ mod tests {
             options: Vec::new(),
         };
         let settings = Settings::parse(&given).unwrap();
-        assert_eq!(settings.attributes(&source), r#","attrs":{"OS":"linux","com.x":"1","tag":"web/0123456789ab\u003c","tier":"front"}"#);
+        assert_eq!(
+            settings.attributes(&source),
+            r#","attrs":{"OS":"linux","com.x":"1","tag":"web/0123456789ab\u003c","tier":"front"}"#
+        );
     }
 }

@@ -6,7 +6,9 @@ pub fn write_second(seconds: u64, out: &mut Vec<u8>) {
     let of_day = seconds % 86_400;
     two(u64::try_from(year / 100).unwrap_or(0), out);
     two(u64::try_from(year % 100).unwrap_or(0), out);
-    for (separator, number) in [(b'-', month), (b'-', day), (b'T', of_day / 3600), (b':', of_day / 60 % 60), (b':', of_day % 60)] {
+    for (separator, number) in
+        [(b'-', month), (b'-', day), (b'T', of_day / 3600), (b':', of_day / 60 % 60), (b':', of_day % 60)]
+    {
         out.push(separator);
         two(number, out);
     }
@@ -42,7 +44,11 @@ fn civil(days: i64) -> (i64, u64, u64) {
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), u64::try_from(month).unwrap_or(1), u64::try_from(day).unwrap_or(1))
+    (
+        year_of_era + era * 400 + i64::from(month <= 2),
+        u64::try_from(month).unwrap_or(1),
+        u64::try_from(day).unwrap_or(1),
+    )
 }
 
 /// Reads a time in UTC, or with another zone as foreign writers have it.
@@ -99,12 +105,21 @@ mod tests {
 
     #[test]
     fn times_survive() {
-        for time in [0, 1, 1_709_210_096_000_000_007, 1_709_210_096_120_000_000, 951_868_799_999_999_999, 4_102_444_800_000_000_000] {
+        for time in [
+            0,
+            1,
+            1_709_210_096_000_000_007,
+            1_709_210_096_120_000_000,
+            951_868_799_999_999_999,
+            4_102_444_800_000_000_000,
+        ] {
             assert_eq!(parse(&written(time)), Some(time));
         }
         assert_eq!(written(1_709_210_096_120_000_000), b"2024-02-29T12:34:56.12Z");
         assert_eq!(parse(b"2024-02-29T13:34:56.12+01:00"), Some(1_709_210_096_120_000_000));
-        for wrong in ["", "2024", "2024-13-01T00:00:00Z", "2024-02-29T12:34:56", "2024-02-29T12:34:56.Z", "xxxx-02-29T12:34:56Z"] {
+        for wrong in
+            ["", "2024", "2024-13-01T00:00:00Z", "2024-02-29T12:34:56", "2024-02-29T12:34:56.Z", "xxxx-02-29T12:34:56Z"]
+        {
             assert_eq!(parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

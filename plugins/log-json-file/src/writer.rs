@@ -146,7 +146,8 @@ mod tests {
     fn a_torn_line_is_cut_off_and_the_log_goes_on() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c-json.log");
-        fs::write(&path, "{\"log\":\"a\\n\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00Z\"}\n{\"log\":\"tor").unwrap();
+        fs::write(&path, "{\"log\":\"a\\n\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00Z\"}\n{\"log\":\"tor")
+            .unwrap();
         writer(folder.path(), None, 1, false).write(&batch(b"b", 1)).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 2);

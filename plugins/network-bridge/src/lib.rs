@@ -1,6 +1,9 @@
 //! A bridge for each network, a veth pair for each endpoint.
 
-use sampan_driver_sdk::network::{Address, Attachment, EndpointSpec, Failure, Guest, HostFacts, Intent, Link, LinkKind, NetworkSpec, OptionValue, Place, Route, Step, Veth};
+use sampan_driver_sdk::network::{
+    Address, Attachment, EndpointSpec, Failure, Guest, HostFacts, Intent, Link, LinkKind, NetworkSpec, OptionValue,
+    Place, Route, Step, Veth,
+};
 use sampan_driver_sdk::options::truth;
 
 struct Bridge;
@@ -21,7 +24,9 @@ fn settings(options: &[OptionValue]) -> Result<Settings, Failure> {
             Some("enable_ip_masquerade") => settings.masquerade = truth(key, value).map_err(Failure::Invalid)?,
             Some("mtu") => {
                 let mtu = value.parse().ok().filter(|mtu| (68..=65_535).contains(mtu));
-                settings.mtu = Some(mtu.ok_or_else(|| Failure::Invalid(format!("option {key}: {value:?} is not a size from 68 to 65535")))?);
+                settings.mtu = Some(mtu.ok_or_else(|| {
+                    Failure::Invalid(format!("option {key}: {value:?} is not a size from 68 to 65535"))
+                })?);
             }
             _ => {}
         }
@@ -42,9 +47,19 @@ impl Guest for Bridge {
     fn create(_: HostFacts, network: NetworkSpec) -> Result<Vec<Step>, Failure> {
         let settings = settings(&network.options)?;
         let label = BRIDGE.to_owned();
-        let mut plan = vec![Step::Link(Link { label: label.clone(), kind: LinkKind::Bridge, place: Place::Host, mtu: settings.mtu, mac: None, master: None })];
+        let mut plan = vec![Step::Link(Link {
+            label: label.clone(),
+            kind: LinkKind::Bridge,
+            place: Place::Host,
+            mtu: settings.mtu,
+            mac: None,
+            master: None,
+        })];
         for subnet in &network.subnets {
-            plan.push(Step::Address(Address { label: label.clone(), cidr: with_prefix(&subnet.gateway, &subnet.cidr) }));
+            plan.push(Step::Address(Address {
+                label: label.clone(),
+                cidr: with_prefix(&subnet.gateway, &subnet.cidr),
+            }));
         }
         plan.push(Step::Up(label.clone()));
         plan.push(Step::Filter(Intent::Isolate(label.clone())));
@@ -79,7 +94,11 @@ impl Guest for Bridge {
         if !network.internal {
             for subnet in network.subnets {
                 let everywhere = if subnet.cidr.contains(':') { "::/0" } else { "0.0.0.0/0" };
-                plan.push(Step::Route(Route { destination: everywhere.into(), gateway: Some(subnet.gateway), label: None }));
+                plan.push(Step::Route(Route {
+                    destination: everywhere.into(),
+                    gateway: Some(subnet.gateway),
+                    label: None,
+                }));
             }
         }
         Ok(plan)

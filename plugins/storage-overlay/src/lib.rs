@@ -1,6 +1,8 @@
 //! Layers as directories below `layers/`, containers below `containers/`, joined by overlayfs.
 
-use sampan_driver_sdk::layer::{ChangeView, Directory, Failure, Guest, HostFacts, Mount, Place, Prepared, Step, Whiteouts};
+use sampan_driver_sdk::layer::{
+    ChangeView, Directory, Failure, Guest, HostFacts, Mount, Place, Prepared, Step, Whiteouts,
+};
 
 struct Overlay;
 
@@ -27,18 +29,30 @@ impl Guest for Overlay {
         if host.features.iter().any(|feature| feature == "overlay") {
             Ok(Whiteouts::Overlay)
         } else {
-            Err(Failure::Unsupported(format!("the kernel {} has no overlayfs on {}; use the storage driver vfs", host.kernel, host.data_root_fs)))
+            Err(Failure::Unsupported(format!(
+                "the kernel {} has no overlayfs on {}; use the storage driver vfs",
+                host.kernel, host.data_root_fs
+            )))
         }
     }
 
     fn prepare(_: HostFacts, id: String, _: Vec<String>) -> Result<Prepared, Failure> {
-        Ok(Prepared { plan: vec![directory("layers".into()), directory(format!("layers/{}", short(&id)))], root: layer(&id) })
+        Ok(Prepared {
+            plan: vec![directory("layers".into()), directory(format!("layers/{}", short(&id)))],
+            root: layer(&id),
+        })
     }
 
     fn mount(_: HostFacts, id: String, parents: Vec<String>) -> Result<Prepared, Failure> {
         let (upper, work) = (container(&id, "upper"), container(&id, "work"));
-        let mut plan = vec![directory("containers".into()), directory(format!("containers/{}", short(&id))), directory(upper.clone()), directory(work.clone())];
-        let mut places: Vec<(String, Place)> = parents.iter().map(|parent| ("lowerdir".to_owned(), layer(parent))).collect();
+        let mut plan = vec![
+            directory("containers".into()),
+            directory(format!("containers/{}", short(&id))),
+            directory(upper.clone()),
+            directory(work.clone()),
+        ];
+        let mut places: Vec<(String, Place)> =
+            parents.iter().map(|parent| ("lowerdir".to_owned(), layer(parent))).collect();
         if places.is_empty() {
             // An image without layers still needs something below.
             plan.push(directory("empty".into()));
@@ -46,7 +60,13 @@ impl Guest for Overlay {
         }
         places.push(("upperdir".to_owned(), Place::Tree(upper)));
         places.push(("workdir".to_owned(), Place::Tree(work)));
-        plan.push(Step::Mount(Mount { fstype: "overlay".into(), source: None, target: Place::Given(0), options: Vec::new(), places }));
+        plan.push(Step::Mount(Mount {
+            fstype: "overlay".into(),
+            source: None,
+            target: Place::Given(0),
+            options: Vec::new(),
+            places,
+        }));
         Ok(Prepared { plan, root: Place::Given(0) })
     }
 

@@ -1,6 +1,8 @@
 //! Full copies: slow and large, but they need nothing of the kernel or the file system.
 
-use sampan_driver_sdk::layer::{ChangeView, Directory, Failure, Guest, HostFacts, Mount, Place, Prepared, Step, Whiteouts};
+use sampan_driver_sdk::layer::{
+    ChangeView, Directory, Failure, Guest, HostFacts, Mount, Place, Prepared, Step, Whiteouts,
+};
 
 struct Vfs;
 

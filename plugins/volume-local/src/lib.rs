@@ -1,6 +1,8 @@
 //! Docker's `local` volumes: a directory of their own, or a bind, tmpfs or NFS mount by `type`, `o` and `device`.
 
-use sampan_driver_sdk::volume::{Directory, Failure, Guest, HostFacts, Mount, Mounted, Object, OptionValue, Place, Remote, Step};
+use sampan_driver_sdk::volume::{
+    Directory, Failure, Guest, HostFacts, Mount, Mounted, Object, OptionValue, Place, Remote, Step,
+};
 
 struct Local;
 
@@ -12,14 +14,22 @@ enum Kind {
 }
 
 fn kind(options: &[OptionValue]) -> Result<Kind, Failure> {
-    let value = |name: &str| options.iter().find(|option| option.key == name).map(|option| option.value.as_str()).filter(|value| !value.is_empty());
+    let value = |name: &str| {
+        options
+            .iter()
+            .find(|option| option.key == name)
+            .map(|option| option.value.as_str())
+            .filter(|value| !value.is_empty())
+    };
     let (fstype, o, device) = (value("type"), value("o"), value("device"));
     if fstype.is_none() && o.is_none() && device.is_none() {
         return Ok(Kind::Plain);
     }
-    let words: Vec<String> = o.unwrap_or_default().split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let words: Vec<String> =
+        o.unwrap_or_default().split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect();
     let is_bind = words.iter().any(|word| word == "bind" || word == "rbind");
-    let rest = |words: Vec<String>| words.into_iter().filter(|word| word != "bind" && word != "rbind").collect::<Vec<_>>();
+    let rest =
+        |words: Vec<String>| words.into_iter().filter(|word| word != "bind" && word != "rbind").collect::<Vec<_>>();
     match (fstype, device) {
         (None | Some("none" | "bind"), Some(device)) if is_bind => {
             if !device.starts_with('/') {
@@ -35,7 +45,9 @@ fn kind(options: &[OptionValue]) -> Result<Kind, Failure> {
             Ok(Kind::Nfs { fstype: fstype.to_owned(), device: device.to_owned(), options: words })
         }
         (_, None) => Err(Failure::Invalid("option device is missing: say what to mount".into())),
-        (Some(other), _) => Err(Failure::Invalid(format!("option type: {other:?} is not supported (none with o=bind, tmpfs, nfs, nfs4)"))),
+        (Some(other), _) => Err(Failure::Invalid(format!(
+            "option type: {other:?} is not supported (none with o=bind, tmpfs, nfs, nfs4)"
+        ))),
         (None, _) => Err(Failure::Invalid("option type is missing: none with o=bind, tmpfs, nfs or nfs4".into())),
     }
 }
@@ -61,7 +73,13 @@ impl Guest for Local {
             Kind::Plain => {}
             Kind::Bind { device, options } => plan.push(Step::Bind((device, data(&volume), options))),
             Kind::Tmpfs { options } => {
-                plan.push(Step::Mount(Mount { fstype: "tmpfs".into(), source: None, target: data(&volume), options, places: Vec::new() }));
+                plan.push(Step::Mount(Mount {
+                    fstype: "tmpfs".into(),
+                    source: None,
+                    target: data(&volume),
+                    options,
+                    places: Vec::new(),
+                }));
             }
             Kind::Nfs { fstype, device, options } => {
                 plan.push(Step::Remote(Remote { fstype, device, target: data(&volume), options }));

@@ -1,7 +1,7 @@
 //! `/containers`.
 
 use bollard_stubs::models::{ContainerCreateBody, ContainerUpdateBody, ContainerWaitExitError, ContainerWaitResponse};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use futures_util::stream;
 use http::StatusCode;
 use sampan_engine::containers::{
@@ -318,7 +318,7 @@ mod tests {
             time_ns: 1,
             stream: OutputStream::Stdout,
             partial,
-            bytes: Bytes::from_static(bytes.as_bytes()),
+            bytes: bytes::Bytes::from_static(bytes.as_bytes()),
         };
         let (mut out, mut fresh) = (BytesMut::new(), [true; 2]);
         for part in [record("a", true), record("b\n", false), record("c\n", false)] {

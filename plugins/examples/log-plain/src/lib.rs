@@ -46,7 +46,12 @@ impl Guest for Plain {
     }
 
     fn open(source: Source) -> Result<Sink, Failure> {
-        let prefix = source.options.iter().find(|option| option.key == "prefix").map(|option| option.value.clone()).unwrap_or_default();
+        let prefix = source
+            .options
+            .iter()
+            .find(|option| option.key == "prefix")
+            .map(|option| option.value.clone())
+            .unwrap_or_default();
         let file = OpenOptions::new().create(true).append(true).open("/log/plain.log").map_err(internal)?;
         Ok(Sink::new(PlainSink { file: RefCell::new(file), prefix }))
     }
