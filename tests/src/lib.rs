@@ -330,10 +330,7 @@ impl Host {
     /// Names of the links in the daemon's network namespace.
     #[must_use]
     pub fn links(&self) -> Vec<String> {
-        self.in_network(|| {
-            let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-            text.lines().skip(2).filter_map(|line| line.split(':').next()).map(|name| name.trim().to_owned()).collect()
-        })
+        links_of(self.network_namespace())
     }
 
     /// Kills the daemon as a crash would; the containers go on.
@@ -435,6 +432,17 @@ impl Drop for Host {
             assert_eq!(left, self.before, "something is left\n--- daemon\n{}", tail(&self.log()));
         }
     }
+}
+
+/// Names of the links in a network namespace.
+#[must_use]
+pub fn links_of(namespace: File) -> Vec<String> {
+    let read = move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        text.lines().skip(2).filter_map(|line| line.split(':').next()).map(|name| name.trim().to_owned()).collect()
+    };
+    std::thread::spawn(read).join().unwrap()
 }
 
 fn answer(output: Output) -> Answer {

@@ -1,7 +1,7 @@
 //! The daemon may die, and refuses what it must.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use sampan_tests::{Host, IMAGE, programs};
+use sampan_tests::{Host, IMAGE, links_of, programs};
 
 #[test]
 fn a_killed_daemon_is_followed_by_one_that_adopts_everything() {
@@ -63,6 +63,24 @@ fn a_second_daemon_on_the_same_root_is_refused() {
     let error = String::from_utf8_lossy(&second.stderr);
     assert!(error.contains("another daemon"), "{error}");
     assert_eq!(host.ok(&["ps", "-q"]), "", "the first one goes on");
+}
+
+#[test]
+fn an_orderly_end_takes_links_away_and_a_new_start_brings_networks_back() {
+    let Some(mut host) = Host::with_image("an_orderly_end_takes_links_away_and_a_new_start_brings_networks_back")
+    else {
+        return;
+    };
+    host.ok(&["network", "create", "kept"]);
+    host.ok(&["run", "-d", "--name", "one", "--network", "kept", "--init", IMAGE, "sleep", "1000"]);
+    let namespace = || host.network_namespace();
+    let (after, again) = (namespace(), namespace());
+    assert_eq!(host.stop_daemon(), Some(0));
+    assert_eq!(links_of(after), ["lo"]);
+    host.spawn_in(again);
+    assert_eq!(host.inspect("one")["State"]["Running"], false);
+    host.ok(&["start", "one"]);
+    assert_eq!(host.run(&["exec", "one", "ping", "-c1", "-W2", "one"]).code, 0);
 }
 
 #[test]

@@ -118,6 +118,13 @@ impl Engine {
     pub async fn shutdown(&self) {
         self.inner.containers.shutdown().await;
         self.inner.networks.shutdown().await;
+        let alive = self.inner.containers.all().iter().any(|container| container.status().is_alive());
+        if !self.inner.shared.config.live_restore
+            && !alive
+            && let Err(error) = self.inner.networks.clear().await
+        {
+            tracing::warn!(%error, "links or rules are left");
+        }
         if let Err(error) = self.inner.shared.store.checkpoint() {
             tracing::warn!(%error, "the state was not folded");
         }

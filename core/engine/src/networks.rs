@@ -177,6 +177,17 @@ impl Networks {
     pub(crate) async fn shutdown(&self) {
         self.inner.state().sandboxes.clear();
     }
+
+    /// At an orderly end with nothing running: takes the links and the packet filter away. The next start makes them anew.
+    pub(crate) async fn clear(&self) -> Result<()> {
+        self.run(|inner| {
+            for marked in inner.executor.marked()? {
+                inner.executor.remove_marked(&marked)?;
+            }
+            inner.filter.drop_table().map_err(|error| Error::internal(format!("remove the packet filter: {error}")))
+        })
+        .await
+    }
 }
 
 impl Engine {

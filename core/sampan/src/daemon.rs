@@ -77,6 +77,9 @@ async fn serve(settings: Settings) -> Result<(), String> {
             return Err(error.message);
         }
     };
+    let pid_file = engine.config().run.join("daemon.pid");
+    std::fs::write(&pid_file, format!("{}\n", std::process::id()))
+        .map_err(|error| format!("write {}: {error}", pid_file.display()))?;
     let stacks = Stacks::open(engine.clone()).await.map_err(|error| error.message)?;
     listener.set_nonblocking(true).map_err(|error| error.to_string())?;
     let listener = tokio::net::UnixListener::from_std(listener).map_err(|error| error.to_string())?;
@@ -98,6 +101,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
     }
     stacks.shutdown().await;
     engine.shutdown().await;
+    let _ = std::fs::remove_file(pid_file);
     match ended {
         None => {
             let _ = tokio::time::timeout(GRACE, serving).await;
