@@ -61,7 +61,8 @@ impl Engine {
         };
         let stdin = (options.stdin && options.stream && open_stdin).then(|| {
             let writer = container.hub.stdin();
-            if once { writer } else { writer.keep_open() }
+            // A terminal has no end of input: whoever detaches leaves it to the next.
+            if once && !tty { writer } else { writer.keep_open() }
         });
         Ok(Attached { tty, stdin, output })
     }
