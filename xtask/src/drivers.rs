@@ -228,7 +228,7 @@ fn unpack(folder: &Path) -> Result<String> {
 }
 
 /// The mirror that this host's own sources name.
-fn mirror() -> Result<String> {
+pub fn mirror() -> Result<String> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     files.extend(fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path()));
     for file in files {

@@ -36,6 +36,9 @@ mount --make-rshared /
 mkdir /sys/fs/cgroup/init.scope
 echo $$ > /sys/fs/cgroup/init.scope/cgroup.procs
 hostname guest
+# Daemons of all tests share the drivers' machine code.
+mkdir -p -m 700 /var/cache/drivers
+export SAMPAN_DRIVER_CACHE=/var/cache/drivers
 ip link set lo up
 while read -r module; do
   insmod "$module" || echo "$module cannot be loaded"

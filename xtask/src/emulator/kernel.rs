@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::drivers;
+
 /// Modules that a distribution would load by itself when they are asked for. What is missing may be built in.
 const MODULES: [&str; 37] = [
     "overlay",
@@ -59,34 +61,32 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Downloads and unpacks a package's kernel once. A meta package stands for the image that it depends on.
+    /// Downloads and unpacks a package's kernel once. A meta package stands for the image that it depends on;
+    /// `sid/linux-image-cloud-amd64` is one of another suite than the host's.
     pub fn fetch(folder: &Path, package: &str) -> Result<Self> {
-        ensure!(
-            package.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-+.".contains(&byte)),
-            "{package:?} is not the name of a package"
-        );
-        let place = folder.join("kernels").join(package);
+        let (suite, name) = package.split_once('/').map_or((None, package), |(suite, name)| (Some(suite), name));
+        for word in suite.into_iter().chain([name]) {
+            ensure!(
+                !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-+".contains(&byte)),
+                "{package:?} is not the name of a package"
+            );
+        }
+        let place = folder.join("kernels").join(package.replace('/', "_"));
         if let Ok(found) = Self::at(&place) {
             return Ok(found);
         }
         let _ = fs::remove_dir_all(&place);
         let download = place.join("download");
         fs::create_dir_all(&download)?;
-        let concrete = match image_of(package)? {
-            Some(image) => image,
-            None => {
-                apt("apt-get", &["update", "-q"], folder)?;
-                image_of(package)?.with_context(|| format!("the distribution has no package {package}"))?
-            }
-        };
-        println!("kernel: fetching {concrete}");
-        if apt("apt-get", &["download", "-q", &concrete], &download).is_err() {
-            // The lists are older than the mirror.
-            apt("apt-get", &["update", "-q"], folder)?;
-            apt("apt-get", &["download", "-q", &concrete], &download)?;
+        let packages = Packages::of(suite, folder)?;
+        if packages.download(name, &download).is_err() {
+            // There are no lists yet, or they are older than the mirror.
+            packages.run("apt-get", &["update", "-q"], folder)?;
+            packages.download(name, &download)?;
         }
         for entry in fs::read_dir(&download)? {
             let archive = entry?.path();
+            println!("kernel: unpacking {}", archive.file_name().unwrap_or_default().display());
             let run =
                 Command::new("dpkg").arg("-x").arg(&archive).arg(place.join("root")).status().context("run dpkg")?;
             ensure!(run.success(), "unpack {}", archive.display());
@@ -97,11 +97,17 @@ impl Kernel {
 
     fn at(place: &Path) -> Result<Self> {
         let root = place.join("root");
-        for entry in fs::read_dir(root.join("boot"))? {
-            let image = entry?.path();
+        for entry in fs::read_dir(root.join("boot")).into_iter().flatten().flatten() {
+            let image = entry.path();
             let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if let Some(release) = name.strip_prefix("vmlinuz-") {
                 return Ok(Self { release: release.to_owned(), image, root });
+            }
+        }
+        for entry in fs::read_dir(root.join("usr/lib/modules")).into_iter().flatten().flatten() {
+            let image = entry.path().join("vmlinuz");
+            if image.exists() {
+                return Ok(Self { release: entry.file_name().to_string_lossy().into_owned(), image, root });
             }
         }
         bail!("{} holds no kernel", place.display())
@@ -189,25 +195,63 @@ fn unpacked(file: &Path, scratch: &Path) -> Result<PathBuf> {
     Ok(place)
 }
 
-/// The package with the image: the package itself, or what a meta package depends on; `None` when nobody knows it.
-fn image_of(package: &str) -> Result<Option<String>> {
-    let Ok(text) = apt("apt-cache", &["depends", package], Path::new("/")) else { return Ok(None) };
-    let image = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with("linux-image-"));
-    Ok(Some(image.unwrap_or(package).to_owned()))
+/// The distribution's packages, of the host's suite or of another.
+struct Packages {
+    options: Vec<String>,
 }
 
-fn apt(tool: &str, arguments: &[&str], folder: &Path) -> Result<String> {
-    let run = Command::new(tool)
-        .args(["-o", "APT::Sandbox::User=root"])
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .with_context(|| format!("run {tool}"))?;
-    ensure!(run.status.success(), "{tool} {}: {}", arguments.join(" "), String::from_utf8_lossy(&run.stderr).trim());
-    Ok(String::from_utf8_lossy(&run.stdout).into_owned())
+impl Packages {
+    fn of(suite: Option<&str>, folder: &Path) -> Result<Self> {
+        let mut options = vec!["APT::Sandbox::User=root".to_owned()];
+        if let Some(suite) = suite {
+            let folder = folder.join("apt").join(suite);
+            for part in ["lists/partial", "cache/archives/partial"] {
+                fs::create_dir_all(folder.join(part))?;
+            }
+            let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+            let mirror = drivers::mirror()?;
+            fs::write(folder.join("sources.list"), format!("deb [signed-by={keyring}] {mirror} {suite} main\n"))?;
+            options.push("Dir::Etc::sourceparts=-".to_owned());
+            for (name, part) in
+                [("Dir::Etc::sourcelist", "sources.list"), ("Dir::State::lists", "lists"), ("Dir::Cache", "cache")]
+            {
+                options.push(format!("{name}={}", folder.join(part).display()));
+            }
+        }
+        Ok(Self { options })
+    }
+
+    /// Downloads the package, or the image that it depends on, and the parts that newer images are split into.
+    fn download(&self, package: &str, into: &Path) -> Result<()> {
+        let image = self.depends(package, &["linux-image-"])?.into_iter().next().unwrap_or(package.to_owned());
+        let mut wanted = self.depends(&image, &["linux-binary-", "linux-modules-"])?;
+        wanted.push(image);
+        let mut words = vec!["download", "-q"];
+        words.extend(wanted.iter().map(String::as_str));
+        self.run("apt-get", &words, into).map(|_| ())
+    }
+
+    /// The packages called so that a package depends on.
+    fn depends(&self, package: &str, called: &[&str]) -> Result<Vec<String>> {
+        let text = self.run("apt-cache", &["depends", package], Path::new("/"))?;
+        let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        Ok(names.filter(|name| called.iter().any(|start| name.starts_with(start))).map(str::to_owned).collect())
+    }
+
+    fn run(&self, tool: &str, arguments: &[&str], folder: &Path) -> Result<String> {
+        let mut command = Command::new(tool);
+        for option in &self.options {
+            command.arg("-o").arg(option);
+        }
+        let run = command.args(arguments).current_dir(folder).output().with_context(|| format!("run {tool}"))?;
+        ensure!(
+            run.status.success(),
+            "{tool} {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&run.stderr).trim()
+        );
+        Ok(String::from_utf8_lossy(&run.stdout).into_owned())
+    }
 }
 
 #[cfg(test)]
