@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bollard_stubs::models::{
     ContainerConfig, ContainerCreateBody, ContainerCreateResponse, EndpointSettings, HostConfig,
-    HostConfigCgroupnsModeEnum, HostConfigLogConfig, ImageInspect, NetworkingConfig,
+    HostConfigCgroupnsModeEnum, HostConfigLogConfig, ImageInspect, NetworkingConfig, RestartPolicyNameEnum,
 };
 
 use super::limits::Host;
@@ -292,7 +292,11 @@ impl Containers {
         if host.shm_size.unwrap_or(0) == 0 {
             host.shm_size = Some(64 << 20);
         }
-        host.restart_policy.get_or_insert_default();
+        let policy = host.restart_policy.get_or_insert_default();
+        if policy.name.is_none_or(|name| name == RestartPolicyNameEnum::EMPTY) {
+            policy.name = Some(RestartPolicyNameEnum::NO);
+        }
+        policy.maximum_retry_count.get_or_insert(0);
     }
 }
 

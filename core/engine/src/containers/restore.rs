@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sampan_shim_protocol::{Event, ExitStatus, OCI_CONFIG, SOCKET};
+use sampan_shim_protocol::{ExitStatus, OCI_CONFIG, SOCKET};
 use tokio::task::JoinSet;
 
 use super::link::{Shim, ShimEvents};
@@ -46,7 +46,8 @@ impl Containers {
         let mut adoptions = JoinSet::new();
         for container in self.all() {
             if container.status() == Status::Removing {
-                if let Err(error) = self.remove_parts(&container, false).await {
+                let volumes = container.record().host.auto_remove == Some(true);
+                if let Err(error) = self.remove_parts(&container, volumes).await {
                     tracing::warn!(container = %container.id, %error, "its removal was not completed");
                 }
                 continue;
@@ -78,12 +79,8 @@ impl Containers {
             Some((shim, mut events)) => {
                 match self.adopt_running(container, &shim).await {
                     Ok(None) => self.watch(container, shim, events),
-                    // It ended while no daemon was there to be told: the shim says so when it is asked, and not again.
-                    Ok(Some(status)) => {
-                        let (told, events) = tokio::sync::mpsc::unbounded_channel();
-                        let _ = told.send(Event::Exited(status));
-                        self.watch(container, shim, events);
-                    }
+                    // It ended while no daemon was there to be told.
+                    Ok(Some(status)) => self.settle(container, Some(shim), status.into()).await,
                     Err(error) => {
                         tracing::error!(container = %container.id, %error, "it runs, but could not be adopted, and is ended");
                         start::end(&shim, &mut events).await;
