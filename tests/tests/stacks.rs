@@ -187,3 +187,25 @@ fn a_dry_run_shows_and_does_nothing() {
     assert_eq!(host.ok(&["ps", "-aq"]), "");
     assert_eq!(host.ok(&["network", "ls", "-q"]).lines().count(), 3);
 }
+
+#[test]
+fn a_stack_comes_up_again_after_an_orderly_end_whatever_its_programs_said() {
+    let Some(mut host) = Host::with_image("a_stack_comes_up_again_after_an_orderly_end_whatever_its_programs_said")
+    else {
+        return;
+    };
+    let polite = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
+    let file = host.write(
+        "stack/compose.yaml",
+        format!("name: demo\nservices:\n  polite: {{ image: {IMAGE}, command: ['sh', '-c', \"{polite}\"] }}\n  job: {{ image: {IMAGE}, command: ['true'] }}\n  halted: {{ image: {IMAGE}, init: true, command: [sleep, '1000'] }}\n"),
+    );
+    host.ok_in(file.parent().unwrap(), &["up", "-d"]);
+    host.wait_until("the job is done", || host.inspect("demo-job-1")["State"]["Status"] == "exited");
+    host.ok(&["stop", "demo-halted-1"]);
+    let namespace = host.network_namespace();
+    assert_eq!(host.stop_daemon(), Some(0));
+    host.spawn_in(namespace);
+    host.wait_until("what ran runs again", || running(&host) == ["demo-polite-1"]);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(running(&host), ["demo-polite-1"], "neither the job nor what was stopped by hand");
+}

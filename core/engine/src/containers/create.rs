@@ -130,6 +130,7 @@ impl Containers {
             state: State::default(),
             restart_count: 0,
             stopped_by_hand: false,
+            lost: false,
             creating: true,
         };
         let container = self.make(record, planned).await?;

@@ -22,7 +22,7 @@ impl Engine {
         record.map_or_else(End::default, |record| End {
             code: record.state.exit_code,
             by_hand: record.stopped_by_hand,
-            lost: false,
+            lost: record.lost,
         })
     }
 }

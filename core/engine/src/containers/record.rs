@@ -42,6 +42,9 @@ pub(crate) struct ContainerRecord {
     pub restart_count: u32,
     /// Stopped by hand, which `unless-stopped` and `always` honour.
     pub stopped_by_hand: bool,
+    /// Ended with the daemon, the host or its shim: not the program's doing, nor a user's.
+    #[serde(default)]
+    pub lost: bool,
     /// Is being created: a daemon that finds it so takes it back.
     #[serde(default)]
     pub creating: bool,

@@ -144,7 +144,12 @@ impl Containers {
         }
         let end = match self.last_word(&record.id) {
             Some(status) => status.into(),
-            None => End { code: 255, oom: false, time_ns: now_ns(), error: String::new() },
+            None => {
+                if let Err(error) = self.update(container, |record| record.lost = true) {
+                    tracing::warn!(container = %container.id, %error, "its end was not noted whole");
+                }
+                End { code: 255, oom: false, time_ns: now_ns(), error: String::new() }
+            }
         };
         // Started again by `start_by_policy`, in order.
         container.restarting_by_hand.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -262,7 +267,9 @@ impl Containers {
     async fn end_with_daemon(&self, container: &Arc<Container>) {
         {
             let _operation = container.operation.lock().await;
-            if let Err(error) = self.end(container, None, None).await {
+            let noted = self.update(container, |record| record.lost = true).map(drop);
+            let ended = self.end(container, None, None).await.map(drop);
+            if let Err(error) = noted.and(ended) {
                 tracing::warn!(container = %container.id, %error, "it was not stopped");
                 return;
             }

@@ -152,6 +152,7 @@ impl Containers {
         served.map_err(|error| error.context("failed to initialize logging driver"))?;
         container.set_shim(Some(shim.clone()));
         self.update(container, |record| {
+            record.lost = false;
             let state = &mut record.state;
             state.status = Status::Running;
             state.pid = pid;
