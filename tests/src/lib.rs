@@ -410,7 +410,9 @@ impl Drop for Host {
     /// Takes down what the test has made, ends the daemon, and checks that nothing is left.
     fn drop(&mut self) {
         if self.daemon.is_some() {
-            let stacks = self.api("GET", "/sampan/v1/stacks", None).1;
+            // A daemon that does not answer must not turn a test's failure into the suite's end.
+            let stacks = http::request(&self.socket(), "GET", "/sampan/v1/stacks", None).unwrap_or_default().1;
+            let stacks: Value = serde_json::from_slice(&stacks).unwrap_or_default();
             for stack in stacks.as_array().into_iter().flatten().filter_map(|stack| stack["name"].as_str()) {
                 let _ = self.run(&["compose", "-p", stack, "down", "--volumes", "--timeout", "0"]);
             }

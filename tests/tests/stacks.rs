@@ -19,8 +19,8 @@ fn running(host: &Host) -> Vec<String> {
 }
 
 #[test]
-fn a_stack_comes_up_in_order_and_goes_without_a_trace() {
-    let Some(host) = Host::with_image("a_stack_comes_up_in_order_and_goes_without_a_trace") else { return };
+fn short_stack_comes_up_in_order_and_goes_without_a_trace() {
+    let Some(host) = Host::with_image("short_stack_comes_up_in_order_and_goes_without_a_trace") else { return };
     let file = host.write("stack/compose.yaml", compose(2, "x"));
     let folder = file.parent().unwrap();
     let links = host.links();

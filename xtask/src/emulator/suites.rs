@@ -75,6 +75,10 @@ pub fn choose(root: &Path, names: &str) -> Result<Chosen> {
             programs.push(program);
             continue;
         }
+        let manifest = artifact["manifest_path"].as_str().unwrap_or_default();
+        if !packages.iter().any(|package| Path::new(manifest).parent().is_some_and(|folder| is_of(folder, package))) {
+            continue;
+        }
         let folder = artifact["manifest_path"].as_str().and_then(|path| Path::new(path).parent());
         let folder = folder.context("a package has a folder")?.to_owned();
         let name = suite_name(&artifact).context("a target has a name")?;
@@ -127,12 +131,20 @@ fn order(name: &str) -> (usize, String) {
     (at.unwrap_or(PACKAGES.len()), name.to_owned())
 }
 
+/// Whether a folder is a package's: `core/shim` of `sampan-shim`, `tests` of `sampan-tests`.
+fn is_of(folder: &Path, package: &str) -> bool {
+    folder.file_name().is_some_and(|name| name == short(package))
+}
+
 /// Compiles the tests: what cargo says about each artifact.
 fn compile(root: &Path, packages: &[&str]) -> Result<Vec<Value>> {
     let mut command = Command::new("cargo");
     command.args(["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]).current_dir(root);
-    for package in packages {
-        command.args(["--package", package]);
+    if packages.contains(&WHOLE) {
+        // As everything was built: other features would mean another build.
+        command.arg("--workspace");
+    } else {
+        command.args(packages.iter().flat_map(|package| ["--package", package]));
     }
     let run = command.stderr(Stdio::inherit()).output().context("run cargo")?;
     ensure!(run.status.success(), "the tests do not build");
