@@ -16,6 +16,7 @@ mod observe;
 pub mod observed;
 pub mod plan;
 mod progress;
+mod request;
 mod stack;
 mod watch;
 
@@ -28,9 +29,10 @@ use tokio::sync::{Mutex, mpsc};
 
 pub use host_files::HostFiles;
 pub use progress::{Progress, StackEvent};
-pub use stack::{StackOptions, StackRequest, Verb};
+pub use request::{StackOptions, StackRequest, Verb};
 
-use stack::{Command, STACKS, Stack, StackRecord};
+use request::{Command, STACKS, StackRecord};
+use stack::Stack;
 
 /// Requests that wait for a stack.
 const QUEUE: usize = 8;

@@ -116,6 +116,40 @@ impl Plan {
         self.nodes.push(Node { action, after });
         self.nodes.len() - 1
     }
+
+    /// Takes out what cannot be done for services without an image, and what needs it.
+    pub(crate) fn leave_out(&mut self, services: &BTreeSet<String>) {
+        let lacking = |action: &Action| match action {
+            Action::Create { service, .. } | Action::Recreate { service, .. } => services.contains(service),
+            _ => false,
+        };
+        let mut keep: Vec<bool> = Vec::new();
+        for node in &self.nodes {
+            let stays = !lacking(&node.action) && node.after.iter().all(|after| keep[*after]);
+            keep.push(stays);
+        }
+        self.retain(&keep);
+    }
+
+    /// Keeps actions of a kind.
+    pub(crate) fn keep_only(&mut self, wanted: impl Fn(&Action) -> bool) {
+        let keep: Vec<bool> = self.nodes.iter().map(|node| wanted(&node.action)).collect();
+        self.retain(&keep);
+    }
+
+    fn retain(&mut self, keep: &[bool]) {
+        let mut places = Vec::new();
+        let mut kept = 0;
+        for keep in keep {
+            places.push(keep.then_some(kept));
+            kept += usize::from(*keep);
+        }
+        let mut stays = keep.iter();
+        self.nodes.retain_mut(|node| {
+            node.after = node.after.iter().filter_map(|after| places[*after]).collect();
+            stays.next().copied().unwrap_or(false)
+        });
+    }
 }
 
 impl fmt::Display for Plan {

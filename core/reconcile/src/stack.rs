@@ -11,10 +11,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sampan_compose::model::Condition;
-use sampan_compose::{LoadOptions, Loaded, Project};
+use sampan_compose::{Loaded, Project};
 use sampan_engine::{Engine, Filters};
-use sampan_store::{Collection, Durability, StoreError};
-use serde::{Deserialize, Serialize};
+use sampan_store::{Durability, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -27,153 +26,13 @@ use crate::observe::observe;
 use crate::observed::Observed;
 use crate::plan::{self, Action, DownOptions, Plan, PlanOptions};
 use crate::progress::Progress;
+use crate::request::{Command, STACKS, StackOptions, StackRecord, StackRequest, Verb};
 use crate::watch::{DEBOUNCE, FileWatch};
-
-pub(crate) const STACKS: Collection<StackRecord> = Collection::new("stacks");
 
 /// Events of containers within this time are looked at together.
 const SETTLE: Duration = Duration::from_millis(50);
 /// First and longest pause between attempts to mend what keeps failing.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// Where a stack comes from: what `up` was called with.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct StackRequest {
-    /// `-f`, absolute.
-    pub files: Vec<PathBuf>,
-    /// Where the command ran, absolute.
-    pub working_dir: Option<PathBuf>,
-    /// `--project-directory`, absolute.
-    pub project_directory: Option<PathBuf>,
-    /// `-p`.
-    pub project_name: Option<String>,
-    /// The caller's environment.
-    pub env: BTreeMap<String, String>,
-    /// `--env-file`, absolute.
-    pub env_files: Vec<PathBuf>,
-    /// `--profile`.
-    pub profiles: Vec<String>,
-}
-
-impl StackRequest {
-    /// As the loader takes it.
-    #[must_use]
-    pub fn load_options(&self) -> LoadOptions {
-        let working_dir = self.working_dir.clone().or_else(|| self.project_directory.clone());
-        LoadOptions {
-            working_dir: working_dir.unwrap_or_else(|| PathBuf::from("/")),
-            files: self.files.clone(),
-            project_dir: self.project_directory.clone(),
-            project_name: self.project_name.clone(),
-            env: self.env.clone(),
-            env_files: self.env_files.clone(),
-            profiles: self.profiles.clone(),
-            interpolate: true,
-        }
-    }
-}
-
-/// Options of the stack's requests; each takes what it knows.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct StackOptions {
-    pub build: bool,
-    pub no_build: bool,
-    pub pull: Option<String>,
-    pub force_recreate: bool,
-    pub no_recreate: bool,
-    pub no_deps: bool,
-    pub remove_orphans: bool,
-    pub scale: BTreeMap<String, u32>,
-    pub wait: bool,
-    pub wait_timeout_s: Option<u64>,
-    pub timeout_s: Option<i64>,
-    pub dry_run: bool,
-    /// Whether the daemon follows the files; so unless false.
-    pub watch: Option<bool>,
-    pub no_start: bool,
-    pub renew_anon_volumes: bool,
-    /// `down`: remove volumes.
-    pub volumes: bool,
-    /// `down`: `all` or `local`.
-    pub rmi: Option<String>,
-    /// `kill`: the signal.
-    pub signal: Option<String>,
-}
-
-/// A stack as the store keeps it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct StackRecord {
-    pub name: String,
-    pub request: StackRequest,
-    /// The last one that was applied.
-    pub project: Project,
-    /// What it was made from.
-    pub inputs: Vec<PathBuf>,
-    /// The services that were asked for; empty for all.
-    pub services: BTreeSet<String>,
-    pub no_deps: bool,
-    pub scale: BTreeMap<String, u32>,
-    /// Services that were stopped as a whole.
-    pub stopped: BTreeSet<String>,
-    /// Whether the files are followed.
-    pub watch: bool,
-    /// What is wrong with the files now, or with the last attempt.
-    #[serde(skip)]
-    pub problem: Option<String>,
-}
-
-impl StackRecord {
-    /// The project with the numbers that `--scale` asked for.
-    fn scaled(&self, project: &Project) -> Project {
-        let mut project = project.clone();
-        for (service, number) in &self.scale {
-            if let Some(found) = project.services.get_mut(service) {
-                found.scale = Some(*number);
-            }
-        }
-        project
-    }
-}
-
-/// What is done to services that are there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    Start,
-    Stop,
-    Restart,
-    Kill,
-    Pause,
-    Unpause,
-    Remove,
-    Build,
-    Pull,
-}
-
-/// A request to a stack.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Up {
-        request: Box<StackRequest>,
-        services: BTreeSet<String>,
-        options: StackOptions,
-        progress: Progress,
-    },
-    Down {
-        services: BTreeSet<String>,
-        options: StackOptions,
-        progress: Progress,
-    },
-    Act {
-        verb: Verb,
-        services: BTreeSet<String>,
-        options: StackOptions,
-        progress: Progress,
-    },
-    /// Let go of everything, the daemon ends.
-    Leave,
-}
 
 /// What a stack's task works with.
 pub(crate) struct Stack {
@@ -574,7 +433,7 @@ impl Stack {
         let desired = Arc::new(self.desired(project, &services)?);
         let mut plan = plan::up(project, &desired, &observed, &options).map_err(|error| error.to_string())?;
         if !lacking.is_empty() {
-            leave_out(&mut plan, &lacking);
+            plan.leave_out(&lacking);
         }
         for warning in &plan.warnings {
             progress.warning(warning.clone()).await;
@@ -765,7 +624,7 @@ impl Stack {
         if verb == Verb::Stop {
             let down = DownOptions { services: named, ..DownOptions::default() };
             let mut plan = plan::down(&self.name, Some(&record.project), &observed, &down);
-            keep_only(&mut plan, |action| matches!(action, Action::Stop { .. }));
+            plan.keep_only(|action| matches!(action, Action::Stop { .. }));
             let executor = Executor {
                 engine: self.engine.clone(),
                 name: self.name.clone(),
@@ -1002,54 +861,6 @@ pub(crate) async fn load(request: &StackRequest) -> Result<Loaded, Broken> {
         Ok(Err(diagnostics)) => Err(Broken { message: diagnostics.to_string(), inputs: diagnostics.inputs.clone() }),
         Err(error) => Err(Broken { message: format!("load the project: {error}"), inputs: Vec::new() }),
     }
-}
-
-/// Takes out what cannot be done for services without an image, and what needs it.
-fn leave_out(plan: &mut Plan, services: &BTreeSet<String>) {
-    let lacking = |action: &Action| match action {
-        Action::Create { service, .. } | Action::Recreate { service, .. } => services.contains(service),
-        _ => false,
-    };
-    let mut dropped = BTreeSet::new();
-    for (number, node) in plan.nodes.iter().enumerate() {
-        if lacking(&node.action) || node.after.iter().any(|after| dropped.contains(after)) {
-            dropped.insert(number);
-        }
-    }
-    let mut number = 0;
-    let keep: Vec<bool> = plan
-        .nodes
-        .iter()
-        .map(|_| {
-            number += 1;
-            !dropped.contains(&(number - 1))
-        })
-        .collect();
-    retain(plan, &keep);
-}
-
-/// Keeps actions of a kind; those behind a dropped one come behind what that one came behind.
-fn keep_only(plan: &mut Plan, wanted: impl Fn(&Action) -> bool) {
-    let keep: Vec<bool> = plan.nodes.iter().map(|node| wanted(&node.action)).collect();
-    retain(plan, &keep);
-}
-
-fn retain(plan: &mut Plan, keep: &[bool]) {
-    let mut places = Vec::new();
-    let mut kept = 0;
-    for keep in keep {
-        places.push(keep.then_some(kept));
-        kept += usize::from(*keep);
-    }
-    let mut number = 0;
-    plan.nodes.retain_mut(|node| {
-        let stays = keep[number];
-        number += 1;
-        if stays {
-            node.after = node.after.iter().filter_map(|after| places[*after]).collect();
-        }
-        stays
-    });
 }
 
 /// The folder for the texts of configs and secrets of a stack.

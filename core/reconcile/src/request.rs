@@ -1,0 +1,152 @@
+//! What is asked of a stack, and what the store keeps of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use sampan_compose::{LoadOptions, Project};
+use sampan_store::Collection;
+use serde::{Deserialize, Serialize};
+
+use crate::progress::Progress;
+
+/// Stacks by project name.
+pub(crate) const STACKS: Collection<StackRecord> = Collection::new("stacks");
+
+/// Where a stack comes from: what `up` was called with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StackRequest {
+    /// `-f`, absolute.
+    pub files: Vec<PathBuf>,
+    /// Where the command ran, absolute.
+    pub working_dir: Option<PathBuf>,
+    /// `--project-directory`, absolute.
+    pub project_directory: Option<PathBuf>,
+    /// `-p`.
+    pub project_name: Option<String>,
+    /// The caller's environment.
+    pub env: BTreeMap<String, String>,
+    /// `--env-file`, absolute.
+    pub env_files: Vec<PathBuf>,
+    /// `--profile`.
+    pub profiles: Vec<String>,
+}
+
+impl StackRequest {
+    /// As the loader takes it.
+    #[must_use]
+    pub fn load_options(&self) -> LoadOptions {
+        let working_dir = self.working_dir.clone().or_else(|| self.project_directory.clone());
+        LoadOptions {
+            working_dir: working_dir.unwrap_or_else(|| PathBuf::from("/")),
+            files: self.files.clone(),
+            project_dir: self.project_directory.clone(),
+            project_name: self.project_name.clone(),
+            env: self.env.clone(),
+            env_files: self.env_files.clone(),
+            profiles: self.profiles.clone(),
+            interpolate: true,
+        }
+    }
+}
+
+/// Options of the stack's requests; each takes what it knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StackOptions {
+    pub build: bool,
+    pub no_build: bool,
+    pub pull: Option<String>,
+    pub force_recreate: bool,
+    pub no_recreate: bool,
+    pub no_deps: bool,
+    pub remove_orphans: bool,
+    pub scale: BTreeMap<String, u32>,
+    pub wait: bool,
+    pub wait_timeout_s: Option<u64>,
+    pub timeout_s: Option<i64>,
+    pub dry_run: bool,
+    /// Whether the daemon follows the files; so unless false.
+    pub watch: Option<bool>,
+    pub no_start: bool,
+    pub renew_anon_volumes: bool,
+    /// `down`: remove volumes.
+    pub volumes: bool,
+    /// `down`: `all` or `local`.
+    pub rmi: Option<String>,
+    /// `kill`: the signal.
+    pub signal: Option<String>,
+}
+
+/// A stack as the store keeps it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct StackRecord {
+    pub name: String,
+    pub request: StackRequest,
+    /// The last one that was applied.
+    pub project: Project,
+    /// What it was made from.
+    pub inputs: Vec<PathBuf>,
+    /// The services that were asked for; empty for all.
+    pub services: BTreeSet<String>,
+    pub no_deps: bool,
+    pub scale: BTreeMap<String, u32>,
+    /// Services that were stopped as a whole.
+    pub stopped: BTreeSet<String>,
+    /// Whether the files are followed.
+    pub watch: bool,
+    /// What is wrong with the files now, or with the last attempt.
+    #[serde(skip)]
+    pub problem: Option<String>,
+}
+
+impl StackRecord {
+    /// The project with the numbers that `--scale` asked for.
+    pub(crate) fn scaled(&self, project: &Project) -> Project {
+        let mut project = project.clone();
+        for (service, number) in &self.scale {
+            if let Some(found) = project.services.get_mut(service) {
+                found.scale = Some(*number);
+            }
+        }
+        project
+    }
+}
+
+/// What is done to services that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Start,
+    Stop,
+    Restart,
+    Kill,
+    Pause,
+    Unpause,
+    Remove,
+    Build,
+    Pull,
+}
+
+/// A request to a stack.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Up {
+        request: Box<StackRequest>,
+        services: BTreeSet<String>,
+        options: StackOptions,
+        progress: Progress,
+    },
+    Down {
+        services: BTreeSet<String>,
+        options: StackOptions,
+        progress: Progress,
+    },
+    Act {
+        verb: Verb,
+        services: BTreeSet<String>,
+        options: StackOptions,
+        progress: Progress,
+    },
+    /// Let go of everything, the daemon ends.
+    Leave,
+}
