@@ -234,8 +234,9 @@ impl Engine {
     }
 
     /// `login`.
-    pub async fn auth(&self, _credentials: Credentials) -> Result<AuthResponse> {
-        Err(Error::unsupported("registries are not there yet"))
+    pub async fn auth(&self, credentials: Credentials) -> Result<AuthResponse> {
+        self.inner.images.login(credentials).await?;
+        Ok(AuthResponse { status: "Login Succeeded".to_owned(), identity_token: None })
     }
 
     /// Events from `since` on, until `until` (nanoseconds since the epoch), or for ever.

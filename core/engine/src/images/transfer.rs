@@ -273,6 +273,12 @@ fn progress(progress: Option<(u64, u64)>) -> Option<ProgressDetail> {
 }
 
 impl Images {
+    /// Whether a registry takes these credentials.
+    pub(crate) async fn login(&self, credentials: Credentials) -> Result<()> {
+        let server = credentials.serveraddress.clone().unwrap_or_default();
+        Ok(registry::login(self.registries(), &server, &registry_auth(credentials)).await?)
+    }
+
     /// Fetches an image; `tell` takes what happens and says whether anyone still listens. When nobody does, the pull is
     /// given up and leaves nothing.
     pub(crate) async fn pull<F: Future<Output = bool>>(

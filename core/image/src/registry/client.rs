@@ -164,6 +164,11 @@ impl Repository {
         }
     }
 
+    /// No repository, but the account at the registry: its tokens are for no scope.
+    pub fn account(transport: &Transport, endpoint: Endpoint, name: &ImageRef, auth: &RegistryAuth) -> Self {
+        Self::new(transport, endpoint, name, "", Some(auth))
+    }
+
     /// An address below this repository.
     pub fn url(&self, rest: &str) -> String {
         format!("{}/v2/{}/{rest}", self.endpoint.base, self.path)
@@ -301,16 +306,19 @@ impl Repository {
         {
             return Err(bad("the registry names no token service that can be trusted"));
         }
-        let scope =
-            challenge.get("scope").map_or_else(|| format!("repository:{}:{}", self.path, self.actions), str::to_owned);
+        let own = || format!("repository:{}:{}", self.path, self.actions);
+        let scope = match challenge.get("scope") {
+            Some(scope) => Some(scope.to_owned()),
+            None => (!self.actions.is_empty()).then(own),
+        };
+        let scope = scope.map(|scope| format!("&scope={}", escape(&scope))).unwrap_or_default();
         let service = challenge.get("service").unwrap_or_default();
         let mut extra = Extra::default();
         let refresh = self.auth.as_ref().map(|auth| auth.identity_token.clone()).filter(|token| !token.is_empty());
         let (method, url) = if let Some(refresh) = refresh {
             let form = format!(
-                "grant_type=refresh_token&service={}&scope={}&client_id=sampan&refresh_token={}",
+                "grant_type=refresh_token&service={}{scope}&client_id=sampan&refresh_token={}",
                 escape(service),
-                escape(&scope),
                 escape(&refresh)
             );
             extra.body = form.into();
@@ -318,7 +326,7 @@ impl Repository {
             (Method::POST, realm.to_owned())
         } else {
             let separator = if realm.contains('?') { '&' } else { '?' };
-            (Method::GET, format!("{realm}{separator}service={}&scope={}", escape(service), escape(&scope)))
+            (Method::GET, format!("{realm}{separator}service={}{scope}", escape(service)))
         };
         let mut request = self.prepare(&method, &url, &extra, full(extra.body.clone()))?;
         request.headers_mut().remove(header::AUTHORIZATION);

@@ -5,6 +5,7 @@
 
 mod auth;
 mod client;
+mod login;
 mod pull;
 mod push;
 mod transport;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 
 pub use auth::{RegistryAuth, decode_basic};
 pub use client::RegistryConfig;
+pub use login::login;
 pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};
 

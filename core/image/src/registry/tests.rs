@@ -174,6 +174,9 @@ async fn a_private_registry_wants_its_password() {
     let error = try_pull(&store, &name, Some(&wrong)).await.unwrap_err();
     assert!(matches!(error, ImageError::Unauthorized(_)), "{error}");
     assert!(!error.to_string().contains("wrong-password"));
+    let server = format!("localhost:{}", registry.port);
+    let error = login(&client(), &server, &wrong).await.unwrap_err();
+    assert!(matches!(error, ImageError::Unauthorized(_)), "{error}");
 }
 
 #[tokio::test]
