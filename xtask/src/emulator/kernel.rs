@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::drivers;
 
 /// Modules that a distribution would load by itself when they are asked for. What is missing may be built in.
-const MODULES: [&str; 37] = [
+const MODULES: [&str; 39] = [
+    "virtio_pci",
+    "virtio_blk",
     "overlay",
     "bridge",
     "br_netfilter",

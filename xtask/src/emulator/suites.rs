@@ -62,9 +62,11 @@ pub fn choose(root: &Path, names: &str) -> Result<Chosen> {
         .collect();
     let whole = packages.contains(&WHOLE);
     let (mut programs, mut trees) = (Vec::new(), Vec::new());
+    let built = programs_folder(root);
     if whole {
-        build::all(root, Profile::Debug)?;
-        let built = Profile::Debug.folder(root);
+        if built == Profile::Debug.folder(root) {
+            build::all(root, Profile::Debug)?;
+        }
         programs.extend(["sampan", "sampan-shim"].map(|name| built.join(name)));
         trees.extend([built.join("drivers"), root.join("compose-examples")]);
     }
@@ -91,6 +93,11 @@ pub fn choose(root: &Path, names: &str) -> Result<Chosen> {
     programs.sort();
     programs.dedup();
     Ok(Chosen { suites, programs, trees, words: words.into_iter().map(str::to_owned).collect() })
+}
+
+/// Where the programs under test lie: built here, or where `SAMPAN_TEST_BIN` says that they are built already.
+pub fn programs_folder(root: &Path) -> PathBuf {
+    std::env::var_os("SAMPAN_TEST_BIN").map_or_else(|| Profile::Debug.folder(root), PathBuf::from)
 }
 
 fn short(package: &str) -> &str {
