@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::Engine;
 use crate::containers::ListOptions;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::events;
 use crate::filters::Filters;
 use crate::messages::Credentials;
