@@ -3,7 +3,7 @@
 use bytes::{Buf, BytesMut};
 use http::{Method, header};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
@@ -96,6 +96,9 @@ pub struct Follower {
     sender: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
     events: Option<JsonLines>,
+    /// When the containers were listed, in nanoseconds since the epoch, and which of them had ended then.
+    listed: i64,
+    ended: HashSet<String>,
 }
 
 impl Follower {
@@ -109,16 +112,29 @@ impl Follower {
                 "event=start".into(),
                 "event=die".into(),
             ];
-            let query = Query::new().filters(&filters)?;
+            // From when the logs are wanted: what ended before the stream was open is told as well.
+            let query = Query::new().maybe("since", wanted.since.as_deref()).filters(&filters)?;
             Some(JsonLines::new(client.call(Method::GET, &format!("/events{query}"), None::<&()>).await?))
         } else {
             None
         };
-        let mut follower = Self { client: client.clone(), wanted, sources: HashMap::new(), sender, news, events };
+        let mut follower = Self {
+            client: client.clone(),
+            wanted,
+            sources: HashMap::new(),
+            sender,
+            news,
+            events,
+            listed: now(),
+            ended: HashSet::new(),
+        };
         let found = containers(client, &follower.wanted.project, &follower.wanted.services, true, false).await?;
         for container in &found {
             if follower.shows(&container["Labels"]) {
                 let (id, since) = (container["Id"].as_str().unwrap_or_default(), follower.wanted.since.clone());
+                if matches!(container["State"].as_str(), Some("exited" | "dead")) {
+                    follower.ended.insert(id.to_owned());
+                }
                 follower.open(id, name(container), since);
             }
         }
@@ -222,9 +238,14 @@ impl Follower {
         }
         let id = event["Actor"]["ID"].as_str().unwrap_or_default();
         let name = labels["name"].as_str().unwrap_or_default();
-        match event["Action"].as_str().unwrap_or_default() {
+        let time = event["timeNano"].as_i64().unwrap_or(0);
+        let action = event["Action"].as_str().unwrap_or_default();
+        // Of what was before the list, only ends are news, and only of containers that it has as ended.
+        if time < self.listed && !(action == "die" && self.ended.remove(id)) {
+            return None;
+        }
+        match action {
             "start" => {
-                let time = event["timeNano"].as_i64().unwrap_or(0);
                 // The news of a start that was seen in the list already.
                 if !self.sources.get(id).is_some_and(|source| source.active && time <= source.opened) {
                     // A moment earlier: its first line may be older than the news of its start.

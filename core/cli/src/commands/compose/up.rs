@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::display::{self, Mode};
 use super::follow::{Follower, Turn, Wanted};
@@ -17,6 +18,8 @@ use crate::output::{say, tell};
 
 /// How long after the last container ended the stack may take to start it again.
 const REVIVAL: Duration = Duration::from_millis(700);
+/// How long the logs of what was stopped may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Options of `up`.
 #[derive(Debug, Default, clap::Args)]
@@ -198,16 +201,17 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
     if !attached {
         return work.await;
     }
+    let mut interrupts = Interrupts::new()?;
     tokio::select! {
         outcome = work => outcome?,
         // Interrupted before everything is up: what is up already ends too.
-        () = interrupted() => {
+        () = interrupts.next() => {
             stop(client, &chosen.name, mode, args.timeout, "stop").await?;
             return Err(Failure::exit(130));
         }
     }
     tell!("Attaching to {}", attached_to(client, &wanted).await);
-    watch_over(client, wanted, &args, mode).await
+    watch_over(client, wanted, &args, &mut interrupts).await
 }
 
 async fn attached_to(client: &Client, wanted: &Wanted) -> String {
@@ -219,14 +223,18 @@ async fn attached_to(client: &Client, wanted: &Wanted) -> String {
 }
 
 /// Shows logs until the stack ends or the user ends it.
-async fn watch_over(client: &Client, wanted: Wanted, args: &UpArgs, mode: Mode) -> Outcome {
+async fn watch_over(client: &Client, wanted: Wanted, args: &UpArgs, interrupts: &mut Interrupts) -> Outcome {
     let project = wanted.project.clone();
     let mut follower = Follower::new(client, wanted).await?;
     loop {
         let quiet = !follower.active();
         let turn = tokio::select! {
             turn = follower.next() => turn?,
-            () = interrupted() => return interrupt(client, &mut follower, &project, mode, args.timeout).await,
+            () = interrupts.next() => {
+                tell!("Gracefully stopping... (press Ctrl+C again to force)");
+                stop_while_following(client, &mut follower, &project, interrupts, args.timeout).await?;
+                return Err(Failure::exit(130));
+            }
             () = all_ended(client, &project), if quiet => return Ok(()),
         };
         let exit = match turn {
@@ -241,7 +249,7 @@ async fn watch_over(client: &Client, wanted: Wanted, args: &UpArgs, mode: Mode) 
             || (args.abort_on_container_failure && exit.code != 0);
         if ends {
             tell!("Aborting on container exit...");
-            stop(client, &project, mode, args.timeout, "stop").await?;
+            stop_while_following(client, &mut follower, &project, interrupts, args.timeout).await?;
             return if exit.code == 0 { Ok(()) } else { Err(Failure::exit(low_byte(exit.code))) };
         }
     }
@@ -258,37 +266,47 @@ async fn all_ended(client: &Client, project: &str) {
     }
 }
 
-/// The first interrupt stops the stack while its logs go on; the second kills it.
-async fn interrupt(
+/// Stops the stack while its logs go on; an interrupt kills it instead.
+async fn stop_while_following(
     client: &Client,
     follower: &mut Follower,
     project: &str,
-    mode: Mode,
+    interrupts: &mut Interrupts,
     timeout: Option<u32>,
 ) -> Outcome {
-    tell!("Gracefully stopping... (press Ctrl+C again to force)");
+    // Lines of logs come between: there is no place that could be drawn over.
+    let mut stopping = Box::pin(stop(client, project, Mode::Plain, timeout, "stop"));
     let mut open = true;
-    let mut stopping = Box::pin(stop(client, project, mode, timeout, "stop"));
     loop {
         tokio::select! {
             outcome = &mut stopping => {
                 outcome?;
                 break;
             }
-            turn = follower.next(), if open => match turn? {
-                Turn::Exit(exit) => {
-                    say!("{} exited with code {}", exit.label, exit.code)?;
-                }
-                Turn::Quiet => {}
-                Turn::Over => open = false,
-            },
-            () = interrupted() => {
-                stop(client, project, mode, None, "kill").await?;
+            turn = follower.next(), if open => open = told(turn?)?,
+            () = interrupts.next() => {
+                stop(client, project, Mode::Plain, None, "kill").await?;
                 break;
             }
         }
     }
-    Err(Failure::exit(130))
+    // What they said at their end is still on its way.
+    let last_words = async {
+        while open && follower.active() {
+            open = told(follower.next().await?)?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(LAST_WORDS, last_words).await.unwrap_or(Ok(()))
+}
+
+/// Tells of an exit; whether there may be more.
+fn told(turn: Turn) -> Outcome<bool> {
+    match turn {
+        Turn::Exit(exit) => say!("{} exited with code {}", exit.label, exit.code).map(|()| true),
+        Turn::Quiet => Ok(true),
+        Turn::Over => Ok(false),
+    }
 }
 
 async fn stop(client: &Client, project: &str, mode: Mode, timeout: Option<u32>, verb: &str) -> Outcome {
@@ -298,14 +316,23 @@ async fn stop(client: &Client, project: &str, mode: Mode, timeout: Option<u32>, 
     display::show(response, mode, "Stopping").await?.outcome()
 }
 
-/// An interrupt or a request to end.
-async fn interrupted() {
-    let Ok(mut ended) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = ended.recv() => {}
+/// Interrupts and requests to end, none of which is missed.
+#[derive(Debug)]
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn new() -> Outcome<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
