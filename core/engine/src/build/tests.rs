@@ -109,9 +109,7 @@ async fn a_program_runs_with_a_containers_rights_and_its_files_become_a_layer() 
 
     // The cache mount is there for others, and what it held is in no layer.
     let (said, _, fault) = world
-        .build(world.request(
-            "RUN --mount=type=cache,target=/c cat /c/f\nRUN test ! -e /c && test ! -e /t && test ! -e /etc/hosts\n",
-        ))
+        .build(world.request("RUN --mount=type=cache,target=/c cat /c/f\nRUN test ! -e /c && test ! -e /t\n"))
         .await;
     assert_eq!(fault, None, "{said}");
     assert!(said.contains("kept\n"), "{said}");

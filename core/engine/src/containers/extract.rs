@@ -268,7 +268,9 @@ mod tests {
         let root = folder.path();
         fs::create_dir_all(root.join("data/dir")).unwrap();
         std::os::unix::fs::symlink(outside.path(), root.join("data/out")).unwrap();
-        put(root, "data", &[("a/b", b'0', "text"), ("out/file", b'0', "inside")], false).unwrap();
+        put(root, "data", &[("a/b", b'0', "text")], false).unwrap();
+        // Within the root there is nothing where the link points to.
+        assert!(put(root, "data", &[("out/file", b'0', "inside")], false).is_err());
         assert_eq!(fs::read_to_string(root.join("data/a/b")).unwrap(), "text");
         // The link's target is taken within the root.
         assert!(fs::read_dir(outside.path()).unwrap().next().is_none());

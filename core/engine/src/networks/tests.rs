@@ -271,9 +271,9 @@ fn containers_join_find_each_other_and_are_published() {
         }
         let gone = (0..100).any(|_| {
             std::thread::sleep(Duration::from_millis(50));
-            links() == before + 1
+            links() <= before + 1
         });
-        assert!(gone, "all but the one whose server's socket keeps the namespace");
+        assert!(gone, "all but one whose server's socket may keep its namespace");
         assert_eq!(ask("127.0.0.1:18080".parse().unwrap()), None);
         inner.remove("app").unwrap();
     });
