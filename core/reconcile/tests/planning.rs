@@ -36,6 +36,12 @@ fn up(project: &Project, observed: &Observed, options: &PlanOptions) -> Plan {
     plan::up(project, &wanted(project), observed, options).unwrap()
 }
 
+/// Ids are never used again.
+fn fresh() -> usize {
+    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(1);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
 /// Carries a plan out on paper.
 fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
     let desired = wanted(project);
@@ -49,7 +55,6 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
     let image = |observed: &Observed, service: &str| {
         observed.images.get(&desired::image_name(project, service)).cloned().unwrap_or_default()
     };
-    let mut fresh = observed.containers.len() + 1000;
     for (number, node) in plan.nodes.iter().enumerate() {
         assert!(node.after.iter().all(|after| *after < number), "an action comes behind what it needs:\n{plan}");
         match &node.action {
@@ -82,7 +87,7 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
                 for network in networks(service) {
                     assert!(observed.networks.contains_key(&network), "{network} is not there for {name}");
                 }
-                fresh += 1;
+                let fresh = fresh();
                 let container = ObservedContainer {
                     id: format!("{fresh:064x}"),
                     name: name.clone(),
@@ -102,7 +107,7 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
             Action::Recreate { service, number, name, old, .. } => {
                 let image = image(observed, service);
                 let container = observed.containers.iter_mut().find(|container| container.id == *old).unwrap();
-                fresh += 1;
+                let fresh = fresh();
                 *container = ObservedContainer {
                     id: format!("{fresh:064x}"),
                     name: name.clone(),

@@ -46,6 +46,10 @@ pub fn become_user(
     let bounding = set(|all| all.bounding());
     let ambient = set(|all| all.ambient());
     let (mut effective, mut permitted) = (set(|all| all.effective()), set(|all| all.permitted()));
+    // What this host's own bounding set lacks cannot be given; a privileged container gets all that there is.
+    let held = sys::bounding_set();
+    effective &= held;
+    permitted &= held;
     if identity.uid != 0 {
         // As in Docker: another user than root holds only what was made ambient for it.
         effective &= ambient;

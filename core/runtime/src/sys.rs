@@ -173,6 +173,15 @@ pub fn prctl(option: i32, argument: libc::c_ulong) -> io::Result<()> {
     check(libc::c_long::from(unsafe { libc::prctl(option, argument, 0, 0, 0) })).map(drop)
 }
 
+/// The capabilities that this process may ever have, as bits.
+pub fn bounding_set() -> u64 {
+    (0..64).fold(0, |set, capability| {
+        // SAFETY: PR_CAPBSET_READ takes a number and answers 0 or 1, or an error beyond the last capability.
+        let held = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability as libc::c_ulong, 0, 0, 0) } == 1;
+        set | u64::from(held) << capability
+    })
+}
+
 /// `prctl` for ambient capabilities.
 pub fn prctl_ambient(operation: i32, capability: libc::c_ulong) -> io::Result<()> {
     // SAFETY: takes numbers only.

@@ -119,6 +119,11 @@ fn serve(namespace: &File) {
 }
 
 fn ask(at: SocketAddr) -> Option<String> {
+    // On a busy machine the first packets of a new link may take longer than one try waits.
+    (0..4).find_map(|_| ask_once(at))
+}
+
+fn ask_once(at: SocketAddr) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&at, Duration::from_millis(500)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let mut text = String::new();
@@ -271,9 +276,9 @@ fn containers_join_find_each_other_and_are_published() {
         }
         let gone = (0..100).any(|_| {
             std::thread::sleep(Duration::from_millis(50));
-            links() <= before + 1
+            links() <= before + 2
         });
-        assert!(gone, "all but one whose server's socket may keep its namespace");
+        assert!(gone, "a namespace is kept by its server's socket, and one by this test: {} of {before}", links());
         assert_eq!(ask("127.0.0.1:18080".parse().unwrap()), None);
         inner.remove("app").unwrap();
     });
