@@ -123,7 +123,8 @@ pub fn describe(root: &Path) -> Vec<String> {
         let mut entries: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
         entries.sort();
         for entry in entries {
-            let metadata = fs::symlink_metadata(&entry).unwrap();
+            // An overlay lists a whiteout that hides nothing, and then says that nothing is there.
+            let Ok(metadata) = fs::symlink_metadata(&entry) else { continue };
             let kind = metadata.file_type();
             let what = if kind.is_dir() {
                 "dir".to_owned()
