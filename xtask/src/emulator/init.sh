@@ -27,7 +27,10 @@ mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs -o nosuid,nodev shm /dev/shm
 mount -t mqueue mqueue /dev/mqueue
 mount -t tmpfs -o mode=755 run /run
-mount -t tmpfs -o mode=1777,size=85% tmp /tmp
+# Not over /tmp: the programs lie where they were built, which may be there.
+mkdir -p /scratch
+mount -t tmpfs -o mode=1777,size=85% tmp /scratch
+export TMPDIR=/scratch
 mount -t cgroup2 -o nosuid,nodev,noexec,nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
 ln -sf /proc/self/fd /dev/fd
 ln -sf /proc/mounts /etc/mtab
@@ -58,18 +61,18 @@ compiled() {
 
 # A daemon of its own makes it; what it made goes to the disk, and is in the next machine from its start.
 if [ -x "$SAMPAN_TEST_BIN/sampan" ]; then
-  ls /var/cache/drivers > /tmp/before
-  SAMPAN_LOG=warn "$SAMPAN_TEST_BIN/sampan" daemon --root /tmp/warm/root --run /tmp/warm/run &
+  ls /var/cache/drivers > /scratch/before
+  SAMPAN_LOG=warn "$SAMPAN_TEST_BIN/sampan" daemon --root /scratch/warm/root --run /scratch/warm/run &
   daemon=$!
   until compiled || ! kill -0 $daemon 2> /dev/null; do sleep 0.5; done
   kill $daemon
   wait $daemon
-  ls /var/cache/drivers > /tmp/after
+  ls /var/cache/drivers > /scratch/after
   echo "sampan-guest: the drivers are compiled"
-  if ! cmp -s /tmp/before /tmp/after; then
+  if ! cmp -s /scratch/before /scratch/after; then
     tar -C /var/cache/drivers -cf /dev/vda . && sync && echo "sampan-guest: saved"
   fi
-  rm -rf /tmp/warm /tmp/before /tmp/after
+  rm -rf /scratch/warm /scratch/before /scratch/after
 fi
 
 # What hangs, for the one who reads: processes, where they wait, and what the daemons logged.
@@ -78,7 +81,7 @@ tell() {
     [ -s $process/cmdline ] || continue
     echo "${process#/proc/} $(tr '\0' ' ' < $process/cmdline | cut -c 1-150): $(cat $process/task/*/wchan | sed 's/$/ /')"
   done
-  tail -n 20 /tmp/sampan-*/daemon.log
+  tail -n 20 /scratch/sampan-*/daemon.log
 }
 
 while read -r name folder program; do
