@@ -158,8 +158,10 @@ pub fn launch(spec: &Spec, options: &LaunchOptions, cgroup: &Cgroup, stdio: Stdi
     let (ours, theirs) = channel()?;
     let into = cgroup.descriptor();
     let user_namespace = namespaces.new & u64::from(libc::CLONE_NEWUSER.cast_unsigned()) != 0;
+    // Its root is the cgroup that the process is in when it is made, which by the clone were still the parent's.
+    let cgroup_namespace = namespaces.new & u64::from(libc::CLONE_NEWCGROUP.cast_unsigned());
     let cloned = with_pid_namespace(namespaces.join_pid.as_ref(), || {
-        sys::clone3(namespaces.new, into.as_ref().map(AsFd::as_fd))
+        sys::clone3(namespaces.new & !cgroup_namespace, into.as_ref().map(AsFd::as_fd))
     })
     .at(|| "clone the container's first process".into())?;
     match cloned {
@@ -169,6 +171,10 @@ pub fn launch(spec: &Spec, options: &LaunchOptions, cgroup: &Cgroup, stdio: Stdi
                 wait_for_go(&theirs)?;
                 if user_namespace {
                     sys::set_ids(0, 0).at(|| "become root of the user namespace".into())?;
+                }
+                if cgroup_namespace != 0 {
+                    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
+                        .at(|| "make the cgroup namespace".into())?;
                 }
                 for (namespace, kind) in &namespaces.join {
                     sys::setns(namespace.as_fd(), *kind).at(|| "join a namespace".into())?;
