@@ -59,15 +59,6 @@ pub struct DesiredContainer {
     pub material: Vec<Material>,
 }
 
-/// Name of the image that a service runs.
-#[must_use]
-pub fn image_name(project: &Project, service: &str) -> String {
-    match project.services.get(service) {
-        Some(found) if !found.image.is_empty() => found.image.clone(),
-        _ => format!("{}-{service}", project.name),
-    }
-}
-
 /// Name of a service's container.
 #[must_use]
 pub fn container_name(project: &Project, service: &str, number: u32) -> String {
@@ -172,7 +163,7 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
         cmd: found.command.clone(),
         entrypoint: found.entrypoint.clone(),
         healthcheck: found.healthcheck.as_ref().map(health),
-        image: Some(image_name(project, service)),
+        image: Some(project.image_name(service)),
         working_dir: some(&found.working_dir),
         stop_signal: some(&found.stop_signal),
         stop_timeout: found

@@ -58,6 +58,13 @@ impl Outcome {
     pub fn ok(&self) -> bool {
         self.failures.is_empty() && !self.cancelled
     }
+
+    /// Tells what failed.
+    pub async fn tell(&self, progress: &Progress) {
+        for failure in &self.failures {
+            progress.error(failure.clone()).await;
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,6 @@ use sampan_compose::model::Build;
 use sampan_engine::build::{BuildContext, BuildRequest};
 use sampan_engine::{Engine, Error, ErrorKind, Result};
 
-use crate::desired::image_name;
 use crate::progress::Progress;
 
 /// How images are come by, from the options of `up`.
@@ -45,7 +44,7 @@ pub fn decide(
     let mut all = BTreeMap::new();
     for name in services {
         let Some(service) = project.services.get(name) else { continue };
-        let image = image_name(project, name);
+        let image = project.image_name(name);
         let there = present.contains(&image);
         let policy = options.pull.as_deref().unwrap_or(&service.pull_policy);
         let source = match (&service.build, policy) {
@@ -78,7 +77,7 @@ pub async fn provide(
     source: Source,
     progress: &Progress,
 ) -> Result<()> {
-    let image = image_name(project, service);
+    let image = project.image_name(service);
     match source {
         Source::Present => Ok(()),
         Source::Build => build(engine, project, service, progress).await,
@@ -116,7 +115,7 @@ async fn pull(engine: &Engine, image: &str, service: &str, progress: &Progress) 
 }
 
 async fn build(engine: &Engine, project: &Project, service: &str, progress: &Progress) -> Result<()> {
-    let image = image_name(project, service);
+    let image = project.image_name(service);
     let Some(build) = project.services.get(service).and_then(|found| found.build.as_ref()) else {
         return Err(Error::invalid(format!("service {service} has nothing to build")));
     };
@@ -167,7 +166,7 @@ fn request(project: &Project, service: &str, build: &Build) -> Result<BuildReque
     if build.platforms.len() > 1 {
         return refuse("platforms", "one platform is built at a time");
     }
-    let mut tags = vec![image_name(project, service)];
+    let mut tags = vec![project.image_name(service)];
     tags.extend(build.tags.iter().filter(|tag| *tag != &tags[0]).cloned().collect::<Vec<_>>());
     let mut labels: HashMap<String, String> = build.labels.clone().into_iter().collect();
     labels.insert(crate::labels::PROJECT.to_owned(), project.name.clone());
@@ -203,7 +202,7 @@ mod tests {
 
     fn one(service: Service, present: bool, options: ImageOptions) -> std::result::Result<Source, String> {
         let project = project(service);
-        let image = image_name(&project, "web");
+        let image = project.image_name("web");
         let present = if present { BTreeSet::from([image]) } else { BTreeSet::new() };
         decide(&project, &["web".to_owned()], &present, &options).map(|all| all["web"])
     }

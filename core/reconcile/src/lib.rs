@@ -225,7 +225,7 @@ impl Stacks {
                             .iter()
                             .map(|(service, found)| ServiceInfo {
                                 name: service.clone(),
-                                image: desired::image_name(&record.project, service),
+                                image: record.project.image_name(service),
                                 desired: record.scale.get(service).copied().unwrap_or_else(|| found.replicas()),
                                 running: running(service),
                             })

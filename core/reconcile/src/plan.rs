@@ -507,7 +507,7 @@ impl Planner<'_> {
         made: &[usize],
         (peer_renewed, shares): (bool, bool),
     ) -> Option<usize> {
-        let image = self.observed.images.get(&desired::image_name(self.project, name));
+        let image = self.observed.images.get(&self.project.image_name(name));
         let why = if self.options.no_recreate {
             None
         } else if self.options.force_recreate {

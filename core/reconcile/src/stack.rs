@@ -124,23 +124,7 @@ impl Stack {
                 Next::Command(Some(command)) => {
                     let left = matches!(&command, Command::Down { services, options, .. } if services.is_empty() && !options.dry_run);
                     let (cancel, cancelled) = watch::channel(false);
-                    let mut work = std::pin::pin!(self.serve(command, cancelled));
-                    let gone = loop {
-                        tokio::select! {
-                            gone = &mut work => break gone,
-                            newer = commands.recv(), if pending.is_none() => match newer {
-                                Some(newer) => {
-                                    // The last request counts; a second one behind it waits its turn in the channel.
-                                    pending = Some(newer);
-                                    let _ = cancel.send(true);
-                                }
-                                None => {
-                                    let _ = cancel.send(true);
-                                    pending = Some(Command::Leave);
-                                }
-                            },
-                        }
-                    };
+                    let gone = unless_newer(self.serve(command, cancelled), &cancel, &mut commands, &mut pending).await;
                     if left && gone {
                         // Whoever waits behind us is told by the closed channel, and begins anew.
                         commands.close();
@@ -161,31 +145,11 @@ impl Stack {
                     tokio::time::sleep(DEBOUNCE).await;
                     while self.hints.try_recv().is_ok() {}
                     let (cancel, cancelled) = watch::channel(false);
-                    let mut work = std::pin::pin!(self.files_changed(cancelled));
-                    loop {
-                        tokio::select! {
-                            () = &mut work => break,
-                            newer = commands.recv(), if pending.is_none() => {
-                                pending = Some(newer.unwrap_or(Command::Leave));
-                                let _ = cancel.send(true);
-                            }
-                        }
-                    }
+                    unless_newer(self.files_changed(cancelled), &cancel, &mut commands, &mut pending).await;
                 }
                 Next::Heal => {
                     let (cancel, cancelled) = watch::channel(false);
-                    let healed = {
-                        let mut work = std::pin::pin!(self.heal(cancelled));
-                        loop {
-                            tokio::select! {
-                                healed = &mut work => break healed,
-                                newer = commands.recv(), if pending.is_none() => {
-                                    pending = Some(newer.unwrap_or(Command::Leave));
-                                    let _ = cancel.send(true);
-                                }
-                            }
-                        }
-                    };
+                    let healed = unless_newer(self.heal(cancelled), &cancel, &mut commands, &mut pending).await;
                     heal_at = match healed {
                         Healed::Whole => {
                             self.backoff = BACKOFF.0;
@@ -218,43 +182,46 @@ impl Stack {
 
     /// Serves a request; whether the stack is gone after it.
     async fn serve(&mut self, command: Command, cancel: watch::Receiver<bool>) -> bool {
-        match command {
+        let (result, progress, ends) = match command {
             Command::Up { request, services, options, progress } => {
-                let ok = match self.up(*request, services, &options, &progress, cancel).await {
-                    Ok(ok) => ok,
-                    Err(message) => {
-                        progress.error(message).await;
-                        false
-                    }
-                };
-                progress.done(ok).await;
-                // Nothing was ever applied: there is no stack to keep.
-                false
+                (self.up(*request, services, &options, &progress, cancel).await, progress, false)
             }
             Command::Down { services, options, progress } => {
-                let ok = match self.down(services, &options, &progress, cancel).await {
-                    Ok(ok) => ok,
-                    Err(message) => {
-                        progress.error(message).await;
-                        false
-                    }
-                };
-                let gone = ok && self.record().is_none();
-                progress.done(ok).await;
-                gone
+                (self.down(services, &options, &progress, cancel).await, progress, true)
             }
             Command::Act { verb, services, options, progress } => {
-                let ok = match self.act(verb, services, &options, &progress, cancel).await {
-                    Ok(ok) => ok,
-                    Err(message) => {
-                        progress.error(message).await;
-                        false
-                    }
-                };
-                progress.done(ok).await;
+                (self.act(verb, services, &options, &progress, cancel).await, progress, false)
+            }
+            Command::Leave => return false,
+        };
+        let ok = match result {
+            Ok(ok) => ok,
+            Err(message) => {
+                progress.error(message).await;
                 false
             }
-            Command::Leave => false,
+        };
+        let gone = ends && ok && self.record().is_none();
+        progress.done(ok).await;
+        gone
+    }
+
+    /// Carries out plans for a listener. Without a project nothing can be made, only ended and removed.
+    fn executor(
+        &self,
+        project: Option<Arc<Project>>,
+        progress: &Progress,
+        timeout: Option<i64>,
+        cancel: watch::Receiver<bool>,
+    ) -> Executor {
+        Executor {
+            engine: self.engine.clone(),
+            name: self.name.clone(),
+            project,
+            desired: Arc::default(),
+            progress: progress.clone(),
+            timeout,
+            cancel,
         }
     }
 
@@ -323,9 +290,7 @@ impl Stack {
         self.keep(record).await?;
         self.follow();
         let outcome = self.apply(&project, plan_options, &images, progress, cancel.clone(), options.timeout_s).await?;
-        for failure in &outcome.failures {
-            progress.error(failure.clone()).await;
-        }
+        outcome.tell(progress).await;
         if outcome.cancelled {
             progress.error("something newer was asked for".to_owned()).await;
         }
@@ -350,7 +315,7 @@ impl Stack {
         let mut lines: Vec<String> = images::decide(project, &services, &present, images)?
             .into_iter()
             .filter_map(|(service, source)| {
-                let image = desired::image_name(project, &service);
+                let image = project.image_name(&service);
                 match source {
                     Source::Present => None,
                     Source::Build => Some(format!("build image {image}")),
@@ -369,7 +334,7 @@ impl Stack {
     }
 
     async fn observe(&self, project: &Project, services: &[String]) -> Result<Observed, String> {
-        let images = services.iter().map(|service| desired::image_name(project, service)).collect();
+        let images = services.iter().map(|service| project.image_name(service)).collect();
         observe(&self.engine, &self.name, &images).await.map_err(|error| error.message)
     }
 
@@ -438,15 +403,7 @@ impl Stack {
         for warning in &plan.warnings {
             progress.warning(warning.clone()).await;
         }
-        let executor = Executor {
-            engine: self.engine.clone(),
-            name: self.name.clone(),
-            project: Some(Arc::clone(project)),
-            desired,
-            progress: progress.clone(),
-            timeout,
-            cancel,
-        };
+        let executor = Executor { desired, ..self.executor(Some(Arc::clone(project)), progress, timeout, cancel) };
         if !plan.is_empty() {
             tracing::info!(stack = self.name, actions = plan.nodes.len(), "applying\n{plan}");
         }
@@ -464,15 +421,7 @@ impl Stack {
         progress: &Progress,
         cancel: watch::Receiver<bool>,
     ) -> bool {
-        let executor = Executor {
-            engine: self.engine.clone(),
-            name: self.name.clone(),
-            project: Some(Arc::clone(project)),
-            desired: Arc::default(),
-            progress: progress.clone(),
-            timeout: None,
-            cancel,
-        };
+        let executor = self.executor(Some(Arc::clone(project)), progress, None, cancel);
         let all = async {
             let mut ok = true;
             for (name, service) in &project.services {
@@ -540,19 +489,9 @@ impl Stack {
             record.stopped.extend(services);
             self.keep(record).await?;
         }
-        let executor = Executor {
-            engine: self.engine.clone(),
-            name: self.name.clone(),
-            project: project.clone().map(Arc::new),
-            desired: Arc::default(),
-            progress: progress.clone(),
-            timeout: options.timeout_s,
-            cancel,
-        };
+        let executor = self.executor(project.clone().map(Arc::new), progress, options.timeout_s, cancel);
         let outcome = executor.run(&plan).await;
-        for failure in &outcome.failures {
-            progress.error(failure.clone()).await;
-        }
+        outcome.tell(progress).await;
         if outcome.ok() && down.services.is_empty() {
             if let (Some(which), Some(project)) = (&options.rmi, &project) {
                 self.remove_images(project, which == "local", progress).await;
@@ -568,7 +507,7 @@ impl Stack {
             if local && !service.image.is_empty() {
                 continue;
             }
-            let image = desired::image_name(project, name);
+            let image = project.image_name(name);
             match self.engine.remove_image(&image, false, false).await {
                 Ok(_) => progress.action(format!("Image {image}"), Some(name), "Removed", None).await,
                 Err(error) => progress.warning(error.message).await,
@@ -600,9 +539,7 @@ impl Stack {
                 self.keep(record).await?;
                 let options = PlanOptions { services: named, no_recreate: true, ..PlanOptions::default() };
                 let outcome = self.apply(&project, options, &ImageOptions::default(), progress, cancel, None).await?;
-                for failure in &outcome.failures {
-                    progress.error(failure.clone()).await;
-                }
+                outcome.tell(progress).await;
                 return Ok(outcome.ok());
             }
             Verb::Stop => {
@@ -625,19 +562,8 @@ impl Stack {
             let down = DownOptions { services: named, ..DownOptions::default() };
             let mut plan = plan::down(&self.name, Some(&record.project), &observed, &down);
             plan.keep_only(|action| matches!(action, Action::Stop { .. }));
-            let executor = Executor {
-                engine: self.engine.clone(),
-                name: self.name.clone(),
-                project: None,
-                desired: Arc::default(),
-                progress: progress.clone(),
-                timeout: options.timeout_s,
-                cancel,
-            };
-            let outcome = executor.run(&plan).await;
-            for failure in &outcome.failures {
-                progress.error(failure.clone()).await;
-            }
+            let outcome = self.executor(None, progress, options.timeout_s, cancel).run(&plan).await;
+            outcome.tell(progress).await;
             return Ok(outcome.ok());
         }
         for container in containers {
@@ -832,6 +758,26 @@ enum Healed {
     Whole,
     /// Something was done, or tried.
     Mended,
+}
+
+/// Does work to its end. What is asked for meanwhile is kept for next, and the work is told to come to its end soon: the
+/// last request counts, and a second one behind it waits its turn in the channel.
+async fn unless_newer<T>(
+    work: impl Future<Output = T>,
+    cancel: &watch::Sender<bool>,
+    commands: &mut mpsc::Receiver<Command>,
+    pending: &mut Option<Command>,
+) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            newer = commands.recv(), if pending.is_none() => {
+                *pending = Some(newer.unwrap_or(Command::Leave));
+                let _ = cancel.send(true);
+            }
+        }
+    }
 }
 
 async fn wake(at: Option<Instant>) {

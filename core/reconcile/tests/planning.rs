@@ -53,7 +53,7 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
         keys.map(|key| project.networks[key].name.clone()).collect::<Vec<_>>()
     };
     let image = |observed: &Observed, service: &str| {
-        observed.images.get(&desired::image_name(project, service)).cloned().unwrap_or_default()
+        observed.images.get(&project.image_name(service)).cloned().unwrap_or_default()
     };
     for (number, node) in plan.nodes.iter().enumerate() {
         assert!(node.after.iter().all(|after| *after < number), "an action comes behind what it needs:\n{plan}");

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::link::Shim;
 use super::record::Status;
+use super::security::ALL_CAPABILITIES;
 use super::{Attached, Container, Containers, ExecStart, Output, OutputStream, StdinWriter, readiness};
 use crate::error::{Error, Result};
 use crate::{Engine, blocking};
@@ -34,51 +35,6 @@ const RESIZE_WAIT: Duration = Duration::from_secs(2);
 const QUEUE: usize = 64;
 /// Read at once.
 const PIECE: usize = 32 << 10;
-
-/// Every capability that Linux has.
-const ALL_CAPABILITIES: [&str; 41] = [
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "SYSLOG",
-    "WAKE_ALARM",
-];
 
 /// How an exec stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

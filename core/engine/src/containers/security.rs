@@ -22,7 +22,7 @@ pub(crate) const DEFAULT_CAPABILITIES: [&str; 14] = [
     "SYS_CHROOT",
 ];
 
-const ALL_CAPABILITIES: [&str; 41] = [
+pub(super) const ALL_CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",
