@@ -253,12 +253,23 @@ impl Executor {
         match result {
             Ok(mac) => {
                 joined.mac = mac;
+                self.settle(&joined, network);
                 Ok(joined)
             }
             Err(error) => {
                 let _ = self.leave(&joined, Some(&namespace));
                 Err(error)
             }
+        }
+    }
+
+    /// The kernel notices a carrier some time after it is there, and drops what comes earlier: the first packet of a
+    /// container would be sent again after a second. To ask for a link makes it look at once.
+    fn settle(&self, joined: &Joined, network: &HostSide) {
+        let mut links = self.links();
+        let bridges = network.filter.bridges.iter().map(|bridge| &bridge.name);
+        for name in joined.host.iter().chain(bridges) {
+            let _ = links.find(name);
         }
     }
 

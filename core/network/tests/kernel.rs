@@ -434,3 +434,30 @@ fn times() {
         }
     });
 }
+
+#[test]
+fn the_first_packet_arrives() {
+    on_a_host(|host| {
+        for round in 0..20 {
+            let (id, subnet) = (format!("n{round}"), format!("172.{}.0.0/16", 18 + round % 10));
+            let network = host.network(&id, &[&subnet], &[]);
+            let address = |last: u8| subnet.replace(".0.0/16", &format!(".0.{last}/16"));
+            let first = host.join(&host.executor, &network, &format!("{id}a"), &[&address(2)]);
+            let second = host.join(&host.executor, &network, &format!("{id}b"), &[&address(3)]);
+            let at = address(3).replace("/16", ":99");
+            let server = inside(&second.namespace, || UdpSocket::bind("0.0.0.0:99")).unwrap();
+            server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            for from in ["an endpoint", "the host"] {
+                if from == "the host" {
+                    UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", &at).unwrap();
+                } else {
+                    inside(&first.namespace, || UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", &at)).unwrap();
+                }
+                assert!(server.recv_from(&mut [0; 8]).is_ok(), "from {from} in round {round}");
+            }
+            host.executor.leave(&first.joined, None::<&File>).unwrap();
+            host.executor.leave(&second.joined, None::<&File>).unwrap();
+            host.executor.remove_network(&network.side).unwrap();
+        }
+    });
+}
