@@ -3,8 +3,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -73,8 +73,18 @@ struct Backlog {
 }
 
 impl Backlog {
-    fn open(path: &PathBuf) -> io::Result<Self> {
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
+    /// Waits for a keeper of the container's last start that is still in a call of its driver: two that read one backlog
+    /// would both hand it over.
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = loop {
+            let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
+            file.lock()?;
+            let opened = file.metadata()?;
+            // The other one removes the file once it is through with it.
+            if std::fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (opened.dev(), opened.ino())) {
+                break file;
+            }
+        };
         let length = file.metadata()?.len();
         let mut head = [0; START as usize];
         let read = match file.read_exact_at(&mut head, 0) {
@@ -358,7 +368,7 @@ mod tests {
         for number in 0..200 {
             keeper.keep(&line(&number.to_string()), &runtime);
         }
-        // The daemon dies; what was kept is found by the next.
+        // The daemon dies; what was kept is found by the next, even while a call of the last one still goes on.
         drop(keeper);
         assert_eq!(*log.lines.lock().unwrap(), ["first"]);
         log.broken.store(false, Ordering::SeqCst);
