@@ -258,11 +258,8 @@ fn mounts(record: &ContainerRecord, resolved: &Resolved, security: &SecurityOpti
     ];
     let bind = |source: &Path, at: &str, options: &[&str]| json!({ "type": "bind", "source": source, "destination": at, "options": options });
     let ipc = validate::ipc(host)?;
-    if ipc.is_host() {
-        own.push(bind(Path::new("/dev/mqueue"), "/dev/mqueue", &["rbind", "nosuid", "noexec", "nodev"]));
-    } else {
-        own.push(mount("mqueue", "/dev/mqueue", &quiet));
-    }
+    // Shows the queues of whichever IPC namespace it is mounted in.
+    own.push(mount("mqueue", "/dev/mqueue", &quiet));
     let size = host.shm_size.filter(|size| *size > 0).unwrap_or(DEFAULT_SHM);
     match (&ipc, &resolved.shm) {
         (Sharing::Host, _) => own.push(bind(Path::new("/dev/shm"), "/dev/shm", &["rbind"])),
