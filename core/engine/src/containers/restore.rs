@@ -58,6 +58,9 @@ impl Containers {
             {
                 let containers = self.clone();
                 adoptions.spawn(async move { containers.adopt(&container).await });
+            } else if container.status() == Status::Exited && container.record().host.auto_remove == Some(true) {
+                // The daemon went between its end and its removal.
+                self.remove_after_end(&container);
             }
         }
         while adoptions.join_next().await.is_some() {}
@@ -140,6 +143,9 @@ impl Containers {
         if !record.state.status.is_alive() {
             self.tear_down(&record).await;
             self.remove_bundle(&record.id).await;
+            if record.host.auto_remove == Some(true) && record.state.status == Status::Exited {
+                self.remove_after_end(container);
+            }
             return;
         }
         let end = match self.last_word(&record.id) {

@@ -38,7 +38,7 @@ impl Containers {
             let applied = blocking(move || cgroup.apply(&wanted).map_err(|error| Error::internal(error.to_string())));
             applied.await.map_err(refused)?;
         }
-        super::container::Containers::update(self, &container, |record| record.host = host)?;
+        self.update(&container, |record| record.host = host)?;
         self.publish(&container, "update", []);
         Ok(ContainerUpdateResponse { warnings: Some(warnings) })
     }
