@@ -35,7 +35,23 @@ pub async fn create(engine: &Engine, call: &mut Call) -> Answer {
 
 /// `GET /containers/{id}/json`
 pub async fn inspect(engine: &Engine, id: &str, call: &Call) -> Answer {
-    json(&engine.inspect_container(id, call.query.flag("size")).await?)
+    let found = engine.inspect_container(id, call.query.flag("size")).await?;
+    let mut document = serde_json::to_value(&found).map_err(|error| Error::internal(error.to_string()))?;
+    older_network_settings(&mut document);
+    json(&document)
+}
+
+/// Templates of many years read the address on the default bridge from these fields, which the model has no more.
+fn older_network_settings(document: &mut serde_json::Value) {
+    let Some(settings) = document.get_mut("NetworkSettings").and_then(serde_json::Value::as_object_mut) else { return };
+    let bridge = settings.get("Networks").and_then(|networks| networks.get("bridge")).cloned().unwrap_or_default();
+    let texts = ["EndpointID", "Gateway", "GlobalIPv6Address", "IPAddress", "IPv6Gateway", "MacAddress"];
+    for name in texts {
+        settings.insert(name.into(), bridge.get(name).cloned().unwrap_or_else(|| "".into()));
+    }
+    for name in ["GlobalIPv6PrefixLen", "IPPrefixLen"] {
+        settings.insert(name.into(), bridge.get(name).cloned().unwrap_or_else(|| 0.into()));
+    }
 }
 
 /// `POST /containers/{id}/start`
@@ -310,6 +326,17 @@ mod tests {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000000Z");
         assert_eq!(rfc3339(1_709_210_096_000_000_007), "2024-02-29T12:34:56.000000007Z");
         assert_eq!(rfc3339(951_868_799_000_000_000), "2000-02-29T23:59:59.000000000Z");
+    }
+
+    #[test]
+    fn the_address_on_the_default_bridge_is_where_it_always_was() {
+        let mut document = serde_json::json!({
+            "NetworkSettings": { "Networks": { "bridge": { "IPAddress": "172.17.0.2", "IPPrefixLen": 16 } } }
+        });
+        older_network_settings(&mut document);
+        let settings = &document["NetworkSettings"];
+        assert_eq!((settings["IPAddress"].as_str(), settings["IPPrefixLen"].as_i64()), (Some("172.17.0.2"), Some(16)));
+        assert_eq!(settings["Gateway"].as_str(), Some(""));
     }
 
     #[test]
