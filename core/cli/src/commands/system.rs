@@ -257,8 +257,14 @@ fn detailed(found: &Value) -> Outcome {
     ];
     table::print(&rows, &IMAGES, None)?;
     say!("\nContainers space usage:\n")?;
-    let rows: Vec<Row> =
-        items(found, "Containers").into_iter().map(|container| super::container::list::row(container, false)).collect();
+    let rows: Vec<Row> = items(found, "Containers")
+        .into_iter()
+        .map(|container| {
+            let mut row = super::container::list::row(container, false);
+            row.insert("Size".into(), json!(human::decimal_size(container["SizeRw"].as_u64().unwrap_or(0))));
+            row
+        })
+        .collect();
     const CONTAINERS: [Column; 8] = [
         ("CONTAINER ID", "ID"),
         ("IMAGE", "Image"),

@@ -613,7 +613,9 @@ fn walk(value: &Value, fields: &[String]) -> Result<Value, String> {
                 .or_else(|| map.iter().find(|(name, _)| name.eq_ignore_ascii_case(field)).map(|(_, value)| value))
             {
                 Some(found) => found,
-                None if OPTIONAL.contains(&field.as_str()) => return Ok(Value::Null),
+                None if OPTIONAL.contains(&field.as_str()) || LISTS.contains(&field.as_str()) => {
+                    return Ok(Value::Null);
+                }
                 None if at > 0 && FREE.contains(&fields[at - 1].as_str()) => return Ok(Value::Null),
                 None => {
                     let path = fields.join(".");

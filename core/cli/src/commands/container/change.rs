@@ -187,5 +187,8 @@ pub struct RenameArgs {
 /// `rename`
 pub async fn rename(context: Context, args: RenameArgs) -> Outcome {
     let query = Query::new().with("name", args.new_name.trim());
-    context.client.act(&format!("/containers/{}/rename{query}", escape(args.container.trim()))).await
+    let renamed = context.client.act(&format!("/containers/{}/rename{query}", escape(args.container.trim()))).await;
+    renamed.map_err(|failure| {
+        Failure::new(format!("{}\nError: failed to rename container named {}", failure.message, args.container.trim()))
+    })
 }

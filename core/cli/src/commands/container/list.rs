@@ -52,7 +52,8 @@ const COLUMNS: [Column; 8] = [
 /// `ps`
 pub async fn run(context: Context, args: ListArgs) -> Outcome {
     let limit = if args.latest { Some(1) } else { args.last.filter(|last| *last > 0) };
-    let size = args.size || args.format.as_deref().is_some_and(|format| format.contains(".Size"));
+    let size = args.size
+        || args.format.as_deref().is_some_and(|format| format.contains(".Size") || format.contains("json .}}"));
     let query = Query::new()
         .flag("all", args.all)
         .flag("size", size)

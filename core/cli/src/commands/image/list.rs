@@ -93,22 +93,26 @@ fn rows(image: &Value, whole: bool, digests: bool) -> Vec<Row> {
         names.push(("<none>", "<none>", "<none>"));
     }
     let created = image["Created"].as_i64().unwrap_or(0);
-    let size = human::decimal_size(image["Size"].as_u64().unwrap_or(0));
+    let bytes = image["Size"].as_u64().unwrap_or(0);
+    let size = human::decimal_size(bytes);
+    let containers = image["Containers"].as_u64().map_or("N/A".to_owned(), |count| count.to_string());
+    let shared = image["SharedSize"].as_u64();
+    let or_unknown = |bytes: Option<u64>| bytes.map_or("N/A".to_owned(), human::size);
     names
         .into_iter()
         .map(|(name, tag, digest)| {
             table::row([
-                ("Containers", json!("N/A")),
+                ("Containers", json!(containers)),
                 ("CreatedAt", json!(human::date(created))),
                 ("CreatedSince", json!(human::ago(created))),
                 ("Digest", json!(digest)),
                 ("ID", json!(ids::short(image["Id"].as_str().unwrap_or_default(), whole))),
                 ("Repository", json!(name)),
-                ("SharedSize", json!("N/A")),
+                ("SharedSize", json!(or_unknown(shared))),
                 ("Size", json!(size)),
                 ("Tag", json!(tag)),
-                ("UniqueSize", json!("N/A")),
-                ("VirtualSize", json!(human::size(image["Size"].as_u64().unwrap_or(0)))),
+                ("UniqueSize", json!(or_unknown(shared.map(|shared| bytes.saturating_sub(shared))))),
+                ("VirtualSize", json!(human::size(bytes))),
                 (table::LABELS, image["Labels"].clone()),
             ])
         })
