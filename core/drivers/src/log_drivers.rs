@@ -244,16 +244,11 @@ impl LogSink {
         flushed
     }
 
-    /// Ends in order: what was written is flushed, and the driver lets go of what it holds. An error says that the
-    /// end of the log may be missing where the driver keeps it.
+    /// Ends in order: what was written is flushed. An error says that the end of the log may be missing where the driver
+    /// keeps it. Its instance goes without a further call: what it waits for must not hold a container's end.
     pub fn close(mut self) -> Result<(), DriverError> {
         let flushed = self.flush_live();
-        if let Some(Live { mut store, sink, .. }) = self.live.take() {
-            let dropped =
-                self.slot.call("close", &mut store, async |store| sink.resource_drop_async(store).await.map(Ok));
-            self.seal();
-            return flushed.and(dropped);
-        }
+        self.seal();
         flushed
     }
 

@@ -157,3 +157,32 @@ fn a_swapped_driver_takes_the_next_write() {
     root.drivers.remove("json-file", false).unwrap();
     assert!(root.drivers.info("json-file").unwrap().shipped);
 }
+
+#[test]
+fn local_logs_are_bounded_and_read_back() {
+    let Some(shipped) = shipped() else { return };
+    let root = root(shipped, Limits::default());
+    let driver = root.drivers.log("local").unwrap();
+    driver.check(&[("max-file".into(), "1".into())]).unwrap();
+    driver.check(&[("max-size".into(), "-1".into())]).unwrap();
+    assert_eq!(driver.check(&[("labels".into(), "x".into())]).unwrap_err().class(), Class::Invalid);
+    let dir = root.folder.path().join("log");
+    fs::create_dir(&dir).unwrap();
+    let source = source(&[("max-size", "2k"), ("max-file", "3")]);
+    let mut sink = driver.open(&source, &dir).unwrap();
+    for number in 0..200 {
+        sink.write(&record(number + 1, 1, false, format!("line {number}").as_bytes())).unwrap();
+    }
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+    let mut cursor = driver.read(&source, &dir, Query { tail: Some(100), ..Query::default() }).unwrap();
+    let mut found = Vec::new();
+    loop {
+        let batch = cursor.next().unwrap();
+        if batch.is_empty() {
+            break;
+        }
+        found.extend(unframe(&batch));
+    }
+    assert_eq!(found.last().unwrap().3, "line 199");
+    assert!(found.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1));
+}

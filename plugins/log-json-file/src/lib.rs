@@ -1,38 +1,20 @@
-//! Docker's `json-file` format: a line `{"log":"…\n","stream":"stdout","time":"…"}` for each record.
+//! Docker's `json-file`: a line of JSON for each record, in files of the container.
 
 #![cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 
-mod encode;
-mod files;
-mod packing;
-mod reader;
-mod settings;
-mod time;
-mod writer;
-
 use std::cell::RefCell;
-use std::io;
 
+use json_lines::files::Files;
+use json_lines::settings::Settings;
+use json_lines::{failed, reader, writer};
 use sampan_driver_sdk::log::{
     Cursor, Failure, Guest, GuestCursor, GuestSink, HistoryGuest, OptionValue, Query, Sink, Source,
 };
-
-use files::Files;
-use settings::Settings;
 
 struct JsonFile;
 
 /// Where the container's directory is seen.
 const FOLDER: &str = "/log";
-
-fn failed(what: &str, error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Failure::Unavailable(format!("{what}: no space is left"))
-        }
-        _ => Failure::Internal(format!("{what}: {error}")),
-    }
-}
 
 struct JsonSink(RefCell<writer::Writer>);
 

@@ -9,10 +9,11 @@
 //! ```
 //!
 //! A log driver that only writes (world `log-driver`) generates its own bindings with `wit_bindgen::generate!`, as
-//! `plugins/examples/log-plain` shows, and takes [`frame`] and [`options`] from here.
+//! `plugins/examples/log-plain` shows, and takes [`frame`], [`options`] and [`tag`] from here.
 
 pub mod frame;
 pub mod options;
+pub mod tag;
 
 /// Layer drivers.
 pub mod layer {

@@ -3,6 +3,7 @@
 use regex_lite::Regex;
 use sampan_driver_sdk::log::{OptionValue, Source};
 use sampan_driver_sdk::options::{size, truth};
+use sampan_driver_sdk::tag::{self, Names};
 
 /// When files are rotated, and what becomes of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,24 +46,6 @@ fn pattern(name: &str, text: &str) -> Result<Option<Regex>, String> {
     Regex::new(text).map(Some).map_err(|error| format!("option {name}: {text:?} is not a regular expression: {error}"))
 }
 
-/// What a tag's parts stand for.
-const TAGS: [&str; 5] = ["ID", "FullID", "Name", "ImageName", "DaemonName"];
-
-/// Fills a tag in; `Err` with the first part that is not known.
-fn fill(tag: &str, value: impl Fn(&str) -> String) -> Result<String, String> {
-    let mut text = String::new();
-    let mut rest = tag;
-    while let Some((before, behind)) = rest.split_once("{{") {
-        let (name, after) = behind.split_once("}}").ok_or_else(|| format!("{{{{{behind}"))?;
-        let known = name.trim().strip_prefix('.').filter(|name| TAGS.contains(name));
-        text.push_str(before);
-        text.push_str(&value(known.ok_or_else(|| format!("{{{{{name}}}}}"))?));
-        rest = after;
-    }
-    text.push_str(rest);
-    Ok(text)
-}
-
 impl Settings {
     pub fn parse(options: &[OptionValue]) -> Result<Self, String> {
         let mut rotation = Rotation { max_size: None, max_file: 1, compress: false };
@@ -85,12 +68,7 @@ impl Settings {
                 "env" => environment.names = list(value),
                 "env-regex" => environment.pattern = pattern(key, value)?,
                 "tag" => {
-                    fill(value, |_| String::new()).map_err(|part| {
-                        format!(
-                            "option tag: {part} is not known; these are: {}",
-                            TAGS.map(|name| format!("{{{{.{name}}}}}")).join(", ")
-                        )
-                    })?;
+                    tag::check(value)?;
                     tag = Some(value.clone()).filter(|value| !value.is_empty());
                 }
                 other => return Err(format!("unknown option {other}")),
@@ -119,15 +97,8 @@ impl Settings {
             }
         }
         if let Some(tag) = &self.tag {
-            let id = &source.container.id;
-            let value = |name: &str| match name {
-                "ID" => id.get(..12).unwrap_or(id).to_owned(),
-                "FullID" => id.clone(),
-                "Name" => source.container.name.trim_start_matches('/').to_owned(),
-                "ImageName" => source.image.clone(),
-                _ => "sampan".to_owned(),
-            };
-            map.insert("tag".into(), fill(tag, value).unwrap_or_default().into());
+            let names = Names { id: &source.container.id, name: &source.container.name, image: &source.image };
+            map.insert("tag".into(), tag::fill(tag, names).unwrap_or_default().into());
         }
         if map.is_empty() {
             return String::new();

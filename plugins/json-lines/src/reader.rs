@@ -90,6 +90,7 @@ impl Reader {
     }
 
     /// The next framed records; empty at the present end.
+    #[allow(clippy::should_implement_trait)] // it can fail, and is done when it gives nothing
     pub fn next(&mut self) -> io::Result<Vec<u8>> {
         let mut out = Vec::with_capacity(BATCH + HEAD);
         loop {
