@@ -22,6 +22,7 @@ use bollard_stubs::models::{
     EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkInspect,
     NetworkPruneResponse, PortMap,
 };
+use sampan_network::Watch;
 use sampan_network::plan::Attachment;
 
 use crate::containers::record::Status;
@@ -35,6 +36,7 @@ use state::Inner;
 #[derive(Debug, Clone)]
 pub(crate) struct Networks {
     inner: Arc<Inner>,
+    _watch: Arc<Option<Watch>>,
 }
 
 /// How a container lives in networks, from its `NetworkMode`.
@@ -84,7 +86,17 @@ impl Networks {
         blocking(move || {
             let inner = Inner::open(&shared, runtime)?;
             inner.restore();
-            Ok(Self { inner: Arc::new(inner) })
+            let inner = Arc::new(inner);
+            let weak = Arc::downgrade(&inner);
+            let watch = Watch::open(move || {
+                if let Some(inner) = weak.upgrade() {
+                    inner.heal();
+                }
+            });
+            if let Err(error) = &watch {
+                tracing::warn!(%error, "removals of links and tables by other programs are not noticed");
+            }
+            Ok(Self { inner, _watch: Arc::new(watch.ok()) })
         })
         .await
     }

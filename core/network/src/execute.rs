@@ -410,6 +410,23 @@ impl Executor {
         Ok(())
     }
 
+    /// Puts an endpoint's links back into a bridge that was made anew.
+    pub fn attach_again(&self, joined: &Joined, network: &HostSide) -> Result<(), ExecuteError> {
+        let Some(bridge) = network.filter.bridges.first() else { return Ok(()) };
+        let mut links = self.links();
+        let master = links.find(&bridge.name).map_err(kernel(format!("look for link {}", bridge.name)))?;
+        let Some(master) = master.map(|found| found.index) else { return Ok(()) };
+        for name in &joined.host {
+            let found = links.find(name).map_err(kernel(format!("look for link {name}")))?;
+            if let Some(found) = found {
+                links.set_master(found.index, master).map_err(kernel(format!("put {name} into its bridge")))?;
+                let apart = bridge.no_inter_container && !bridges_are_filtered();
+                links.mark(name, &found.alias, Some(apart)).map_err(kernel(format!("mark link {name}")))?;
+            }
+        }
+        Ok(())
+    }
+
     /// For an endpoint whose namespace goes: cuts it off its network now, so that its addresses are free. The kernel
     /// removes the links with the namespace, many at once, which is far quicker than one by one.
     pub fn abandon(&self, joined: &Joined) -> Result<(), ExecuteError> {

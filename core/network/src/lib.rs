@@ -22,6 +22,7 @@ mod nft;
 pub mod plan;
 pub mod ports;
 mod validate;
+mod watch;
 
 pub use execute::{ExecuteError, Executor, HostSide, Joined, Marked};
 pub use features::features;
@@ -33,3 +34,4 @@ pub use validate::{
     Act, Kind, Labels, Mac, MacvlanMode, Make, Meaning, NewLink, Purpose, Refusal, Rules, SubnetRule, Validated, mac,
     validate,
 };
+pub use watch::Watch;

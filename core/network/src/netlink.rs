@@ -2,6 +2,7 @@
 //! sends it, so an answer is there when `send` returns and no task needs to wait for it.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::{Socket as RawSocket, SocketAddr};
 
@@ -178,6 +179,27 @@ impl Socket {
         Ok(Self { inner, sequence: 0, buffer: vec![0; 65_536] })
     }
 
+    /// Opens a socket that hears what a group tells, without ever waiting.
+    pub(crate) fn listen(protocol: isize, group: u32) -> io::Result<Self> {
+        let mut inner = RawSocket::new(protocol)?;
+        inner.bind_auto()?;
+        inner.add_membership(group)?;
+        inner.set_non_blocking(true)?;
+        Ok(Self { inner, sequence: 0, buffer: vec![0; 65_536] })
+    }
+
+    /// Whether any message heard is of one of the kinds. What was lost counts as heard.
+    pub(crate) fn heard(&mut self, kinds: &[u16]) -> bool {
+        let mut heard = false;
+        loop {
+            match self.receive(libc::MSG_DONTWAIT) {
+                Ok(read) => heard |= messages(&self.buffer[..read]).any(|(kind, _, _)| kinds.contains(&kind)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard = true,
+                Err(_) => return heard,
+            }
+        }
+    }
+
     fn next(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1).max(1);
         self.sequence
@@ -284,6 +306,12 @@ impl Socket {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
     }
 }
 

@@ -241,6 +241,10 @@ impl Table {
                 }
             }
             message.put_be32(3, flags).put_be32(4, key).put_be32(5, key_length).put_be32(10, id);
+            if set.key == [Type::Interface] {
+                // For those who list the table: the key's bytes are in the host's order, as names are.
+                message.put(13, &[0, 4, 1, 0, 0, 0]);
+            }
         });
     }
 

@@ -209,6 +209,39 @@ impl Inner {
         }
     }
 
+    /// After links or tables were removed, by whomever: what is ours and wanted is made again. Connections go on where
+    /// their links are left.
+    pub(super) fn heal(&self) {
+        if !self.filter.exists().unwrap_or(true) {
+            tracing::warn!("the packet filter's table was removed by another program: it is set up again");
+            self.rebuild_filter();
+        }
+        let Ok(marked) = self.executor.marked() else { return };
+        let is_there = |name: &String| marked.iter().any(|link| link.name == *name);
+        let broken: Vec<NetworkRecord> = {
+            let state = self.state();
+            let there = state.networks.values().filter(|network| network.stage == Stage::There);
+            there.filter(|network| !network.side.links.values().all(is_there)).cloned().collect()
+        };
+        for network in broken {
+            let _shape = lock(&self.shape);
+            // Removed in the meantime by its user.
+            if self.state().networks.get(&network.id).is_none_or(|known| known.stage != Stage::There) {
+                continue;
+            }
+            tracing::warn!(network = network.name, "a network's link was removed by another program: it is made again");
+            let endpoints: Vec<EndpointRecord> = self.state().endpoints_in(&network.id).cloned().collect();
+            let healed = self.ensure(&network).and_then(|()| {
+                endpoints
+                    .iter()
+                    .try_for_each(|endpoint| Ok(self.executor.attach_again(&endpoint.joined, &network.side)?))
+            });
+            if let Err(error) = healed {
+                tracing::error!(network = network.name, %error, "a network's link could not be made again");
+            }
+        }
+    }
+
     fn ensure(&self, network: &NetworkRecord) -> Result<()> {
         if network.attachment != Attachment::Joined {
             return Ok(());

@@ -322,6 +322,31 @@ fn traffic_leaves_by_the_network_that_leads() {
 }
 
 #[test]
+fn what_another_program_removes_is_made_again() {
+    on_a_host(|host| async move {
+        let networks = host.open().await;
+        networks.inner.create(with_subnet("app", "10.85.0.0/24")).unwrap();
+        start(&networks, join("web", "app")).await;
+        let web = format!("{:0>64}", "web");
+        serve(&namespace(&networks, "web"));
+        networks.publish(&web, &port("", "18110")).await.unwrap();
+        let at: SocketAddr = "127.0.0.1:18110".parse().unwrap();
+        let heals = || {
+            (0..50).any(|_| {
+                std::thread::sleep(Duration::from_millis(100));
+                ask(at).is_some()
+            })
+        };
+        networks.inner.filter.drop_table().unwrap();
+        assert!(heals(), "the table");
+        let bridge = networks.inner.state().find("app").unwrap().side.links["bridge"].clone();
+        Links::open().unwrap().delete(&bridge).unwrap();
+        assert!(heals(), "the bridge");
+        networks.remove_sandbox(&web).await.unwrap();
+    });
+}
+
+#[test]
 fn the_next_daemon_goes_on_where_the_last_one_died() {
     on_a_host(|host| async move {
         let first = host.open().await;
