@@ -2,6 +2,7 @@
 //!
 //! Peers are started on roots of their own. What cannot run here is left out by name.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,58 +16,65 @@ use crate::packages;
 /// How often each thing is measured, after one warm-up.
 const RUNS: usize = 11;
 const IMAGE: &str = "bench:latest";
+/// Docker leaves it behind.
+const DOCKERS_CGROUP: &str = "/sampan-bench-docker";
 
-/// A thing to measure, as words of the command line.
+/// A thing to measure, as words of the command line, the same for every peer. Stacks are words that begin with `compose`.
 struct Row {
     name: &'static str,
     runs: usize,
-    work: Work,
+    /// What is done before and not timed.
+    before: &'static [&'static str],
+    words: &'static [&'static str],
+    /// So often at once.
+    at_once: usize,
+    /// What takes it away again, not timed.
+    after: &'static [&'static str],
+    /// The stack's file says something else each time.
+    edited: bool,
 }
 
-/// What is timed: commands of the peer's own client.
-enum Work {
-    /// One command.
-    One(&'static [&'static str]),
-    /// A command that is timed, and one that cleans up after it.
-    Then(&'static [&'static str], &'static [&'static str]),
-    /// The same command so often at once.
-    AtOnce(usize, &'static [&'static str]),
-}
+const ROW: Row = Row { name: "", runs: RUNS, before: &[], words: &[], at_once: 1, after: &[], edited: false };
 
-const ROWS: [Row; 11] = [
-    Row { name: "run --rm true, default bridge", runs: RUNS, work: Work::One(&["run", "--rm", IMAGE, "true"]) },
-    Row {
-        name: "run --rm true, no network",
-        runs: RUNS,
-        work: Work::One(&["run", "--rm", "--network", "none", IMAGE, "true"]),
-    },
+const CHAIN: &[&str] = &["compose", "-f", "chain.yaml", "-p", "chain", "up", "-d", "--wait"];
+const CHAIN_DOWN: &[&str] = &["compose", "-f", "chain.yaml", "-p", "chain", "down", "-t", "0"];
+const WIDE: &[&str] = &["compose", "-f", "wide.yaml", "-p", "wide", "up", "-d"];
+const WIDE_DOWN: &[&str] = &["compose", "-f", "wide.yaml", "-p", "wide", "down", "-t", "0"];
+
+const ROWS: [Row; 16] = [
+    Row { name: "run --rm true, default bridge", words: &["run", "--rm", IMAGE, "true"], ..ROW },
+    Row { name: "run --rm true, no network", words: &["run", "--rm", "--network", "none", IMAGE, "true"], ..ROW },
     Row {
         name: "run --rm true, one published port",
-        runs: RUNS,
-        work: Work::One(&["run", "--rm", "-p", "127.0.0.1:39999:80", IMAGE, "true"]),
+        words: &["run", "--rm", "-p", "127.0.0.1:39999:80", IMAGE, "true"],
+        ..ROW
     },
     Row {
         name: "run -d",
-        runs: RUNS,
-        work: Work::Then(&["run", "-d", "--name", "timed", IMAGE, "sleep", "1000"], &["rm", "-f", "timed"]),
+        words: &["run", "-d", "--name", "timed", IMAGE, "sleep", "1000"],
+        after: &["rm", "-f", "timed"],
+        ..ROW
     },
-    Row {
-        name: "create",
-        runs: RUNS,
-        work: Work::Then(&["create", "--name", "timed", IMAGE, "true"], &["rm", "-f", "timed"]),
-    },
-    Row { name: "exec true", runs: RUNS, work: Work::One(&["exec", "standing", "true"]) },
-    Row { name: "ps", runs: RUNS, work: Work::One(&["ps"]) },
-    Row { name: "inspect", runs: RUNS, work: Work::One(&["inspect", "standing"]) },
-    Row { name: "logs of one line", runs: RUNS, work: Work::One(&["logs", "standing"]) },
-    Row { name: "stats --no-stream", runs: 5, work: Work::One(&["stats", "--no-stream"]) },
-    Row { name: "8 run --rm at once", runs: 5, work: Work::AtOnce(8, &["run", "--rm", IMAGE, "true"]) },
+    Row { name: "create", words: &["create", "--name", "timed", IMAGE, "true"], after: &["rm", "-f", "timed"], ..ROW },
+    Row { name: "exec true", words: &["exec", "standing", "true"], ..ROW },
+    Row { name: "ps", words: &["ps"], ..ROW },
+    Row { name: "inspect", words: &["inspect", "standing"], ..ROW },
+    Row { name: "logs of one line", words: &["logs", "standing"], ..ROW },
+    Row { name: "stats --no-stream", runs: 5, words: &["stats", "--no-stream"], ..ROW },
+    Row { name: "8 run --rm at once", runs: 5, words: &["run", "--rm", IMAGE, "true"], at_once: 8, ..ROW },
+    Row { name: "chain of 10 healthy services: up", runs: 3, words: CHAIN, after: CHAIN_DOWN, ..ROW },
+    Row { name: "50 services: up", runs: 3, words: WIDE, after: WIDE_DOWN, ..ROW },
+    Row { name: "50 services: up, nothing changed", runs: 5, before: WIDE, words: WIDE, ..ROW },
+    Row { name: "50 services: up, one edited", runs: 5, before: WIDE, words: WIDE, edited: true, ..ROW },
+    Row { name: "50 services: down", runs: 3, before: WIDE, words: WIDE_DOWN, ..ROW },
 ];
 
 /// A client and how it reaches its engine.
 struct Peer {
     name: String,
     program: PathBuf,
+    /// Takes the words behind `compose`, if that is another program.
+    compose: Option<PathBuf>,
     environment: Vec<(String, String)>,
     daemon: Option<std::process::Child>,
     home: PathBuf,
@@ -77,6 +85,10 @@ pub fn run(root: &Path, options: &[&str]) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "engines need root: run it as root");
     packages::ensure(&[("/bin/busybox", "busybox-static")])?;
     build::all(root, Profile::Release)?;
+    // Whatever links and rules the engines make go with this.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
+    let mut up = Command::new("/bin/busybox");
+    build::run(up.args(["ip", "link", "set", "lo", "up"]), "bring the loopback up")?;
     let wanted = options.first().copied().unwrap_or_default();
     let mut peers = vec![sampan(root)?];
     for (name, start) in [("docker", docker as fn(&Path) -> Result<Option<Peer>>), ("podman", podman)] {
@@ -97,6 +109,7 @@ fn measure(peers: &[Peer], wanted: &str) -> Result<()> {
     let archive = peers[0].home.join("image.tar");
     make_image(&archive)?;
     for peer in peers {
+        write_stacks(&peer.home)?;
         peer.quiet(&["import", &archive.display().to_string(), IMAGE])?;
         peer.quiet(&["run", "-d", "--name", "standing", IMAGE, "sh", "-c", "echo hello; sleep 100000"])?;
     }
@@ -137,14 +150,31 @@ fn measure(peers: &[Peer], wanted: &str) -> Result<()> {
 }
 
 impl Peer {
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(words).envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+    /// The stacks' files lie in the peer's folder; `EDIT` is what one of their services gets to see.
+    fn command(&self, words: &[&str], edit: usize) -> Command {
+        let mut command = match (&self.compose, words) {
+            (Some(compose), ["compose", words @ ..]) => {
+                let mut command = Command::new(compose);
+                command.args(words);
+                command
+            }
+            _ => {
+                let mut command = Command::new(&self.program);
+                command.args(words);
+                command
+            }
+        };
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).env("EDIT", edit.to_string());
+        command.current_dir(&self.home).stdin(Stdio::null());
         command
     }
 
     fn quiet(&self, words: &[&str]) -> Result<()> {
-        let output = self.command(words).output().with_context(|| format!("start {}", self.name))?;
+        self.quietly(words, 0)
+    }
+
+    fn quietly(&self, words: &[&str], edit: usize) -> Result<()> {
+        let output = self.command(words, edit).output().with_context(|| format!("start {}", self.name))?;
         ensure!(
             output.status.success(),
             "{} {}: {}",
@@ -158,22 +188,24 @@ impl Peer {
     fn time(&self, row: &Row) -> Result<Vec<f64>> {
         let mut times = Vec::new();
         for run in 0..=row.runs {
+            if !row.before.is_empty() {
+                self.quiet(row.before)?;
+            }
+            let edit = if row.edited { run + 1 } else { 0 };
             let began = Instant::now();
-            match &row.work {
-                Work::One(words) => self.quiet(words)?,
-                Work::Then(words, _) => self.quiet(words)?,
-                Work::AtOnce(number, words) => {
-                    let children: Vec<_> = (0..*number)
-                        .map(|_| self.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn())
-                        .collect::<std::io::Result<_>>()?;
-                    for mut child in children {
-                        ensure!(child.wait()?.success(), "one of several failed");
-                    }
+            if row.at_once == 1 {
+                self.quietly(row.words, edit)?;
+            } else {
+                let children: Vec<_> = (0..row.at_once)
+                    .map(|_| self.command(row.words, edit).stdout(Stdio::null()).stderr(Stdio::null()).spawn())
+                    .collect::<std::io::Result<_>>()?;
+                for mut child in children {
+                    ensure!(child.wait()?.success(), "one of several failed");
                 }
             }
             let elapsed = began.elapsed().as_secs_f64() * 1000.0;
-            if let Work::Then(_, clean) = &row.work {
-                self.quiet(clean)?;
+            if !row.after.is_empty() {
+                self.quiet(row.after)?;
             }
             // The first one warms up.
             if run > 0 {
@@ -191,6 +223,12 @@ impl Peer {
             let _ = daemon.wait();
         }
         let _ = fs::remove_dir_all(&self.home);
+        if self.name == "docker" {
+            let roots = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+            for root in roots.chain(["/sys/fs/cgroup".into()]) {
+                let _ = fs::remove_dir(root.join(&DOCKERS_CGROUP[1..]));
+            }
+        }
     }
 
     fn wait(self, what: &[&str]) -> Result<Self> {
@@ -234,7 +272,7 @@ fn sampan(root: &Path) -> Result<Peer> {
     while !ready.exists() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
-    Peer { name: "sampan".into(), program, environment, daemon: Some(daemon), home }.wait(&["version"])
+    Peer { name: "sampan".into(), program, compose: None, environment, daemon: Some(daemon), home }.wait(&["version"])
 }
 
 fn docker(_root: &Path) -> Result<Option<Peer>> {
@@ -251,12 +289,15 @@ fn docker(_root: &Path) -> Result<Option<Peer>> {
         .arg(home.join("run"))
         .arg("--pidfile")
         .arg(home.join("pid"))
+        .args(["--cgroup-parent", DOCKERS_CGROUP])
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()?;
     let environment = vec![("DOCKER_HOST".to_owned(), socket)];
-    Peer { name: "docker".into(), program, environment, daemon: Some(daemon), home }.wait(&["info"]).map(Some)
+    Peer { name: "docker".into(), program, compose: found("docker-compose"), environment, daemon: Some(daemon), home }
+        .wait(&["info"])
+        .map(Some)
 }
 
 fn podman(_root: &Path) -> Result<Option<Peer>> {
@@ -267,7 +308,9 @@ fn podman(_root: &Path) -> Result<Option<Peer>> {
         home.join("storage.conf"),
         format!("[storage]\ndriver = \"overlay\"\nrunroot = \"{0}/run\"\ngraphroot = \"{0}/root\"\n", home.display()),
     )?;
-    Peer { name: "podman".into(), program, environment, daemon: None, home }.wait(&["info"]).map(Some)
+    Peer { name: "podman".into(), program, compose: found("podman-compose"), environment, daemon: None, home }
+        .wait(&["info"])
+        .map(Some)
 }
 
 fn found(name: &str) -> Option<PathBuf> {
@@ -286,6 +329,28 @@ fn make_image(archive: &Path) -> Result<()> {
     let mut command = Command::new("tar");
     command.arg("-C").arg(&folder).arg("-cf").arg(archive).arg(".");
     build::run(&mut command, "make the image")
+}
+
+/// A chain in which each waits for the one before it to be healthy, and fifty services side by side.
+fn write_stacks(home: &Path) -> Result<()> {
+    let mut chain = "services:\n".to_owned();
+    let mut wide = chain.clone();
+    for number in 0..10 {
+        writeln!(chain, "  s{number}:\n    image: {IMAGE}\n    command: sleep 100000\n    init: true")?;
+        writeln!(chain, "    healthcheck: {{test: [CMD, 'true'], interval: 1s}}")?;
+        if number > 0 {
+            writeln!(chain, "    depends_on: {{s{}: {{condition: service_healthy}}}}", number - 1)?;
+        }
+    }
+    for number in 0..50 {
+        writeln!(wide, "  s{number}:\n    image: {IMAGE}\n    command: sleep 100000\n    init: true")?;
+        if number == 0 {
+            writeln!(wide, "    environment: {{EDIT: '${{EDIT}}'}}\n    stop_grace_period: 0s")?;
+        }
+    }
+    fs::write(home.join("chain.yaml"), chain)?;
+    fs::write(home.join("wide.yaml"), wide)?;
+    Ok(())
 }
 
 /// Resident memory of a process in KiB.

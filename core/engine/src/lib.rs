@@ -63,6 +63,9 @@ struct Inner {
     networks: Networks,
     containers: Containers,
     builds: build::Builds,
+    /// Read while a container is made from an image, written while images are removed: a removal sees every container
+    /// whose layers it must leave.
+    image_use: Arc<tokio::sync::RwLock<()>>,
     /// Held as long as the engine lives; the kernel lets go of it when the process dies.
     _lock: Flock<File>,
 }
@@ -107,7 +110,17 @@ impl Engine {
         let networks = Networks::open(&shared).await?;
         let containers = Containers::open(&shared, &layers, &volumes, &networks)?;
         let builds = build::Builds::open(&shared, &images);
-        let inner = Inner { shared, layers, images, volumes, networks, containers, builds, _lock: lock };
+        let inner = Inner {
+            shared,
+            layers,
+            images,
+            volumes,
+            networks,
+            containers,
+            builds,
+            image_use: Arc::default(),
+            _lock: lock,
+        };
         let engine = Self { inner: Arc::new(inner) };
         build::recover(&engine).await;
         engine.inner.containers.restore().await?;

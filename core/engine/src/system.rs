@@ -14,12 +14,12 @@ use futures_util::{Stream, StreamExt, stream};
 use sampan_drivers::Kind;
 use serde::Serialize;
 
-use crate::Engine;
 use crate::containers::ListOptions;
 use crate::error::Result;
 use crate::events;
 use crate::filters::Filters;
 use crate::messages::Credentials;
+use crate::{Engine, blocking};
 
 /// The newest version of Docker's API that is spoken.
 const API_VERSION: &str = "1.51";
@@ -213,10 +213,12 @@ impl Engine {
     /// `system df`.
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
         let all = ListOptions { all: true, size: true, ..ListOptions::default() };
-        let (images, containers, volumes) = tokio::join!(
+        let builds = self.inner.builds.clone();
+        let (images, containers, volumes, build_cache) = tokio::join!(
             self.list_images(false, Filters::default(), false),
             self.list_containers(all),
             self.inner.volumes.usage(),
+            blocking(move || builds.usage()),
         );
         let mut images = images?;
         let containers = containers?;
@@ -229,7 +231,7 @@ impl Engine {
             images,
             containers,
             volumes: volumes?,
-            build_cache: Vec::new(),
+            build_cache: build_cache?,
         })
     }
 

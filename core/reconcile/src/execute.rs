@@ -39,6 +39,8 @@ pub struct Executor {
     pub progress: Progress,
     /// Seconds that containers have to stop, where the user said so.
     pub timeout: Option<i64>,
+    /// Containers made anew get empty anonymous volumes, not those of the ones before them.
+    pub renew_anon_volumes: bool,
     /// Becomes true when something newer is wanted: no further action begins.
     pub cancel: watch::Receiver<bool>,
 }
@@ -257,7 +259,7 @@ impl Executor {
             .mounts
             .into_iter()
             .flatten()
-            .filter(|mount| mount.typ == Some(MountPointTypeEnum::VOLUME))
+            .filter(|mount| !self.renew_anon_volumes && mount.typ == Some(MountPointTypeEnum::VOLUME))
             .filter_map(|mount| Some((mount.destination?, mount.name?)))
             .filter(|(_, volume)| volume.len() == 64 && volume.bytes().all(|byte| byte.is_ascii_hexdigit()))
             .collect();

@@ -178,6 +178,8 @@ pub struct PlanOptions {
     pub force_recreate: bool,
     /// Make none anew.
     pub no_recreate: bool,
+    /// What is made anew gets empty anonymous volumes.
+    pub renew_anon_volumes: bool,
     /// Create, and start nothing.
     pub no_start: bool,
     /// Remove containers of services that the project does not have.

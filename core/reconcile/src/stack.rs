@@ -221,6 +221,7 @@ impl Stack {
             desired: Arc::default(),
             progress: progress.clone(),
             timeout,
+            renew_anon_volumes: false,
             cancel,
         }
     }
@@ -278,6 +279,7 @@ impl Stack {
             no_deps: options.no_deps,
             force_recreate: options.force_recreate,
             no_recreate: options.no_recreate,
+            renew_anon_volumes: options.renew_anon_volumes,
             no_start: options.no_start,
             remove_orphans: options.remove_orphans,
             ..PlanOptions::default()
@@ -403,7 +405,11 @@ impl Stack {
         for warning in &plan.warnings {
             progress.warning(warning.clone()).await;
         }
-        let executor = Executor { desired, ..self.executor(Some(Arc::clone(project)), progress, timeout, cancel) };
+        let executor = Executor {
+            desired,
+            renew_anon_volumes: options.renew_anon_volumes,
+            ..self.executor(Some(Arc::clone(project)), progress, timeout, cancel)
+        };
         if !plan.is_empty() {
             tracing::info!(stack = self.name, actions = plan.nodes.len(), "applying\n{plan}");
         }

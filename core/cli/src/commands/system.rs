@@ -190,7 +190,7 @@ fn usage_rows(found: &Value) -> Vec<Row> {
     let volumes = items(found, "Volumes");
     let linked = |volume: &&&Value| volume["UsageData"]["RefCount"].as_i64().unwrap_or(0) > 0;
     let caches = items(found, "BuildCache");
-    let in_use = |cache: &&&Value| cache["InUse"] == true;
+    let in_use = |cache: &&&Value| cache["InUse"] == true || cache["Shared"] == true;
     let container_size = sum(containers.iter().copied(), "/SizeRw");
     let volume_size = sum(volumes.iter().copied(), "/UsageData/Size");
     let cache_size = sum(caches.iter().copied(), "/Size");

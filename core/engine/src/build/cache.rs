@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bollard_stubs::models::{BuildCache, BuildCacheTypeEnum};
 use sampan_build::backend::Flights;
 use sampan_build::cache::{Entry, Key};
 use sampan_build::mount::Sharing;
@@ -138,6 +139,41 @@ impl Builds {
             self.inner.images.store().pin(&layer.chain_id, &owner(key))?;
         }
         self.put(&key.to_string(), &Remembered { entry, last_used: timestamp::now(), uses: 1 })
+    }
+
+    /// What is remembered, as `system df` shows it, and the directories of cache mounts as one. Blocks.
+    pub(crate) fn usage(&self) -> Result<Vec<BuildCache>> {
+        let store = self.inner.images.store();
+        let uses = store.layer_uses();
+        let found = self.inner.shared.store.read::<_, Error>(|tx| Ok(CACHE.all(tx)?))?;
+        let mut all: Vec<BuildCache> = found
+            .into_iter()
+            .map(|(name, remembered)| {
+                let layer = remembered.entry.layer.as_ref();
+                BuildCache {
+                    id: Some(name),
+                    typ: Some(BuildCacheTypeEnum::REGULAR),
+                    in_use: Some(false),
+                    shared: Some(layer.is_some_and(|layer| uses.contains_key(&layer.chain_id))),
+                    size: Some(layer.map_or(0, |layer| i64::try_from(layer.size).unwrap_or(i64::MAX))),
+                    last_used_at: Some(timestamp::format(remembered.last_used)),
+                    usage_count: Some(i64::try_from(remembered.uses).unwrap_or(i64::MAX)),
+                    ..BuildCache::default()
+                }
+            })
+            .collect();
+        let folder = self.folder();
+        if folder.exists() {
+            all.push(BuildCache {
+                id: Some("cache-mounts".to_owned()),
+                typ: Some(BuildCacheTypeEnum::EXEC_CACHEMOUNT),
+                in_use: Some(self.inner.running.load(Ordering::SeqCst) > 0),
+                shared: Some(false),
+                size: Some(i64::try_from(size(&folder)).unwrap_or(i64::MAX)),
+                ..BuildCache::default()
+            });
+        }
+        Ok(all)
     }
 
     /// Forgets results: all, or those whose layers no image has; none that was used after `until`, and none that a

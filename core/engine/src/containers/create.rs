@@ -30,12 +30,18 @@ impl Engine {
         if image.is_empty() {
             return Err(Error::invalid("no image is named to make the container from"));
         }
+        let using = Arc::clone(&self.inner.image_use).read_owned().await;
         let image = self.inspect_image(&image).await?;
         require_platform(&image, platform)?;
         let containers = self.inner.containers.clone();
         let name = name.map(str::to_owned);
         // A client that goes away does not leave half a container.
-        detached(async move { containers.create(name.as_deref(), body, &image).await }).await
+        detached(async move {
+            let created = containers.create(name.as_deref(), body, &image).await;
+            drop(using);
+            created
+        })
+        .await
     }
 }
 
@@ -265,7 +271,11 @@ impl Containers {
             return Err(Error::invalid(format!("conflicting options: cannot attach both {mode} and other networks")));
         }
         for (network, settings) in &wanted {
-            self.networks().check(network, settings).await?;
+            // Not found would be the image: clients answer that by a pull.
+            self.networks().check(network, settings).await.map_err(|error| match error.kind {
+                crate::ErrorKind::NotFound => Error::invalid(error.message),
+                _ => error,
+            })?;
         }
         Ok(wanted)
     }

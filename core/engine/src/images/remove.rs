@@ -201,6 +201,7 @@ impl Engine {
 
     /// Takes a name away, and the image with its last one.
     pub async fn remove_image(&self, name: &str, force: bool, noprune: bool) -> Result<Vec<ImageDeleteResponseItem>> {
+        let _alone = self.inner.image_use.write().await;
         self.release_layers().await?;
         let users = self.image_users();
         let name = name.to_owned();
@@ -234,6 +235,7 @@ impl Engine {
     pub async fn prune_images(&self, filters: Filters) -> Result<ImagePruneResponse> {
         filters.only(&["dangling", "label", "label!", "until"])?;
         let dangling = filters.truth("dangling")?.unwrap_or(true);
+        let _alone = self.inner.image_use.write().await;
         self.release_layers().await?;
         let users = self.image_users();
         let mut candidates: Vec<Arc<ImageRecord>> = self
