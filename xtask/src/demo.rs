@@ -8,9 +8,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::build::{self, Profile};
 
+/// Where the demo's daemon has its socket.
+const RUN: &str = "/run/sampan-demo";
 /// The page of the example.
 const PORT: u16 = 8080;
 
@@ -24,8 +28,13 @@ pub fn run(root: &Path, options: &[&str]) -> Result<()> {
     step("building sampan, its shim, its drivers and the example's program");
     build::all(root, profile)?;
     let stack = example(root)?;
-    let port = free_port()?;
-    let demo = Demo { program: profile.folder(root).join("sampan"), stack, port, home: root.join("target/demo") };
+    let program = profile.folder(root).join("sampan");
+    let mut demo = Demo { program, stack, port: PORT, home: root.join("target/demo") };
+    if demo.daemon().is_some() {
+        step("ending the daemon of the last demo");
+        demo.end()?;
+    }
+    demo.port = free_port()?;
     demo.show(options.contains(&"--down"))
 }
 
@@ -69,7 +78,7 @@ impl Demo {
     fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("SAMPAN_ROOT", self.home.join("root").display().to_string()),
-            ("SAMPAN_RUN", "/run/sampan-demo".to_owned()),
+            ("SAMPAN_RUN", RUN.to_owned()),
             ("VISITS_PORT", self.port.to_string()),
         ]
     }
@@ -93,12 +102,26 @@ impl Demo {
         Ok(body.trim().to_owned())
     }
 
+    /// Fetches the page; shows it when a container answered that is not among those seen, to which it is added.
+    fn fetch_new(&self, seen: &mut Vec<String>) -> Result<bool> {
+        let page = self.fetch()?;
+        let who = page.split(':').next().unwrap_or_default().to_owned();
+        let new = !seen.contains(&who);
+        if new {
+            println!("{page}");
+            seen.push(who);
+        }
+        Ok(new)
+    }
+
     fn show(&self, down: bool) -> Result<()> {
         step("the stack comes up: images built, volumes and networks made, services started in order");
-        self.sampan(&["up", "-d", "--wait"])?;
+        self.sampan(&["up", "-d", "--build", "--wait"])?;
         self.sampan(&["compose", "ps"])?;
         step(&format!("the page counts: http://127.0.0.1:{}/", self.port));
-        for _ in 0..3 {
+        let mut seen: Vec<String> = Vec::new();
+        self.fetch_new(&mut seen)?;
+        for _ in 0..2 {
             println!("{}", self.fetch()?);
         }
         step("an edit is the deploy: compose.yaml gets `replicas: 2`, nothing else is done");
@@ -108,22 +131,16 @@ impl Demo {
         ensure!(edited != text, "the example has no `replicas: 1` to edit");
         let saved = Instant::now();
         fs::write(&file, edited)?;
-        let mut seen: Vec<String> = Vec::new();
-        while seen.len() < 2 {
+        while !self.fetch_new(&mut seen)? {
             ensure!(
                 saved.elapsed() < Duration::from_secs(60),
                 "the second replica never answered; see sampan compose ps"
             );
-            let page = self.fetch()?;
-            let who = page.split(':').next().unwrap_or_default().to_owned();
-            if !seen.contains(&who) {
-                println!("{page}    ({} ms after the save)", saved.elapsed().as_millis());
-                seen.push(who);
-            }
         }
+        println!("the second replica answered {} ms after the save", saved.elapsed().as_millis());
         step("a broken edit changes nothing, and is said where it is");
         let good = fs::read_to_string(&file)?;
-        fs::write(&file, good.replace("    restart: unless-stopped\n", "    restrat: unless-stopped\n"))?;
+        fs::write(&file, good.replacen("    restart: unless-stopped\n", "    restrat: unless-stopped\n", 1))?;
         std::thread::sleep(Duration::from_millis(500));
         self.sampan(&["stack", "ls"])?;
         println!("\nstill: {}", self.fetch()?);
@@ -148,14 +165,21 @@ impl Demo {
         Ok(())
     }
 
-    /// Ends the demo's daemon by its own socket's peer.
+    /// The demo's daemon, if one runs.
+    fn daemon(&self) -> Option<Pid> {
+        let pid = fs::read_to_string(Path::new(RUN).join("daemon.pid")).ok()?;
+        let pid = Pid::from_raw(pid.trim().parse().ok()?);
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        (name.trim() == "sampan").then_some(pid)
+    }
+
+    /// Ends the demo's daemon, which stops its containers first.
     fn end(&self) -> Result<()> {
-        let pid = fs::read_to_string("/run/sampan-demo/daemon.pid").context("find the demo's daemon")?;
-        let pid = nix::unistd::Pid::from_raw(pid.trim().parse()?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).context("end the demo's daemon")?;
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while nix::sys::signal::kill(pid, None).is_ok() {
-            ensure!(Instant::now() < deadline, "the demo's daemon does not end");
+        let pid = self.daemon().context("the demo's daemon does not run")?;
+        kill(pid, Signal::SIGTERM).context("end the demo's daemon")?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.daemon() == Some(pid) {
+            ensure!(Instant::now() < deadline, "the demo's daemon (process {pid}) does not end");
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())

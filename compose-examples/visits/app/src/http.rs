@@ -50,9 +50,15 @@ fn respond(stream: &TcpStream, answer: &impl Fn(&str) -> (u16, String)) -> std::
 /// Fetches a page from `host:port`.
 pub fn get(address: &str, path: &str) -> Result<String, String> {
     let fetch = || -> std::io::Result<(bool, String)> {
-        let target =
-            address.to_socket_addrs()?.next().ok_or_else(|| std::io::Error::other("the name has no address"))?;
-        let mut stream = TcpStream::connect_timeout(&target, TIMEOUT)?;
+        // A replica that has just started may not listen yet: the next one answers.
+        let mut connected = Err(std::io::Error::other("the name has no address"));
+        for target in address.to_socket_addrs()? {
+            connected = TcpStream::connect_timeout(&target, TIMEOUT);
+            if connected.is_ok() {
+                break;
+            }
+        }
+        let mut stream = connected?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
