@@ -13,8 +13,12 @@ use anyhow::{Context, Result, ensure};
 use crate::build::{self, Profile};
 use crate::packages;
 
+/// What the last row's containers leave to the kernel is done before the next one is measured.
+const SETTLE: Duration = Duration::from_millis(500);
 /// How often each thing is measured, after one warm-up.
 const RUNS: usize = 11;
+/// Containers that run all the time.
+const STANDING: [&str; 2] = ["standing", "beside"];
 const IMAGE: &str = "bench:latest";
 /// Docker leaves it behind.
 const DOCKERS_CGROUP: &str = "/sampan-bench-docker";
@@ -106,12 +110,16 @@ pub fn run(root: &Path, options: &[&str]) -> Result<()> {
 }
 
 fn measure(peers: &[Peer], wanted: &str) -> Result<()> {
+    let idle: Vec<Option<u64>> =
+        peers.iter().map(|peer| peer.daemon.as_ref().and_then(|daemon| resident(daemon.id()))).collect();
     let archive = peers[0].home.join("image.tar");
     make_image(&archive)?;
     for peer in peers {
         write_stacks(&peer.home)?;
         peer.quiet(&["import", &archive.display().to_string(), IMAGE])?;
-        peer.quiet(&["run", "-d", "--name", "standing", IMAGE, "sh", "-c", "echo hello; sleep 100000"])?;
+        for name in STANDING {
+            peer.quiet(&["run", "-d", "--name", name, IMAGE, "sh", "-c", "echo hello; sleep 100000"])?;
+        }
     }
     println!(
         "\n{:<36}{}",
@@ -138,13 +146,17 @@ fn measure(peers: &[Peer], wanted: &str) -> Result<()> {
         }
         println!("{line}");
     }
-    for peer in peers {
-        if let Some(daemon) = &peer.daemon {
-            println!("{}: the daemon has {} KiB resident", peer.name, resident(daemon.id()).unwrap_or(0));
+    for (peer, idle) in peers.iter().zip(idle) {
+        if let (Some(daemon), Some(idle)) = (&peer.daemon, idle) {
+            let after = resident(daemon.id()).unwrap_or(0);
+            println!(
+                "{}: the daemon has {idle} KiB resident when it has started, {after} KiB after all this",
+                peer.name
+            );
         }
     }
     if let Some(kib) = shim_private() {
-        println!("sampan: a shim has {kib} KiB of private memory");
+        println!("sampan: a shim beside others has {kib} KiB of private memory");
     }
     Ok(())
 }
@@ -187,6 +199,7 @@ impl Peer {
 
     fn time(&self, row: &Row) -> Result<Vec<f64>> {
         let mut times = Vec::new();
+        std::thread::sleep(SETTLE);
         for run in 0..=row.runs {
             if !row.before.is_empty() {
                 self.quiet(row.before)?;
@@ -216,7 +229,9 @@ impl Peer {
     }
 
     fn end(&mut self) {
-        let _ = self.quiet(&["rm", "-f", "standing"]);
+        for name in STANDING {
+            let _ = self.quiet(&["rm", "-f", name]);
+        }
         if let Some(mut daemon) = self.daemon.take() {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).unwrap_or(0));
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);

@@ -125,6 +125,9 @@ fn busybox() -> Vec<u8> {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(content.len() as u64);
         if let Some(link) = link {
             header.set_link_name(link).unwrap();
@@ -151,7 +154,9 @@ async fn import(engine: &Engine) {
         ..ImportOptions::default()
     };
     let mut messages = engine.import_image(Box::pin(Cursor::new(busybox())), options).await.unwrap();
-    while messages.recv().await.is_some() {}
+    while let Some(message) = messages.recv().await {
+        assert_eq!(message.error_detail, None);
+    }
     engine.inspect_image(IMAGE).await.unwrap();
 }
 
@@ -290,7 +295,7 @@ fn what_cannot_start_leaves_nothing_and_says_why() {
                     Some(bollard_stubs::models::HostConfigLogConfig { typ: Some("paper".into()), config: None });
             });
             let error = engine.create(None, wrong, None).await.unwrap_err();
-            assert_eq!(error.message, "logger: no log driver named 'paper' is registered");
+            assert!(error.message.starts_with("logger: no log driver named 'paper' is registered"), "{error}");
         });
     });
 }
@@ -412,7 +417,9 @@ fn the_death_of_a_shim_ends_its_container_and_nothing_else() {
             let state = inspect(&engine, &id).await.state.unwrap();
             assert_eq!(state.exit_code, Some(137));
             assert!(state.error.unwrap().contains("shim was killed"));
-            assert!(!Path::new(&format!("/proc/{pid}")).exists());
+            // Gone, or dead and not yet waited for by the host's init.
+            let stat = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            assert!(stat.is_empty() || stat.contains("State:\tZ"), "{stat}");
             root.assert_clean();
             engine.start(&id).await.unwrap();
             engine.remove(&id, FORCE).await.unwrap();
@@ -528,35 +535,6 @@ fn namespaces_are_shared_when_asked() {
             );
             engine.remove("first", FORCE).await.unwrap();
             root.assert_clean();
-        });
-    });
-}
-
-/// Not a test of time: prints what a start costs.
-#[test]
-fn starts_are_measured() {
-    apart("starts_are_measured", |root| {
-        root.daemon(async |engine| {
-            import(&engine).await;
-            for mode in ["none", "bridge"] {
-                let mut times = Vec::new();
-                for turn in 0..8 {
-                    let name = format!("{mode}{turn}");
-                    let begun = Instant::now();
-                    let wanted = with(body(&["true"]), |host| host.network_mode = Some(mode.into()));
-                    let id = engine.create(Some(&name), wanted, None).await.unwrap().id;
-                    let created = begun.elapsed();
-                    let waiting = engine.wait(&id, WaitCondition::NextExit).await.unwrap();
-                    engine.start(&id).await.unwrap();
-                    let started = begun.elapsed();
-                    within(waiting).await.unwrap();
-                    times.push((created, started, begun.elapsed()));
-                    engine.remove(&id, FORCE).await.unwrap();
-                }
-                times.sort();
-                let (created, started, ended) = times[times.len() / 2];
-                println!("{mode}: created {created:?}, started {started:?}, ended {ended:?}");
-            }
         });
     });
 }

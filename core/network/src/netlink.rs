@@ -14,6 +14,10 @@ const OVERRUN: u16 = 4;
 pub(crate) const REQUEST: u16 = 0x01;
 pub(crate) const ACK: u16 = 0x04;
 pub(crate) const DUMP: u16 = 0x300;
+/// Set in the answers of a list that changed while it was read.
+const DUMP_INTERRUPTED: u16 = 0x10;
+/// How often a list is asked for that changes all the time.
+const DUMPS: usize = 50;
 pub(crate) const EXCL: u16 = 0x200;
 pub(crate) const CREATE: u16 = 0x400;
 pub(crate) const REPLACE: u16 = 0x100;
@@ -164,7 +168,12 @@ pub(crate) struct Socket {
 }
 
 /// One message of an answer: kind, sequence, payload.
-type Received<'a> = (u16, u32, &'a [u8]);
+struct Received<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
 
 impl Socket {
     /// Opens a socket in the calling thread's network namespace.
@@ -193,7 +202,7 @@ impl Socket {
         let mut heard = false;
         loop {
             match self.receive(libc::MSG_DONTWAIT) {
-                Ok(read) => heard |= messages(&self.buffer[..read]).any(|(kind, _, _)| kinds.contains(&kind)),
+                Ok(read) => heard |= messages(&self.buffer[..read]).any(|message| kinds.contains(&message.kind)),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard = true,
                 Err(_) => return heard,
             }
@@ -207,38 +216,49 @@ impl Socket {
 
     /// Sends a request and waits for the kernel's yes.
     pub(crate) fn request(&mut self, message: Message) -> Result<(), NetlinkError> {
-        self.query(message, ACK, |_, _| {})
+        self.query(message, ACK, |_, _| {}).map(drop)
     }
 
-    /// Sends a question; `each` sees the kind and the payload of every answer.
-    pub(crate) fn dump(&mut self, message: Message, each: impl FnMut(u16, &[u8])) -> Result<(), NetlinkError> {
-        self.query(message, DUMP, each)
+    /// Sends a question; `each` sees the kind and the payload of every answer. What changes while the kernel lists it may
+    /// be missing from the list, which the kernel says: then it is asked again.
+    pub(crate) fn dump(&mut self, message: Message, mut each: impl FnMut(u16, &[u8])) -> Result<(), NetlinkError> {
+        for _ in 0..DUMPS {
+            let mut answers: Vec<(u16, Vec<u8>)> = Vec::new();
+            if self.query(message.clone(), DUMP, |kind, payload| answers.push((kind, payload.to_vec())))? {
+                answers.iter().for_each(|(kind, payload)| each(*kind, payload));
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("what the kernel lists changes all the time").into())
     }
 
     /// Sends a question about one object.
     pub(crate) fn get(&mut self, message: Message, each: impl FnMut(u16, &[u8])) -> Result<(), NetlinkError> {
-        self.query(message, ACK, each)
+        self.query(message, ACK, each).map(drop)
     }
 
+    /// Whether the answers are of one moment.
     fn query(
         &mut self,
         mut message: Message,
         flags: u16,
         mut each: impl FnMut(u16, &[u8]),
-    ) -> Result<(), NetlinkError> {
+    ) -> Result<bool, NetlinkError> {
         let sequence = self.next();
         self.send(message.finish(sequence, flags))?;
+        let mut whole = true;
         loop {
             let read = self.receive(0)?;
-            for (kind, of, payload) in messages(&self.buffer[..read]) {
-                if of != sequence {
+            for message in messages(&self.buffer[..read]) {
+                if message.sequence != sequence {
                     continue;
                 }
-                match kind {
-                    ERROR => return verdict(payload, of),
-                    DONE => return Ok(()),
+                whole &= message.flags & DUMP_INTERRUPTED == 0;
+                match message.kind {
+                    ERROR => return verdict(message.payload, sequence).map(|()| whole),
+                    DONE => return Ok(whole),
                     OVERRUN => return Err(io::Error::other("the kernel lost an answer").into()),
-                    _ => each(kind, payload),
+                    kind => each(kind, message.payload),
                 }
             }
         }
@@ -267,7 +287,7 @@ impl Socket {
         let mut refused = None;
         while !done {
             let read = self.receive(0)?;
-            for (kind, of, payload) in messages(&self.buffer[..read]) {
+            for Received { kind, sequence: of, payload, .. } in messages(&self.buffer[..read]) {
                 if kind != ERROR || of.wrapping_sub(first) > end.wrapping_sub(first) {
                     continue;
                 }
@@ -330,10 +350,11 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
         let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
         let length = usize::try_from(length).ok().filter(|length| *length >= HEADER)?;
         let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+        let flags = u16::from_ne_bytes(bytes.get(6..8)?.try_into().ok()?);
         let sequence = u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?);
         let payload = bytes.get(HEADER..length)?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, sequence, payload))
+        Some(Received { kind, flags, sequence, payload })
     })
 }
 
@@ -349,7 +370,7 @@ mod tests {
             inner.put_text(1, "veth");
         });
         let bytes = message.finish(9, ACK).to_vec();
-        let (kind, sequence, payload) = messages(&bytes).next().unwrap();
+        let Received { kind, sequence, payload, .. } = messages(&bytes).next().unwrap();
         assert_eq!((kind, sequence), (16, 9));
         let read: Vec<_> = attributes(&payload[4..]).collect();
         assert_eq!(read[0], (3, 7_u16.to_ne_bytes().as_slice()));

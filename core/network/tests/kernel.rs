@@ -461,3 +461,31 @@ fn the_first_packet_arrives() {
         }
     });
 }
+
+#[test]
+fn a_list_is_whole_while_links_come_and_go() {
+    on_a_host(|host| {
+        // Enough for a list that the kernel tells in several pieces.
+        let standing: Vec<Network> = (0..60)
+            .map(|number| network(&host.executor, &format!("n{number}"), &[&format!("10.90.{number}.0/24")], &[]))
+            .collect();
+        let churning = thread::spawn(|| {
+            let outside = Executor::open("0utsid").unwrap();
+            for number in 0..150 {
+                let coming = network(&outside, &format!("c{number}"), &["10.91.0.0/24"], &[]);
+                outside.remove_network(&coming.side).unwrap();
+            }
+        });
+        let mut lists = 0;
+        while !churning.is_finished() {
+            let marked = host.executor.marked().unwrap();
+            assert_eq!(marked.len(), standing.len());
+            lists += 1;
+        }
+        churning.join().unwrap();
+        assert!(lists > 0);
+        for network in standing {
+            host.executor.remove_network(&network.side).unwrap();
+        }
+    });
+}
