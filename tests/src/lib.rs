@@ -85,7 +85,13 @@ impl Host {
             println!("skipped: {test} needs {obstacle}");
             return None;
         }
-        let folder = tempfile::Builder::new().prefix("sampan-").tempdir().unwrap();
+        Some(Self::start_in(&std::env::temp_dir(), arguments))
+    }
+
+    /// As [`Host::start_with`] where the machine can run it, with all files below a directory.
+    #[must_use]
+    pub fn start_in(directory: &Path, arguments: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("sampan-").tempdir_in(directory).unwrap();
         let mut host = Self {
             folder,
             daemon: None,
@@ -95,7 +101,7 @@ impl Host {
         };
         host.spawn();
         host.instance = fs::read_to_string(host.root().join("instance")).unwrap_or_default().trim().to_owned();
-        Some(host)
+        host
     }
 
     /// As [`Host::start`], with the image [`IMAGE`] in it.

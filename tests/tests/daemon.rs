@@ -129,3 +129,46 @@ fn the_api_says_what_docker_says() {
     assert!(error["message"].as_str().unwrap().contains("HostConfig.Memory"), "{error}");
     assert_eq!(host.api("POST", "/swarm/init", Some(&serde_json::json!({}))).0, 503);
 }
+
+/// A file system of its own, gone with the value.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (none, flags) = (None::<&str>, nix::mount::MsFlags::empty());
+        let options = format!("size={size}");
+        nix::mount::mount(none, folder.path(), Some("tmpfs"), flags, Some(options.as_str())).unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_disk_that_a_container_fills_is_given_back() {
+    let test = "a_disk_that_a_container_fills_is_given_back";
+    if let Some(obstacle) = sampan_tests::obstacle() {
+        println!("skipped: {test} needs {obstacle}");
+        return;
+    }
+    let disk = SmallDisk::mount("48m");
+    let host = Host::start_in(disk.0.path(), &[]);
+    host.import_busybox();
+    host.ok(&["run", "-d", "--name", "before", IMAGE, "sleep", "1000"]);
+    let fill = ["run", "--name", "greedy", IMAGE, "sh", "-c", "cat /dev/zero > /big || echo full"];
+    let answer = host.run(&fill);
+    assert!(answer.err.contains("No space left on device"), "{answer:?}");
+    assert_eq!(host.ok(&["exec", "before", "echo", "runs"]), "runs", "what ran goes on");
+    let refused = host.run(&["import", host.path("busybox.tar").to_str().unwrap(), "more:1"]);
+    assert_ne!(refused.code, 0);
+    assert!(refused.err.to_lowercase().contains("no space left") || refused.err.contains("disk is full"), "{refused:?}");
+    host.ok(&["rm", "-f", "greedy"]);
+    assert_eq!(host.ok(&["run", "--rm", IMAGE, "echo", "again"]), "again");
+    host.ok(&["rm", "-f", "before"]);
+    drop(host);
+}

@@ -84,16 +84,18 @@ struct Peer {
     home: PathBuf,
 }
 
-/// Runs the rows whose names contain the first word, or all.
+/// Runs the rows whose names contain the word that is given, or all; `--built` measures what was built before.
 pub fn run(root: &Path, options: &[&str]) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "engines need root: run it as root");
     packages::ensure(&[("/bin/busybox", "busybox-static")])?;
-    build::all(root, Profile::Release)?;
+    if !options.contains(&"--built") {
+        build::all(root, Profile::Release)?;
+    }
     // Whatever links and rules the engines make go with this.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
     let mut up = Command::new("/bin/busybox");
     build::run(up.args(["ip", "link", "set", "lo", "up"]), "bring the loopback up")?;
-    let wanted = options.first().copied().unwrap_or_default();
+    let wanted = options.iter().find(|word| !word.starts_with("--")).copied().unwrap_or_default();
     let mut peers = vec![sampan(root)?];
     for (name, start) in [("docker", docker as fn(&Path) -> Result<Option<Peer>>), ("podman", podman)] {
         match start(root) {

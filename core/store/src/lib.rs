@@ -8,7 +8,10 @@
 //! - the file is opened by one daemon only (the engine holds the data root's lock before it opens the store);
 //! - a file of a newer schema, or one that is not a database, is refused and left untouched;
 //! - an older schema is copied aside before it is migrated;
+//! - on a full disk there is room for some more changes, which is what removals need;
 //! - the crate knows nothing of containers or images: each owner declares its [`Collection`]s.
+
+mod reserve;
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -17,6 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use reserve::Reserve;
 
 /// The schema that this build writes.
 pub const SCHEMA_VERSION: i64 = 1;
@@ -86,6 +91,7 @@ pub struct Store {
 struct Inner {
     connection: Mutex<Connection>,
     path: Option<PathBuf>,
+    reserve: Option<Reserve>,
 }
 
 impl Store {
@@ -147,7 +153,8 @@ impl Store {
             migrate(&connection, path.as_deref(), version)?;
         }
         connection.set_prepared_statement_cache_capacity(32);
-        Ok(Self { inner: Arc::new(Inner { connection: Mutex::new(connection), path }) })
+        let reserve = path.as_deref().map(Reserve::beside);
+        Ok(Self { inner: Arc::new(Inner { connection: Mutex::new(connection), path, reserve }) })
     }
 
     /// A panic inside a closure rolls its transaction back, so a poisoned lock guards nothing half-changed.
@@ -163,6 +170,9 @@ impl Store {
         body: impl FnOnce(&Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut connection = self.lock();
+        if let Some(reserve) = &self.inner.reserve {
+            reserve.tend();
+        }
         if durability == Durability::Power {
             connection.execute_batch("PRAGMA synchronous = FULL").map_err(database("set durability"))?;
         }
