@@ -166,7 +166,10 @@ fn a_disk_that_a_container_fills_is_given_back() {
     assert_eq!(host.ok(&["exec", "before", "echo", "runs"]), "runs", "what ran goes on");
     let refused = host.run(&["import", host.path("busybox.tar").to_str().unwrap(), "more:1"]);
     assert_ne!(refused.code, 0);
-    assert!(refused.err.to_lowercase().contains("no space left") || refused.err.contains("disk is full"), "{refused:?}");
+    assert!(
+        refused.err.to_lowercase().contains("no space left") || refused.err.contains("disk is full"),
+        "{refused:?}"
+    );
     host.ok(&["rm", "-f", "greedy"]);
     assert_eq!(host.ok(&["run", "--rm", IMAGE, "echo", "again"]), "again");
     host.ok(&["rm", "-f", "before"]);

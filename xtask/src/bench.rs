@@ -15,6 +15,8 @@ use crate::packages;
 
 /// What the last row's containers leave to the kernel is done before the next one is measured.
 const SETTLE: Duration = Duration::from_millis(500);
+/// After which an engine that has nothing to do is idle.
+const REST: Duration = Duration::from_secs(10);
 /// How often each thing is measured, after one warm-up.
 const RUNS: usize = 11;
 /// Containers that run all the time.
@@ -112,6 +114,7 @@ pub fn run(root: &Path, options: &[&str]) -> Result<()> {
 }
 
 fn measure(peers: &[Peer], wanted: &str) -> Result<()> {
+    std::thread::sleep(REST);
     let idle: Vec<Option<u64>> =
         peers.iter().map(|peer| peer.daemon.as_ref().and_then(|daemon| resident(daemon.id()))).collect();
     let archive = peers[0].home.join("image.tar");
@@ -148,11 +151,12 @@ fn measure(peers: &[Peer], wanted: &str) -> Result<()> {
         }
         println!("{line}");
     }
+    std::thread::sleep(REST);
     for (peer, idle) in peers.iter().zip(idle) {
         if let (Some(daemon), Some(idle)) = (&peer.daemon, idle) {
             let after = resident(daemon.id()).unwrap_or(0);
             println!(
-                "{}: the daemon has {idle} KiB resident when it has started, {after} KiB after all this",
+                "{}: the daemon has {idle} KiB resident when it is idle, {after} KiB when it is idle after all this",
                 peer.name
             );
         }

@@ -10,6 +10,7 @@ use sampan_reconcile::Stacks;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::memory;
 use crate::settings::{self, Settings};
 use crate::socket;
 
@@ -25,6 +26,7 @@ pub fn main(args: DaemonArgs) -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
         return failed("the daemon must run as root: it makes namespaces, mounts and links (use sudo)");
     }
+    memory::share_arenas();
     log_to_stderr(&settings.log);
     // Requests mostly wait; what computes or blocks has threads of its own.
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 8);
@@ -88,6 +90,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let mut serving = tokio::spawn(async move { server.serve(listener, stopping).await });
     tracing::info!(socket = %settings.socket.display(), root = %engine.config().root.display(), "ready");
     socket::notify("READY=1");
+    tokio::spawn(memory::give_back(engine.clone()));
     let ended = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,

@@ -1,6 +1,7 @@
 //! The `sampan` program: the command line, with the daemon behind one of its commands. Wiring only.
 
 mod daemon;
+mod memory;
 mod settings;
 mod socket;
 
