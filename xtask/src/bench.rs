@@ -2,6 +2,8 @@
 //!
 //! Peers are started on roots of their own. What cannot run here is left out by name.
 
+mod rows;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::build::{self, Profile};
 use crate::packages;
+use rows::{ROWS, Row};
 
 /// What the last row's containers leave to the kernel is done before the next one is measured.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -22,58 +25,10 @@ const RUNS: usize = 11;
 /// Containers that run all the time.
 const STANDING: [&str; 2] = ["standing", "beside"];
 const IMAGE: &str = "bench:latest";
+/// A large image.
+const BIG: &str = "big:1";
 /// Docker leaves it behind.
 const DOCKERS_CGROUP: &str = "/sampan-bench-docker";
-
-/// A thing to measure, as words of the command line, the same for every peer. Stacks are words that begin with `compose`.
-struct Row {
-    name: &'static str,
-    runs: usize,
-    /// What is done before and not timed.
-    before: &'static [&'static str],
-    words: &'static [&'static str],
-    /// So often at once.
-    at_once: usize,
-    /// What takes it away again, not timed.
-    after: &'static [&'static str],
-    /// The stack's file says something else each time.
-    edited: bool,
-}
-
-const ROW: Row = Row { name: "", runs: RUNS, before: &[], words: &[], at_once: 1, after: &[], edited: false };
-
-const CHAIN: &[&str] = &["compose", "-f", "chain.yaml", "-p", "chain", "up", "-d", "--wait"];
-const CHAIN_DOWN: &[&str] = &["compose", "-f", "chain.yaml", "-p", "chain", "down", "-t", "0"];
-const WIDE: &[&str] = &["compose", "-f", "wide.yaml", "-p", "wide", "up", "-d"];
-const WIDE_DOWN: &[&str] = &["compose", "-f", "wide.yaml", "-p", "wide", "down", "-t", "0"];
-
-const ROWS: [Row; 16] = [
-    Row { name: "run --rm true, default bridge", words: &["run", "--rm", IMAGE, "true"], ..ROW },
-    Row { name: "run --rm true, no network", words: &["run", "--rm", "--network", "none", IMAGE, "true"], ..ROW },
-    Row {
-        name: "run --rm true, one published port",
-        words: &["run", "--rm", "-p", "127.0.0.1:39999:80", IMAGE, "true"],
-        ..ROW
-    },
-    Row {
-        name: "run -d",
-        words: &["run", "-d", "--name", "timed", IMAGE, "sleep", "1000"],
-        after: &["rm", "-f", "timed"],
-        ..ROW
-    },
-    Row { name: "create", words: &["create", "--name", "timed", IMAGE, "true"], after: &["rm", "-f", "timed"], ..ROW },
-    Row { name: "exec true", words: &["exec", "standing", "true"], ..ROW },
-    Row { name: "ps", words: &["ps"], ..ROW },
-    Row { name: "inspect", words: &["inspect", "standing"], ..ROW },
-    Row { name: "logs of one line", words: &["logs", "standing"], ..ROW },
-    Row { name: "stats --no-stream", runs: 5, words: &["stats", "--no-stream"], ..ROW },
-    Row { name: "8 run --rm at once", runs: 5, words: &["run", "--rm", IMAGE, "true"], at_once: 8, ..ROW },
-    Row { name: "chain of 10 healthy services: up", runs: 3, words: CHAIN, after: CHAIN_DOWN, ..ROW },
-    Row { name: "50 services: up", runs: 3, words: WIDE, after: WIDE_DOWN, ..ROW },
-    Row { name: "50 services: up, nothing changed", runs: 5, before: WIDE, words: WIDE, ..ROW },
-    Row { name: "50 services: up, one edited", runs: 5, before: WIDE, words: WIDE, edited: true, ..ROW },
-    Row { name: "50 services: down", runs: 3, before: WIDE, words: WIDE_DOWN, ..ROW },
-];
 
 /// A client and how it reaches its engine.
 struct Peer {
@@ -106,21 +61,37 @@ pub fn run(root: &Path, options: &[&str]) -> Result<()> {
             Err(error) => println!("{name}: cannot run here, left out ({error:#})"),
         }
     }
-    let result = measure(&peers, wanted);
+    let mut registry = registry(&peers[0].home)?;
+    if registry.is_none() {
+        println!("docker-registry: not installed, pull and push are left out");
+    }
+    let result = measure(&peers, wanted, registry.is_some());
+    if let Some(registry) = &mut registry {
+        let _ = registry.kill();
+        let _ = registry.wait();
+    }
     for peer in &mut peers {
         peer.end();
     }
     result
 }
 
-fn measure(peers: &[Peer], wanted: &str) -> Result<()> {
+fn measure(peers: &[Peer], wanted: &str, registry: bool) -> Result<()> {
     std::thread::sleep(REST);
     let idle: Vec<Option<u64>> =
         peers.iter().map(|peer| peer.daemon.as_ref().and_then(|daemon| resident(daemon.id()))).collect();
     let archive = peers[0].home.join("image.tar");
     make_image(&archive)?;
+    let rows: Vec<&Row> = ROWS.iter().filter(|row| row.name.contains(wanted) && (registry || !row.registry)).collect();
+    if rows.iter().any(|row| row.name.contains("300 MB") || row.name.contains("of it")) {
+        make_big(&peers[0])?;
+    }
     for peer in peers {
         write_stacks(&peer.home)?;
+        write_build(&peer.home)?;
+        for file in ["big.tar", "root.tar"] {
+            let _ = std::os::unix::fs::symlink(peers[0].home.join("shared").join(file), peer.home.join(file));
+        }
         peer.quiet(&["import", &archive.display().to_string(), IMAGE])?;
         for name in STANDING {
             peer.quiet(&["run", "-d", "--name", name, IMAGE, "sh", "-c", "echo hello; sleep 100000"])?;
@@ -131,7 +102,7 @@ fn measure(peers: &[Peer], wanted: &str) -> Result<()> {
         "milliseconds, median (min to max)",
         peers.iter().map(|peer| format!("{:>26}", peer.name)).collect::<String>()
     );
-    for row in ROWS.iter().filter(|row| row.name.contains(wanted)) {
+    for row in rows {
         let mut line = format!("{:<36}", row.name);
         let mut first = None;
         for peer in peers {
@@ -168,10 +139,12 @@ fn measure(peers: &[Peer], wanted: &str) -> Result<()> {
 }
 
 impl Peer {
-    /// The stacks' files lie in the peer's folder; `EDIT` is what one of their services gets to see.
-    fn command(&self, words: &[&str], edit: usize) -> Command {
-        let mut command = match (&self.compose, words) {
-            (Some(compose), ["compose", words @ ..]) => {
+    /// The files lie in the peer's folder; `EDIT` is what one service or step gets to see.
+    fn command(&self, words: &[&str], edit: usize, run: usize) -> Command {
+        let words: Vec<String> =
+            words.iter().map(|word| word.replace("{peer}", &self.name).replace("{run}", &run.to_string())).collect();
+        let mut command = match (&self.compose, words.as_slice()) {
+            (Some(compose), [first, words @ ..]) if first == "compose" => {
                 let mut command = Command::new(compose);
                 command.args(words);
                 command
@@ -188,11 +161,11 @@ impl Peer {
     }
 
     fn quiet(&self, words: &[&str]) -> Result<()> {
-        self.quietly(words, 0)
+        self.quietly(words, 0, 0)
     }
 
-    fn quietly(&self, words: &[&str], edit: usize) -> Result<()> {
-        let output = self.command(words, edit).output().with_context(|| format!("start {}", self.name))?;
+    fn quietly(&self, words: &[&str], edit: usize, run: usize) -> Result<()> {
+        let output = self.command(words, edit, run).output().with_context(|| format!("start {}", self.name))?;
         ensure!(
             output.status.success(),
             "{} {}: {}",
@@ -207,24 +180,25 @@ impl Peer {
         let mut times = Vec::new();
         std::thread::sleep(SETTLE);
         for run in 0..=row.runs {
-            if !row.before.is_empty() {
-                self.quiet(row.before)?;
+            for words in row.before {
+                self.quietly(words, 0, run)?;
             }
             let edit = if row.edited { run + 1 } else { 0 };
+            fs::write(self.home.join("ten/EDIT"), format!("{edit}\n"))?;
             let began = Instant::now();
             if row.at_once == 1 {
-                self.quietly(row.words, edit)?;
+                self.quietly(row.words, edit, run)?;
             } else {
                 let children: Vec<_> = (0..row.at_once)
-                    .map(|_| self.command(row.words, edit).stdout(Stdio::null()).stderr(Stdio::null()).spawn())
+                    .map(|_| self.command(row.words, edit, run).stdout(Stdio::null()).stderr(Stdio::null()).spawn())
                     .collect::<std::io::Result<_>>()?;
                 for mut child in children {
                     ensure!(child.wait()?.success(), "one of several failed");
                 }
             }
             let elapsed = began.elapsed().as_secs_f64() * 1000.0;
-            if !row.after.is_empty() {
-                self.quiet(row.after)?;
+            for words in row.after {
+                self.quietly(words, 0, run)?;
             }
             // The first one warms up.
             if run > 0 {
@@ -350,6 +324,78 @@ fn make_image(archive: &Path) -> Result<()> {
     let mut command = Command::new("tar");
     command.arg("-C").arg(&folder).arg("-cf").arg(archive).arg(".");
     build::run(&mut command, "make the image")
+}
+
+/// The distribution's registry, on the loopback.
+fn registry(home: &Path) -> Result<Option<std::process::Child>> {
+    let Some(program) = found("docker-registry") else { return Ok(None) };
+    let configuration = home.join("registry.yml");
+    let store = home.join("registry");
+    fs::write(
+        &configuration,
+        format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:5999'}}\n",
+            store.display()
+        ),
+    )?;
+    let mut command = Command::new(program);
+    command.arg("serve").arg(configuration).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn().context("start docker-registry")?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::net::TcpStream::connect("127.0.0.1:5999").is_err() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(Some(child))
+}
+
+/// 20,000 files of text and noise, as a root to import and an image to load.
+fn make_big(peer: &Peer) -> Result<()> {
+    let shared = peer.home.join("shared");
+    let root = shared.join("root");
+    let mut noise: u64 = 1;
+    for folder in 0..200 {
+        let folder = root.join(format!("usr/share/part{folder}"));
+        fs::create_dir_all(&folder)?;
+        for file in 0..100 {
+            let mut content = Vec::with_capacity(15_000);
+            while content.len() < 15_000 {
+                // Half of it does not compress, as programs and pictures don't.
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                content.extend_from_slice(&noise.to_le_bytes());
+                content.extend_from_slice(b"some text");
+            }
+            fs::write(folder.join(format!("file{file}")), content)?;
+        }
+    }
+    let archive = shared.join("root.tar");
+    let mut command = Command::new("tar");
+    command.arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".");
+    build::run(&mut command, "make the large image")?;
+    fs::remove_dir_all(root)?;
+    peer.quiet(&["import", &archive.display().to_string(), BIG])?;
+    peer.quiet(&["save", "-o", &shared.join("big.tar").display().to_string(), BIG])?;
+    peer.quiet(&["rmi", BIG])
+}
+
+/// A build of ten steps; the last one copies the file that is edited.
+fn write_build(home: &Path) -> Result<()> {
+    let folder = home.join("ten");
+    fs::create_dir_all(&folder)?;
+    for number in 0..5 {
+        fs::write(folder.join(format!("file{number}")), format!("file {number}\n"))?;
+    }
+    fs::write(folder.join("EDIT"), "0\n")?;
+    let mut steps = String::new();
+    for number in 0..4 {
+        writeln!(steps, "COPY file{number} /app/\nRUN echo {number} > /app/made{number}")?;
+    }
+    fs::write(folder.join("Dockerfile"), format!("FROM {IMAGE}\nENV STEPS=ten\n{steps}COPY EDIT /app/\n"))?;
+    fs::write(
+        folder.join("Dockerfile.anew"),
+        format!("FROM {IMAGE}\nARG EDIT\nRUN echo $EDIT > /begun\n{steps}COPY file4 /app/\n"),
+    )?;
+    Ok(())
 }
 
 /// A chain in which each waits for the one before it to be healthy, and fifty services side by side.
