@@ -1,7 +1,159 @@
 //! Images: built, carried, named, removed.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
 use sampan_tests::{Host, IMAGE};
+
+/// A real registry in the daemon's network namespace, on port 5000.
+struct Registry(Child);
+
+impl Registry {
+    /// With more lines in its configuration: below `http`, and at the top. `None` where there is no such program.
+    fn start(test: &str, host: &Host, http: &str, more: &str) -> Option<Self> {
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  delete: {{enabled: true}}\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: :5000\n{http}{more}",
+            host.path("registry").display()
+        );
+        let file = host.write("registry.yml", config);
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(file).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(child) = host.in_network(move || command.spawn()) else {
+            println!("skipped: {test} needs docker-registry (package docker-registry)");
+            return None;
+        };
+        let registry = Self(child);
+        host.wait_until("the registry listens", || {
+            host.in_network(|| std::net::TcpStream::connect("127.0.0.1:5000")).is_ok()
+        });
+        Some(registry)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn an_image_goes_to_a_registry_and_comes_back_the_same() {
+    let test = "an_image_goes_to_a_registry_and_comes_back_the_same";
+    let Some(host) = Host::with_image(test) else { return };
+    let Some(_registry) = Registry::start(test, &host, "", "") else { return };
+    let (first, second) = ("localhost:5000/team/box:1", "localhost:5000/team/box:2");
+    host.ok(&["tag", IMAGE, first]);
+    host.ok(&["tag", IMAGE, second]);
+    let out = host.ok(&["push", first]);
+    let digest = out.split("digest: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+    assert!(out.contains("1: digest: sha256:") && out.contains("Pushed"), "{out}");
+    let out = host.ok(&["push", "--all-tags", "localhost:5000/team/box"]);
+    assert!(out.contains("Layer already exists") && out.contains("2: digest:"), "{out}");
+    host.ok(&["tag", IMAGE, "localhost:5000/other:1"]);
+    let out = host.ok(&["push", "localhost:5000/other:1"]);
+    assert!(out.contains("Mounted from team/box"), "{out}");
+
+    let manifest: serde_json::Value = serde_json::from_str(&host.ok(&["manifest", "inspect", first])).unwrap();
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), 1);
+    let shown: serde_json::Value = serde_json::from_str(&host.ok(&["manifest", "inspect", "-v", first])).unwrap();
+    assert_eq!(shown["Descriptor"]["digest"], digest.as_str());
+    let (status, remote) = host.api("GET", "/distribution/localhost:5000/team/box:1/json", None);
+    assert_eq!((status, &remote["Descriptor"]["digest"]), (200, &digest.as_str().into()));
+    let (_, error) = host.fails(&["manifest", "inspect", "localhost:5000/no/such"]);
+    assert!(error.contains("not found"), "{error}");
+    let (_, error) = host.fails(&["search", "localhost:5000/box"]);
+    assert!(error.contains("offers no search"), "{error}");
+
+    let id = host.api("GET", &format!("/images/{IMAGE}/json"), None).1["Id"].clone();
+    host.ok(&["rmi", "-f", id.as_str().unwrap()]);
+    assert_eq!(host.ok(&["images", "-q"]), "");
+    assert_eq!(host.ok(&["pull", "-q", first]), first);
+    let out = host.ok(&["pull", first]);
+    assert!(out.contains(&format!("Digest: {digest}")) && out.contains("Image is up to date"), "{out}");
+    assert_eq!(host.api("GET", &format!("/images/{first}/json"), None).1["Id"], id);
+    assert_eq!(host.ok(&["run", "--rm", first, "echo", "same"]), "same");
+    host.ok(&["run", "--rm", &format!("localhost:5000/team/box@{digest}"), "true"]);
+    host.ok(&["pull", "--all-tags", "localhost:5000/team/box"]);
+    assert_eq!(host.ok(&["images", "--format", "{{.Tag}}", "localhost:5000/team/box"]).lines().count(), 2);
+    let (_, error) = host.fails(&["pull", "--platform", "linux/s390x", first]);
+    assert!(error.contains("platform"), "{error}");
+    host.fails(&["pull", "--all-tags", first]);
+    host.fails(&["push", "localhost:5000/team/box:3"]);
+}
+
+/// A key and a certificate that vouches for itself; whether there is openssl.
+fn make_certificate(folder: &Path) -> bool {
+    Command::new("openssl")
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout tls.key -out tls.crt -subj /CN=localhost -days 30".split(' '))
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_private_registry_over_tls_takes_those_who_log_in() {
+    let test = "a_private_registry_over_tls_takes_those_who_log_in";
+    let Some(host) = Host::start_with(test, &["--insecure-registry", "10.9.9.0/24"]) else { return };
+    if !make_certificate(&host.path("")) {
+        println!("skipped: {test} needs openssl (package openssl)");
+        return;
+    }
+    let at = host.path("").display().to_string();
+    // "secret", by bcrypt.
+    host.write("htpasswd", "me:$2b$04$V.INB7cZblXsMWg9ZK/eLOFccf/yfFPg9Qa7MMIIg5r0F9pcJU2FK\n");
+    let tls = format!("  tls:\n    certificate: {at}/tls.crt\n    key: {at}/tls.key\n");
+    let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {at}/htpasswd\n");
+    let Some(_registry) = Registry::start(test, &host, &tls, &auth) else { return };
+    host.in_network(|| {
+        for address in ["10.9.9.9/32", "10.8.8.8/32"] {
+            let mut ip = Command::new("/bin/busybox");
+            assert!(ip.args(["ip", "address", "add", address, "dev", "lo"]).status().unwrap().success());
+        }
+    });
+    host.import_busybox();
+    let (server, name) = ("10.9.9.9:5000", "10.9.9.9:5000/private:1");
+    host.ok(&["tag", IMAGE, name]);
+    let (_, error) = host.fails(&["push", name]);
+    assert!(error.contains("denied"), "{error}");
+    let login = |password: &[u8]| host.run_with_input(&["login", "-u", "me", "--password-stdin", server], password);
+    let refused = login(b"wrong-password\n");
+    assert!(refused.code != 0 && !refused.err.contains("wrong-password"), "{}", refused.err);
+    let taken = login(b"secret\n");
+    assert!(taken.code == 0 && taken.out.contains("Login Succeeded"), "{}{}", taken.out, taken.err);
+    let config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(host.path("docker-config/config.json")).unwrap()).unwrap();
+    assert_eq!(config["auths"][server]["auth"], "bWU6c2VjcmV0");
+    assert!(host.ok(&["login", server]).contains("existing credentials"));
+    host.ok(&["push", name]);
+    host.ok(&["rmi", name]);
+    host.ok(&["pull", name]);
+    assert_eq!(host.ok(&["run", "--rm", name, "echo", "here"]), "here");
+
+    // The same registry by an address that nobody called insecure.
+    let (_, error) = host.fails(&["pull", "10.8.8.8:5000/private:1"]);
+    assert!(error.contains("certificate"), "{error}");
+
+    assert!(host.ok(&["logout", server]).contains("Removing login credentials"));
+    let (_, error) = host.fails(&["pull", "10.9.9.9:5000/private:1"]);
+    assert!(error.contains("denied"), "{error}");
+
+    // A helper keeps them instead.
+    let helper = host.write(
+        "bin/docker-credential-sampantest",
+        format!("#!/bin/sh\nread -r server\ncase \"$1 $server\" in\n\"get {server}\") echo '{{\"ServerURL\":\"{server}\",\"Username\":\"me\",\"Secret\":\"secret\"}}' ;;\n*) echo 'credentials not found in native keychain'; exit 1 ;;\nesac\n"),
+    );
+    std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    host.write("docker-config/config.json", format!(r#"{{"credHelpers": {{"{server}": "sampantest"}}}}"#));
+    let path = format!("{}:{}", helper.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let output = host.command(&["pull", name]).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (_, error) = host.fails(&["pull", name]);
+    assert!(error.contains("docker-credential-sampantest") && error.contains("denied"), "{error}");
+}
 
 #[test]
 fn a_build_has_stages_cache_and_configuration() {

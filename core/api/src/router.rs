@@ -60,7 +60,7 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
         ("POST", ["images", "create"]) => images::create(engine, &mut call).await,
         ("POST", ["images", "load"]) => images::load(engine, &mut call).await,
         ("GET", ["images", "get"]) => images::save(engine, call.query.all("names")).await,
-        ("GET", ["images", "search"]) => images::search(),
+        ("GET", ["images", "search"]) => images::search(engine, &call).await,
         ("POST", ["images", "prune"]) => images::prune(engine, &call).await,
         ("GET", ["images", name @ .., "json"]) if !name.is_empty() => images::inspect(engine, &name.join("/")).await,
         ("GET", ["images", name @ .., "history"]) if !name.is_empty() => images::history(engine, &name.join("/")).await,
@@ -70,6 +70,12 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
             images::push(engine, &name.join("/"), &call).await
         }
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => images::remove(engine, &name.join("/"), &call).await,
+        ("GET", ["distribution", name @ .., "json"]) if !name.is_empty() => {
+            images::distribution(engine, &name.join("/"), &call).await
+        }
+        ("GET", ["sampan", "v1", "manifests", name @ ..]) if !name.is_empty() => {
+            images::manifest(engine, &name.join("/"), &call).await
+        }
         ("POST", ["commit"]) => images::commit(engine, &mut call).await,
         ("POST", ["build"]) => build::build(engine, &mut call).await,
         ("POST", ["build", "prune"]) => build::prune(engine, &call).await,

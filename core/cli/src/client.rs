@@ -171,6 +171,17 @@ impl Client {
         decode(path, response).await
     }
 
+    /// `GET` of a JSON document, with extra headers.
+    pub async fn get_with_headers<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        headers: &[(&'static str, String)],
+    ) -> Outcome<T> {
+        let mut request = self.request(Method::GET, path, full(Vec::new()), "application/json")?;
+        add(&mut request, headers)?;
+        decode(path, self.checked(request).await?).await
+    }
+
     /// `POST` with a JSON body and a JSON answer.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Outcome<T> {
         let response = self.call(Method::POST, path, Some(body)).await?;

@@ -66,6 +66,8 @@ pub struct Decompress<R: Read> {
     kind: Kind<R>,
     taken: std::rc::Rc<std::cell::Cell<u64>>,
     given: u64,
+    /// See [`FREE`].
+    free: u64,
 }
 
 impl<R: Read> std::fmt::Debug for Decompress<R> {
@@ -89,7 +91,7 @@ impl<R: Read> Decompress<R> {
             Compression::Gzip => Kind::Gzip(Box::new(MultiGzDecoder::new(buffered))),
             Compression::Zstd => Kind::Zstd(zstd::stream::read::Decoder::with_buffer(buffered)?),
         };
-        Ok(Self { kind, taken, given: 0 })
+        Ok(Self { kind, taken, given: 0, free: FREE })
     }
 
     /// The stream beneath; what was read ahead of need is dropped, having been seen by it.
@@ -124,12 +126,33 @@ impl<R: Read> Read for Decompress<R> {
             Kind::Zstd(inner) => inner.read(buffer)?,
         };
         self.given += read as u64;
-        if self.given > FREE && self.given / MAX_RATIO > self.taken.get() {
+        if self.given > self.free && self.given / MAX_RATIO > self.taken.get() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("the archive grows to more than {MAX_RATIO} times its packed size"),
             ));
         }
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_bomb_is_refused_and_ordinary_content_is_not() {
+        let bomb = zstd::encode_all(io::repeat(0).take(64 << 20), 19).unwrap();
+        let mut stream = Decompress::new(bomb.as_slice()).unwrap();
+        stream.free = 1 << 20;
+        let error = io::copy(&mut stream, &mut io::sink()).unwrap_err();
+        assert!(error.kind() == io::ErrorKind::InvalidData && error.to_string().contains("packed size"), "{error}");
+
+        let plain: Vec<u8> = (0..4 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let packed = zstd::encode_all(plain.as_slice(), 3).unwrap();
+        let mut stream = Decompress::new(packed.as_slice()).unwrap();
+        stream.free = 1 << 20;
+        assert_eq!(io::copy(&mut stream, &mut io::sink()).unwrap(), plain.len() as u64);
     }
 }

@@ -476,18 +476,21 @@ impl ImageStore {
         Ok(known)
     }
 
-    /// Takes in a downloaded file whose digest was checked while it came; it is named as a blob, not copied.
+    /// Names a downloaded file, whose digest was checked while it came, as a blob. Nothing keeps it but a hold.
+    pub(crate) fn take_blob_file(&self, path: &Path, digest: &Digest) -> Result<(), ImageError> {
+        self.blobs.adopt(path, digest)
+    }
+
+    /// Unpacks a blob that is here and held.
     pub(crate) fn take_downloaded(
         &self,
         what: &str,
-        path: &Path,
         expected: &ExpectedLayer,
         parents: &[ChainId],
     ) -> Result<LayerRef, ImageError> {
-        let digest = expected.blob.ok_or_else(|| ImageError::Invalid(format!("{what}: no digest to keep it by")))?;
+        let digest = expected.blob.ok_or_else(|| ImageError::Invalid(format!("{what}: no digest to find it by")))?;
         let chain = ChainId::on(parents.first(), &expected.diff_id);
         let hold = self.hold([digest]);
-        self.blobs.adopt(path, &digest)?;
         let lock = self.unpacking_lock(&chain);
         let _unpacking = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let media_type =
@@ -770,6 +773,12 @@ impl ImageStore {
         Ok(())
     }
 
+    /// Gives up blobs that nothing came to need.
+    pub(crate) fn abandon_blobs(&self, blobs: &[Digest]) -> Result<(), ImageError> {
+        let _changing = self.changing();
+        self.drop_blobs(blobs.iter().copied()).map(drop)
+    }
+
     /// Bytes of unpacked layers and of blobs.
     #[must_use]
     pub fn disk_size(&self) -> u64 {
@@ -884,7 +893,12 @@ impl ImageStore {
         let live = live_blobs(&self.state());
         let mut freed = 0;
         for digest in candidates {
-            if !live.contains(&digest) {
+            if live.contains(&digest) {
+                continue;
+            }
+            // Whoever holds it from now on looks for it afterwards, and finds it gone.
+            let state = self.state_mut();
+            if !state.held.contains_key(&digest) {
                 freed += self.blobs.remove(&digest)?;
             }
         }

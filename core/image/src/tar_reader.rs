@@ -180,9 +180,9 @@ impl<R: Read> TarReader<R> {
                 return Ok(None);
             }
             let header = Header::from_byte_slice(&block);
-            check_sum(&block, header).map_err(|why| invalid(format!("at byte {at}: {why}")))?;
+            check_sum(&block).map_err(|why| invalid(format!("at byte {at}: {why}")))?;
             let kind = header.entry_type();
-            let mut size = header.entry_size()?;
+            let mut size = number(&block[124..136])?;
             if kind.is_gnu_longname()
                 || kind.is_gnu_longlink()
                 || kind.is_pax_local_extensions()
@@ -250,14 +250,14 @@ impl<R: Read> TarReader<R> {
                 .link
                 .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned))
                 .unwrap_or_default(),
-            mode: header.mode()? & 0o7777,
+            mode: u32::try_from(number(&block[100..108])? & 0o7777).unwrap_or(0),
             uid: match extension.uid {
                 Some(uid) => uid,
-                None => header.uid()?,
+                None => number(&block[108..116])?,
             },
             gid: match extension.gid {
                 Some(gid) => gid,
-                None => header.gid()?,
+                None => number(&block[116..124])?,
             },
             size,
             mtime: match extension.mtime {
@@ -448,10 +448,10 @@ pub fn read_some(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize>
     }
 }
 
-fn check_sum(block: &[u8; BLOCK], header: &Header) -> Result<(), &'static str> {
-    let wanted = header.cksum().map_err(|_| "this is not a tar archive")?;
-    let unsigned = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-    let sum = unsigned(&block[..148]) + 8 * u32::from(b' ') + unsigned(&block[156..]);
+fn check_sum(block: &[u8; BLOCK]) -> Result<(), &'static str> {
+    let wanted = number(&block[148..156]).map_err(|_| "this is not a tar archive")?;
+    let unsigned = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    let sum = unsigned(&block[..148]) + 8 * u64::from(b' ') + unsigned(&block[156..]);
     if sum == wanted { Ok(()) } else { Err("a header's checksum is wrong: the archive is damaged, or is no tar") }
 }
 
@@ -470,7 +470,9 @@ fn number(field: &[u8]) -> io::Result<u64> {
         }
         return Ok(value);
     }
-    let digits = until_nul(field).trim_ascii();
+    // Writers put NUL or blanks where others put zeros, also in front and all over.
+    let start = field.iter().position(|byte| !matches!(byte, 0 | b' ')).unwrap_or(field.len());
+    let digits = until_nul(&field[start..]).trim_ascii();
     let text = std::str::from_utf8(digits).map_err(|_| invalid("a number that is none"))?;
     if text.is_empty() {
         return Ok(0);
@@ -522,4 +524,49 @@ fn time(text: &[u8]) -> io::Result<(i64, u32)> {
         (true, 0) => (-seconds, 0),
         (true, _) => (-seconds - 1, 1_000_000_000 - nanoseconds),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A header of a directory whose numeric fields are as given, but for its checksum.
+    fn archive(change: impl FnOnce(&mut [u8; BLOCK])) -> Vec<u8> {
+        let mut header = Header::new_ustar();
+        header.set_path("dir/").unwrap();
+        header.set_entry_type(EntryType::Directory);
+        header.set_mode(0o755);
+        let mut block = *header.as_bytes();
+        change(&mut block);
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        [&block[..], &[0; 2 * BLOCK]].concat()
+    }
+
+    #[test]
+    fn numbers_that_are_left_out_are_zero() {
+        const FIELDS: [std::ops::Range<usize>; 7] = [100..108, 108..116, 116..124, 124..136, 136..148, 329..337, 337..345];
+        for filler in [0, b' '] {
+            let bytes = archive(|block| FIELDS.into_iter().for_each(|field| block[field].fill(filler)));
+            let mut tar = TarReader::new(bytes.as_slice());
+            let entry = tar.next_entry().unwrap().unwrap();
+            assert_eq!((entry.path.as_slice(), entry.kind), (&b"dir"[..], Kind::Directory));
+            assert_eq!((entry.mode, entry.uid, entry.gid, entry.size), (0, 0, 0, 0));
+            assert_eq!((entry.mtime, entry.device), ((0, 0), (0, 0)));
+            assert!(tar.next_entry().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn numbers_may_be_surrounded_but_not_be_words() {
+        assert_eq!(number(b"  755 \0\0").unwrap(), 0o755);
+        assert_eq!(number(b"\0\x20644\0 \0").unwrap(), 0o644);
+        assert_eq!(number(b"0000000\0").unwrap(), 0);
+        assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 1, 2]).unwrap(), 0x102);
+        assert!(number(b"9999999\0").is_err() && number(b"what\0\0\0\0").is_err());
+        let bytes = archive(|block| block[108..116].copy_from_slice(b"nobody\0\0"));
+        assert!(TarReader::new(bytes.as_slice()).next_entry().is_err());
+    }
 }

@@ -60,13 +60,19 @@ pub async fn create(engine: &Engine, call: &mut Call) -> Answer {
         return json_stream(receiver(engine.import_image(upload, options).await?));
     }
     let name = call.query.required("fromImage")?;
-    let reference = match call.query.get("tag") {
+    let auth = registry_auth(call)?;
+    let platform = call.query.get("platform");
+    let has_tag = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    let tag = call.query.get("tag").filter(|tag| !tag.is_empty());
+    if tag.is_none() && !has_tag {
+        return json_stream(receiver(engine.pull_all_tags(name, platform, auth).await?));
+    }
+    let reference = match tag {
         Some(tag) if tag.contains(':') => format!("{name}@{tag}"),
         Some(tag) => format!("{name}:{tag}"),
         None => name.to_owned(),
     };
-    let auth = registry_auth(call)?;
-    json_stream(receiver(engine.pull_image(&reference, call.query.get("platform"), auth).await?))
+    json_stream(receiver(engine.pull_image(&reference, platform, auth).await?))
 }
 
 /// `POST /images/{name}/push`
@@ -108,8 +114,20 @@ pub async fn save(engine: &Engine, names: Vec<String>) -> Answer {
 }
 
 /// `GET /images/search`
-pub fn search() -> Answer {
-    Err(Error::unsupported("this daemon does not search registries; name the image and its registry to pull it"))
+pub async fn search(engine: &Engine, call: &Call) -> Answer {
+    let auth = registry_auth(call)?;
+    let filters = call.query.filters()?;
+    json(&engine.search_images(call.query.required("term")?, call.query.number("limit")?, &filters, auth).await?)
+}
+
+/// `GET /distribution/{name}/json`
+pub async fn distribution(engine: &Engine, name: &str, call: &Call) -> Answer {
+    json(&engine.remote_manifest(name, registry_auth(call)?).await?.inspection())
+}
+
+/// `GET /sampan/v1/manifests/{name}`: the document itself, too.
+pub async fn manifest(engine: &Engine, name: &str, call: &Call) -> Answer {
+    json(&engine.remote_manifest(name, registry_auth(call)?).await?)
 }
 
 /// `POST /images/prune`

@@ -213,16 +213,24 @@ static PULL: Verb =
     verb!(["pull"], "Download an image from a registry", "[OPTIONS] NAME[:TAG|@DIGEST]", pull::PullArgs, pull::pull);
 static PUSH: Verb =
     verb!(["push"], "Upload an image to a registry", "[OPTIONS] NAME[:TAG]", pull::PushArgs, pull::push);
-static SEARCH: Verb = verb!(["search"], "Search for images (not supported)", "TERM", pull::SearchArgs, pull::search);
+static SEARCH: Verb =
+    verb!(["search"], "Search a registry for images", "[OPTIONS] TERM", pull::SearchArgs, pull::search);
 static LOGIN: Verb =
     verb!(["login"], "Authenticate to a registry", "[OPTIONS] [SERVER]", login::LoginArgs, login::login);
 static LOGOUT: Verb = verb!(["logout"], "Log out from a registry", "[SERVER]", login::LogoutArgs, login::logout);
+static MANIFEST_INSPECT: Verb = verb!(
+    ["inspect"],
+    "Display an image manifest, or manifest list, of a registry",
+    "[OPTIONS] MANIFEST",
+    pull::ManifestInspectArgs,
+    pull::manifest_inspect
+);
 static MANIFEST: Verb = verb!(
-    ["inspect", "create", "annotate", "push", "rm"],
-    "Work with manifest lists (not supported)",
+    ["create", "annotate", "push", "rm"],
+    "Make manifest lists (not supported)",
     "",
-    images::ManifestArgs,
-    images::manifest
+    pull::ManifestArgs,
+    pull::manifest
 );
 
 static VOLUME_CREATE: Verb =
@@ -632,7 +640,12 @@ pub static GROUPS: &[Group] = &[
         project: false,
     },
     Group { names: &["builder", "buildx"], about: "Manage builds", verbs: &[&BUILD, &BUILDER_PRUNE], project: false },
-    Group { names: &["manifest"], about: "Manage manifest lists (not supported)", verbs: &[&MANIFEST], project: false },
+    Group {
+        names: &["manifest"],
+        about: "Inspect manifests in registries",
+        verbs: &[&MANIFEST_INSPECT, &MANIFEST],
+        project: false,
+    },
 ];
 
 /// All names at the top.

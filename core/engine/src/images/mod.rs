@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layers::Layers;
 
 pub(crate) use changes::apply_changes;
+pub use transfer::{RemoteManifest, TransferMessage};
 
 /// A byte stream that comes in.
 pub type Upload = Pin<Box<dyn AsyncRead + Send>>;
@@ -76,10 +77,13 @@ impl Images {
         let root = shared.config.root.join("images");
         let store = ImageStore::open(&root, shared.store.clone(), Arc::new(layers.clone()))?;
         store.recover()?;
-        let registries = RegistryClient::new(RegistryConfig {
+        let registries = RegistryConfig {
             insecure: shared.config.insecure_registries.clone(),
             mirrors: shared.config.registry_mirrors.clone(),
-        });
+            ..RegistryConfig::default()
+        };
+        registries.check().map_err(Error::invalid)?;
+        let registries = RegistryClient::new(registries);
         Ok(Self { shared: Arc::clone(shared), store: Arc::new(store), registries })
     }
 

@@ -5,21 +5,62 @@ use std::future::Future;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use bollard_stubs::models::{CreateImageInfo, ErrorDetail, ProgressDetail, PushImageInfo};
+use bollard_stubs::models::{ErrorDetail, ProgressDetail};
 use bytes::Bytes;
-use sampan_image::registry::{self, Pulled, Pushed, RegistryAuth, Reporter, TransferEvent};
+use sampan_image::registry::{self, Pulled, Pushed, RegistryAuth, Reporter, SearchResult, TransferEvent};
 use sampan_image::{HistoryEntry, ImageConfig, ImageRef, Platform, timestamp};
+use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 use super::{Download, Images, ImportOptions, Upload, apply_changes, reference};
 use crate::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::filters::Filters;
 use crate::messages::{BuildMessage, Credentials};
 
 /// Messages and chunks on their way to a client.
 const QUEUE: usize = 64;
 const CHUNK: usize = 256 << 10;
+
+/// What a client is told while images come and go, in Docker's words.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct TransferMessage {
+    /// Of which layer, or of which tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Such as `Downloading`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// How far it is.
+    #[serde(rename = "progressDetail", skip_serializing_if = "Option::is_none")]
+    pub progress_detail: Option<ProgressDetail>,
+    /// Of a push: tag, digest and size of what is there now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aux: Option<serde_json::Value>,
+    /// Why it failed; the last message.
+    #[serde(rename = "errorDetail", skip_serializing_if = "Option::is_none")]
+    pub error_detail: Option<ErrorDetail>,
+    /// The same again, for older clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl TransferMessage {
+    fn status(text: impl Into<String>) -> Self {
+        Self { status: Some(text.into()), ..Self::default() }
+    }
+
+    fn failure(error: &Error) -> Self {
+        Self { error_detail: Some(detail(error)), error: Some(error.message.clone()), ..Self::default() }
+    }
+}
+
+impl From<TransferEvent> for TransferMessage {
+    fn from(event: TransferEvent) -> Self {
+        Self { id: event.id, status: Some(event.status), progress_detail: progress(event.progress), ..Self::default() }
+    }
+}
 
 /// An uploaded archive on disk, removed when dropped.
 struct Spool(PathBuf);
@@ -54,7 +95,7 @@ impl Engine {
         &self,
         upload: Upload,
         options: ImportOptions,
-    ) -> Result<mpsc::Receiver<CreateImageInfo>> {
+    ) -> Result<mpsc::Receiver<TransferMessage>> {
         let name = match options.repo.as_deref().filter(|repo| !repo.is_empty()) {
             Some(repo) => Some(reference(repo, options.tag.as_deref())?),
             None => None,
@@ -77,8 +118,8 @@ impl Engine {
         tokio::spawn(async move {
             let result = import(&images, upload, config, name).await;
             let message = match result {
-                Ok(id) => CreateImageInfo { status: Some(id), ..CreateImageInfo::default() },
-                Err(error) => CreateImageInfo { error_detail: Some(detail(&error)), ..CreateImageInfo::default() },
+                Ok(id) => TransferMessage::status(id),
+                Err(error) => TransferMessage::failure(&error),
             };
             // A client that went away does not want to know.
             drop(sender.send(message).await);
@@ -153,69 +194,203 @@ impl Engine {
         reference: &str,
         platform: Option<&str>,
         auth: Option<Credentials>,
-    ) -> Result<mpsc::Receiver<CreateImageInfo>> {
-        let name = ImageRef::parse(reference).map_err(Error::invalid)?;
+    ) -> Result<mpsc::Receiver<TransferMessage>> {
+        self.pull_names(vec![ImageRef::parse(reference).map_err(Error::invalid)?], platform, auth).await
+    }
+
+    /// Fetches an image by each tag that its repository has.
+    pub async fn pull_all_tags(
+        &self,
+        repository: &str,
+        platform: Option<&str>,
+        auth: Option<Credentials>,
+    ) -> Result<mpsc::Receiver<TransferMessage>> {
+        let bare = ImageRef::parse_bare(repository).map_err(Error::invalid)?;
+        let login = auth.clone().map(registry_auth);
+        let tags = registry::tags(self.inner.images.registries(), &bare, login.as_ref()).await?;
+        let names: Vec<ImageRef> =
+            tags.iter().map(|tag| bare.with_tag(tag).map_err(Error::invalid)).collect::<Result<_>>()?;
+        if names.is_empty() {
+            return Err(Error::not_found(format!("{} has no tags", bare.familiar_name())));
+        }
+        self.pull_names(names, platform, auth).await
+    }
+
+    async fn pull_names(
+        &self,
+        names: Vec<ImageRef>,
+        platform: Option<&str>,
+        auth: Option<Credentials>,
+    ) -> Result<mpsc::Receiver<TransferMessage>> {
         let platform = parse_platform(platform)?;
         let images = self.inner.images.clone();
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
-            let transfer = images.pull(&name, platform, auth, |event| {
-                let sender = sender.clone();
-                async move { sender.send(create_info(event)).await.is_ok() }
-            });
-            let ended = transfer.await;
-            let last = match ended {
-                Ok(pulled) => {
-                    let status = if pulled.known { "Image is up to date" } else { "Downloaded newer image" };
-                    let texts =
-                        [format!("Digest: {}", pulled.digest), format!("Status: {status} for {}", name.familiar())];
-                    texts.map(|text| CreateImageInfo { status: Some(text), ..CreateImageInfo::default() }).to_vec()
+            for name in names {
+                let transfer = images.pull(&name, platform.clone(), auth.clone(), |event| {
+                    let sender = sender.clone();
+                    async move { sender.send(event.into()).await.is_ok() }
+                });
+                let last = match transfer.await {
+                    Ok(pulled) => {
+                        let status = if pulled.known { "Image is up to date" } else { "Downloaded newer image" };
+                        let texts = [
+                            format!("Digest: {}", pulled.digest),
+                            format!("Status: {status} for {}", name.familiar()),
+                        ];
+                        texts.map(TransferMessage::status).to_vec()
+                    }
+                    Err(error) => vec![TransferMessage::failure(&error)],
+                };
+                let failed = last.iter().any(|message| message.error.is_some());
+                for message in last {
+                    drop(sender.send(message).await);
                 }
-                Err(error) => {
-                    vec![CreateImageInfo { error_detail: Some(detail(&error)), ..CreateImageInfo::default() }]
+                if failed || sender.is_closed() {
+                    return;
                 }
-            };
-            for message in last {
-                drop(sender.send(message).await);
             }
         });
         begun(receiver).await
     }
 
-    /// Sends an image.
+    /// Sends an image; without a tag, by each tag that its repository has here.
     pub async fn push_image(
         &self,
         name: &str,
         tag: Option<&str>,
         auth: Option<Credentials>,
-    ) -> Result<mpsc::Receiver<PushImageInfo>> {
-        let name = reference(name, tag)?;
+    ) -> Result<mpsc::Receiver<TransferMessage>> {
+        let bare = ImageRef::parse_bare(name).map_err(Error::invalid)?;
+        if bare.digest().is_some() {
+            return Err(Error::invalid("cannot push a digest reference"));
+        }
         let images = self.inner.images.clone();
-        if images.store().by_name(&name).is_none() {
+        let names = match (tag.filter(|tag| !tag.is_empty()), bare.tag()) {
+            (Some(tag), _) => vec![reference(name, Some(tag))?],
+            (None, Some(_)) => vec![bare.clone()],
+            (None, None) => {
+                let here = images.store().list().into_iter().flat_map(|(_, names)| names);
+                let mut names: Vec<ImageRef> = here
+                    .filter(|other| other.tag().is_some() && other.digest().is_none())
+                    .filter(|other| other.repository() == bare.repository())
+                    .collect();
+                names.sort();
+                names
+            }
+        };
+        if names.is_empty() || names.iter().any(|name| images.store().by_name(name).is_none()) {
             return Err(Error::not_found(format!(
                 "An image does not exist locally with the tag: {}",
-                name.familiar_name()
+                bare.familiar_name()
             )));
         }
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
-            let hello = format!("The push refers to repository [{}]", name.repository());
-            drop(sender.send(PushImageInfo { status: Some(hello), ..PushImageInfo::default() }).await);
-            let pushed = images.push(&name, auth, |event| {
-                let sender = sender.clone();
-                async move { sender.send(push_info(event)).await.is_ok() }
-            });
-            let last = match pushed.await {
-                Ok(pushed) => {
-                    let tag = name.tag().unwrap_or("latest");
-                    let status = format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size);
-                    PushImageInfo { status: Some(status), ..PushImageInfo::default() }
+            let hello = format!("The push refers to repository [{}]", bare.repository());
+            drop(sender.send(TransferMessage::status(hello)).await);
+            for name in names {
+                let pushed = images.push(&name, auth.clone(), |event| {
+                    let sender = sender.clone();
+                    async move { sender.send(event.into()).await.is_ok() }
+                });
+                let last = match pushed.await {
+                    Ok(pushed) => {
+                        let tag = name.tag().unwrap_or("latest");
+                        let status = format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size);
+                        let aux = serde_json::json!({
+                            "Tag": tag, "Digest": pushed.digest.to_string(), "Size": pushed.size
+                        });
+                        let made = TransferMessage { aux: Some(aux), ..TransferMessage::default() };
+                        vec![TransferMessage::status(status), made]
+                    }
+                    Err(error) => vec![TransferMessage::failure(&error)],
+                };
+                let failed = last.iter().any(|message| message.error.is_some());
+                for message in last {
+                    drop(sender.send(message).await);
                 }
-                Err(error) => PushImageInfo { error_detail: Some(detail(&error)), ..PushImageInfo::default() },
-            };
-            drop(sender.send(last).await);
+                if failed || sender.is_closed() {
+                    return;
+                }
+            }
         });
         Ok(receiver)
+    }
+
+    /// What a name leads to in its registry, without fetching it.
+    pub async fn remote_manifest(&self, name: &str, auth: Option<Credentials>) -> Result<RemoteManifest> {
+        let name = ImageRef::parse(name).map_err(Error::invalid)?;
+        let login = auth.map(registry_auth);
+        let found = registry::manifest(self.inner.images.registries(), &name, login.as_ref()).await?;
+        let document = serde_json::from_slice(&found.bytes)
+            .map_err(|error| Error::invalid(format!("manifest {}: {error}", found.digest)))?;
+        Ok(RemoteManifest {
+            name: name.to_string(),
+            media_type: found.media_type,
+            digest: found.digest.to_string(),
+            size: found.bytes.len() as u64,
+            document,
+        })
+    }
+
+    /// Searches Docker Hub, or the registry that the term begins with.
+    pub async fn search_images(
+        &self,
+        term: &str,
+        limit: Option<u32>,
+        filters: &Filters,
+        auth: Option<Credentials>,
+    ) -> Result<Vec<SearchResult>> {
+        filters.only(&["is-official", "is-automated", "stars"])?;
+        let limit = limit.unwrap_or(25);
+        if !(1..=100).contains(&limit) {
+            return Err(Error::invalid(format!("limit {limit} is outside the range of [1, 100]")));
+        }
+        let stars = filters.values("stars").map(|text| {
+            text.parse::<i64>().map_err(|_| Error::invalid(format!("filter stars={text}: not a number")))
+        });
+        let stars = stars.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
+        let wanted = |name: &str| filters.values(name).next().map(|text| matches!(text, "true" | "1"));
+        let (official, automated) = (wanted("is-official"), wanted("is-automated"));
+        let login = auth.map(registry_auth);
+        let mut found = registry::search(self.inner.images.registries(), term, limit, login.as_ref()).await?;
+        found.retain(|each| {
+            each.star_count >= stars
+                && official.is_none_or(|wanted| wanted == each.is_official)
+                && automated.is_none_or(|wanted| wanted == each.is_automated)
+        });
+        Ok(found)
+    }
+}
+
+/// A document in a registry.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RemoteManifest {
+    /// The whole name that led to it.
+    pub name: String,
+    /// As the registry announces it.
+    pub media_type: String,
+    /// Of its bytes.
+    pub digest: String,
+    /// In bytes.
+    pub size: u64,
+    /// The document itself.
+    pub document: serde_json::Value,
+}
+
+impl RemoteManifest {
+    /// The same as Docker's API describes it: a descriptor, and the platforms that an index names.
+    #[must_use]
+    pub fn inspection(&self) -> serde_json::Value {
+        let entries = self.document["manifests"].as_array().into_iter().flatten();
+        let platforms: Vec<_> =
+            entries.map(|entry| &entry["platform"]).filter(|platform| !platform.is_null()).collect();
+        serde_json::json!({
+            "Descriptor": {"mediaType": self.media_type, "digest": self.digest, "size": self.size},
+            "Platforms": platforms,
+        })
     }
 }
 
@@ -224,7 +399,7 @@ pub(super) fn parse_platform(platform: Option<&str>) -> Result<Option<Platform>>
 }
 
 /// Waits for the first message: a pull that fails at once is answered with an error and not with a stream.
-async fn begun(mut receiver: mpsc::Receiver<CreateImageInfo>) -> Result<mpsc::Receiver<CreateImageInfo>> {
+async fn begun(mut receiver: mpsc::Receiver<TransferMessage>) -> Result<mpsc::Receiver<TransferMessage>> {
     let Some(first) = receiver.recv().await else { return Err(Error::internal("the pull ended without a word")) };
     if let Some(message) = first.error_detail.as_ref().and_then(|detail| detail.message.clone()) {
         let kind = match first.error_detail.as_ref().and_then(|detail| detail.code) {
@@ -247,24 +422,6 @@ async fn begun(mut receiver: mpsc::Receiver<CreateImageInfo>) -> Result<mpsc::Re
         }
     });
     Ok(joined)
-}
-
-fn create_info(event: TransferEvent) -> CreateImageInfo {
-    CreateImageInfo {
-        id: event.id,
-        status: Some(event.status),
-        progress_detail: progress(event.progress),
-        error_detail: None,
-    }
-}
-
-fn push_info(event: TransferEvent) -> PushImageInfo {
-    // Docker's model of a push has no id, so the state says of what it is.
-    let status = match event.id {
-        Some(id) => format!("{id}: {}", event.status),
-        None => event.status,
-    };
-    PushImageInfo { status: Some(status), progress_detail: progress(event.progress), error_detail: None }
 }
 
 fn progress(progress: Option<(u64, u64)>) -> Option<ProgressDetail> {

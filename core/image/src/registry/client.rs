@@ -1,6 +1,8 @@
 //! The distribution API of one repository: requests with authorisation, redirects, and second tries.
 
 use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,24 +13,75 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 
 use super::auth::{Challenge, RegistryAuth, escape};
+use super::proxy::{in_network, is_loopback};
 use super::transport::{Body, SendError, Transport, full};
 use crate::error::ImageError;
 use crate::manifest::MAX_DOCUMENT;
+use super::RegistryClient;
 use crate::reference::{DEFAULT_DOMAIN, ImageRef};
+use crate::timestamp;
 
 const TRIES: u32 = 5;
 const REDIRECTS: usize = 5;
-/// Between two pieces of a body.
-pub const STALL: Duration = Duration::from_secs(60);
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// How registries are reached.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RegistryConfig {
-    /// Registries that may be spoken to without TLS, as `host:port`; those on loopback always may.
+    /// Registries that may be spoken to without TLS or with certificates that nobody vouches for, as `host[:port]` or
+    /// as a network such as `10.0.0.0/8`; those on loopback always may.
     pub insecure: Vec<String>,
     /// Mirrors of Docker Hub, tried first: `https://host[:port]`.
     pub mirrors: Vec<String>,
+    /// Folders with `HOST/*.crt`, `HOST/*.cert` and `HOST/*.key`.
+    pub certificates: Vec<PathBuf>,
+    /// How long a registry may be silent before the connection counts as broken.
+    pub patience: Duration,
+    /// The first pause before something is tried again; it doubles.
+    pub pause: Duration,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            insecure: Vec::new(),
+            mirrors: Vec::new(),
+            certificates: ["/etc/docker/certs.d", "/etc/sampan/certs.d"].map(PathBuf::from).to_vec(),
+            patience: Duration::from_secs(60),
+            pause: Duration::from_millis(250),
+        }
+    }
+}
+
+impl RegistryConfig {
+    /// What is wrong with it, if anything.
+    pub fn check(&self) -> Result<(), String> {
+        for mirror in &self.mirrors {
+            let uri: Option<Uri> = mirror.parse().ok();
+            let fits = uri.as_ref().is_some_and(|uri| {
+                matches!(uri.scheme_str(), Some("http" | "https"))
+                    && uri.host().is_some_and(|host| !host.is_empty())
+                    && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                    && uri.query().is_none()
+                    && !mirror.contains('#')
+            });
+            if !fits {
+                return Err(format!("registry-mirrors: {mirror:?} is not of the form https://host[:port]"));
+            }
+        }
+        for host in &self.insecure {
+            if host.is_empty() || host.contains("://") {
+                return Err(format!("insecure-registries: {host:?} is not of the form host[:port] or address/bits"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a registry may be spoken to in the clear.
+    pub fn is_insecure(&self, domain: &str) -> bool {
+        let host = host_of(domain);
+        self.insecure.iter().any(|rule| rule == domain || in_network(rule, host))
+    }
 }
 
 /// A place where a repository can be had.
@@ -53,20 +106,21 @@ pub fn endpoints(name: &ImageRef, config: &RegistryConfig, push: bool) -> Vec<En
         return found;
     }
     found.push(Endpoint { base: format!("https://{domain}"), own: true });
-    if is_loopback(domain) || config.insecure.iter().any(|host| host == domain) {
+    let local = is_loopback(host_of(domain));
+    if local || config.is_insecure(domain) {
         let plain = Endpoint { base: format!("http://{domain}"), own: true };
         // On loopback TLS is the exception.
-        if is_loopback(domain) { found.insert(0, plain) } else { found.push(plain) }
+        if local { found.insert(0, plain) } else { found.push(plain) }
     }
     found
 }
 
-fn is_loopback(domain: &str) -> bool {
-    let host = match domain.strip_prefix('[') {
+/// A registry's name without its port.
+fn host_of(domain: &str) -> &str {
+    match domain.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => domain.split(':').next().unwrap_or_default(),
-    };
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
 }
 
 /// One repository at one endpoint.
@@ -76,6 +130,11 @@ pub struct Repository {
     path: String,
     actions: &'static str,
     auth: Option<RegistryAuth>,
+    /// Other repositories of the registry that are read, too.
+    sources: Vec<String>,
+    /// See [`RegistryConfig`].
+    pause: Duration,
+    pub patience: Duration,
     /// The `Authorization` header that was accepted last.
     token: Mutex<Option<HeaderValue>>,
 }
@@ -100,6 +159,14 @@ pub enum RequestError {
         /// What it says, after `: `.
         detail: String,
     },
+    /// The answer broke off, or stalled.
+    #[error("{url}: {source}")]
+    Broken {
+        /// What was asked.
+        url: String,
+        #[source]
+        source: io::Error,
+    },
     /// An answer that cannot be used.
     #[error("{url}: {why}")]
     Answer {
@@ -110,13 +177,24 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// Whether another endpoint of the same registry may be the right one: nobody answers here, or somebody who speaks
+    /// TLS was spoken to without.
+    pub fn is_wrong_door(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Broken { .. } => true,
+            Self::Status { url, status, .. } => url.starts_with("http://") && *status == StatusCode::BAD_REQUEST,
+            Self::Answer { .. } => false,
+        }
+    }
+
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Status { status: StatusCode::NOT_FOUND, .. })
     }
 
-    fn is_passing(&self) -> bool {
+    /// Whether the same request may succeed later.
+    pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::Broken { .. } => true,
             Self::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
             Self::Answer { .. } => false,
         }
@@ -126,7 +204,7 @@ impl RequestError {
 impl From<RequestError> for ImageError {
     fn from(error: RequestError) -> Self {
         match &error {
-            RequestError::Unreachable { .. } => Self::Unreachable(error.to_string()),
+            RequestError::Unreachable { .. } | RequestError::Broken { .. } => Self::Unreachable(error.to_string()),
             RequestError::Status { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. } => {
                 Self::Unauthorized(error.to_string())
             }
@@ -145,7 +223,7 @@ pub struct Extra {
 
 impl Repository {
     pub fn new(
-        transport: &Transport,
+        client: &RegistryClient,
         endpoint: Endpoint,
         name: &ImageRef,
         actions: &'static str,
@@ -155,18 +233,32 @@ impl Repository {
         let token =
             auth.as_ref().filter(|auth| !auth.registry_token.is_empty()).and_then(|auth| bearer(&auth.registry_token));
         Self {
-            transport: transport.clone(),
+            transport: client.transport.clone(),
             endpoint,
             path: name.path().to_owned(),
             actions,
             auth,
+            sources: Vec::new(),
+            pause: client.config.pause,
+            patience: client.config.patience,
             token: Mutex::new(token),
         }
     }
 
+    /// Asks for the right to read other repositories, too.
+    pub fn reading(mut self, sources: Vec<String>) -> Self {
+        self.sources = sources;
+        self
+    }
+
+    /// Waits before the next try, longer each time.
+    pub async fn wait(&self, failures: u32) {
+        tokio::time::sleep((self.pause * 2_u32.saturating_pow(failures.min(10))).min(MAX_WAIT)).await;
+    }
+
     /// No repository, but the account at the registry: its tokens are for no scope.
-    pub fn account(transport: &Transport, endpoint: Endpoint, name: &ImageRef, auth: &RegistryAuth) -> Self {
-        Self::new(transport, endpoint, name, "", Some(auth))
+    pub fn account(client: &RegistryClient, endpoint: Endpoint, name: &ImageRef, auth: Option<&RegistryAuth>) -> Self {
+        Self::new(client, endpoint, name, "", auth)
     }
 
     /// An address below this repository.
@@ -176,7 +268,7 @@ impl Repository {
 
     /// Sends a request, with second tries for what passes, authorisation when asked for, and redirects followed.
     pub async fn request(&self, method: &Method, url: &str, extra: &Extra) -> Result<Response<Incoming>, RequestError> {
-        let mut wait = Duration::from_millis(250);
+        let mut wait = self.pause;
         for attempt in 1.. {
             let error = match self.authorised(method, url, extra).await {
                 Ok(response) => return Ok(response),
@@ -202,9 +294,10 @@ impl Repository {
         extra: &Extra,
     ) -> Result<Response<Incoming>, (RequestError, Option<Duration>)> {
         let now = |error| (error, None);
-        let response = self.redirected(method, url, extra).await.map_err(now)?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return accept(url, response).await;
+        let (response, from) = self.redirected(method, url, extra).await.map_err(now)?;
+        // Who is redirected to may not ask for what the registry is shown.
+        if response.status() != StatusCode::UNAUTHORIZED || !same_host(&from, &self.endpoint.base) {
+            return self.accept(&from, response).await;
         }
         let challenges: Vec<_> = response
             .headers()
@@ -212,20 +305,26 @@ impl Repository {
             .iter()
             .filter_map(|value| Challenge::parse(value.to_str().ok()?))
             .collect();
-        let Some(token) = self.answer(&challenges).await.map_err(now)? else { return accept(url, response).await };
+        let Some(token) = self.answer(&challenges).await.map_err(now)? else { return self.accept(url, response).await };
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
-        let response = self.redirected(method, url, extra).await.map_err(now)?;
-        accept(url, response).await
+        let (response, from) = self.redirected(method, url, extra).await.map_err(now)?;
+        self.accept(&from, response).await
     }
 
-    async fn redirected(&self, method: &Method, url: &str, extra: &Extra) -> Result<Response<Incoming>, RequestError> {
+    /// The answer, and who gave it in the end.
+    async fn redirected(
+        &self,
+        method: &Method,
+        url: &str,
+        extra: &Extra,
+    ) -> Result<(Response<Incoming>, String), RequestError> {
         let mut url = url.to_owned();
-        let bad = |url: &str, why: &str| RequestError::Answer { url: url.to_owned(), why: why.to_owned() };
+        let bad = |url: &str, why: &str| RequestError::Answer { url: shown(url), why: why.to_owned() };
         for _ in 0..=REDIRECTS {
             let response = self.once(method, &url, extra).await?;
             let moved = response.status().is_redirection() && response.status() != StatusCode::NOT_MODIFIED;
             if !moved {
-                return Ok(response);
+                return Ok((response, url));
             }
             let target = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
             let target = join(&url, target.ok_or_else(|| bad(&url, "a redirect to nowhere"))?);
@@ -274,14 +373,15 @@ impl Repository {
         url: &str,
         extra: &Extra,
         body: Body,
+        sent: &AtomicU64,
     ) -> Result<Response<Incoming>, RequestError> {
         let mut request = self.prepare(method, url, extra, body)?;
         if !same_host(url, &self.endpoint.base) {
             request.headers_mut().remove(header::AUTHORIZATION);
         }
-        let sent = self.transport.upload(request).await;
+        let sent = self.transport.upload(request, sent).await;
         let response = sent.map_err(|source| RequestError::Unreachable { url: shown(url), source })?;
-        accept(url, response).await.map_err(|(error, _)| error)
+        self.accept(url, response).await.map_err(|(error, _)| error)
     }
 
     /// What to send after a challenge; `None` if there is nothing (more) to show.
@@ -311,7 +411,9 @@ impl Repository {
             Some(scope) => Some(scope.to_owned()),
             None => (!self.actions.is_empty()).then(own),
         };
-        let scope = scope.map(|scope| format!("&scope={}", escape(&scope))).unwrap_or_default();
+        let sources = self.sources.iter().map(|source| format!("repository:{source}:pull"));
+        let scope: String =
+            scope.into_iter().chain(sources).map(|scope| format!("&scope={}", escape(&scope))).collect();
         let service = challenge.get("service").unwrap_or_default();
         let mut extra = Extra::default();
         let refresh = self.auth.as_ref().map(|auth| auth.identity_token.clone()).filter(|token| !token.is_empty());
@@ -337,8 +439,8 @@ impl Repository {
         }
         let sent = self.transport.send(request).await;
         let response = sent.map_err(|source| RequestError::Unreachable { url: shown(realm), source })?;
-        let response = accept(realm, response).await.map_err(|(error, _)| error)?;
-        let body = bounded(realm, response.into_body(), 1 << 20).await?;
+        let response = self.accept(realm, response).await.map_err(|(error, _)| error)?;
+        let body = self.bounded(realm, response.into_body(), 1 << 20).await?;
         let token: Token = serde_json::from_slice(&body).map_err(|_| bad("its answer is no token"))?;
         let token = token.token.or(token.access_token).ok_or_else(|| bad("its answer holds no token"))?;
         bearer(&token).ok_or_else(|| bad("its token cannot be sent"))
@@ -346,11 +448,67 @@ impl Repository {
 
     /// A document with the type by which it was announced.
     pub async fn document(&self, url: &str, accept: &[&str]) -> Result<(Bytes, HeaderMap), RequestError> {
-        let headers = accept.iter().map(|kind| (header::ACCEPT, (*kind).to_owned())).collect();
-        let response = self.request(&Method::GET, url, &Extra { headers, ..Extra::default() }).await?;
-        let (parts, body) = response.into_parts();
-        Ok((bounded(url, body, MAX_DOCUMENT).await?, parts.headers))
+        let headers: Vec<_> = accept.iter().map(|kind| (header::ACCEPT, (*kind).to_owned())).collect();
+        let mut failures = 0;
+        loop {
+            let response =
+                self.request(&Method::GET, url, &Extra { headers: headers.clone(), ..Extra::default() }).await?;
+            let (parts, body) = response.into_parts();
+            match self.bounded(url, body, MAX_DOCUMENT).await {
+                Ok(body) => return Ok((body, parts.headers)),
+                Err(error) if error.is_passing() && failures < TRIES => {
+                    tracing::debug!(%error, "fetch the document again");
+                    self.wait(failures).await;
+                    failures += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
+
+    /// A success as it is; a refusal with what the registry says.
+    async fn accept(
+        &self,
+        url: &str,
+        response: Response<Incoming>,
+    ) -> Result<Response<Incoming>, (RequestError, Option<Duration>)> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
+        let body = self.bounded(url, response.into_body(), 64 << 10).await.unwrap_or_default();
+        Err((RequestError::Status { url: shown(url), status, detail: refusal(&body) }, wait))
+    }
+
+    /// A whole body, refused when it is longer than `limit` or stalls.
+    async fn bounded(&self, url: &str, mut body: Incoming, limit: u64) -> Result<Bytes, RequestError> {
+        let mut bytes = Vec::new();
+        let broken = |source| RequestError::Broken { url: shown(url), source };
+        while let Some(piece) = next_piece(&mut body, self.patience).await.map_err(broken)? {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() as u64 > limit {
+                let why = format!("the answer is longer than {limit} bytes");
+                return Err(RequestError::Answer { url: shown(url), why });
+            }
+        }
+        Ok(bytes.into())
+    }
+}
+
+/// Seconds, or the time by the calendar at which to come back.
+fn retry_after(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    // `Wed, 21 Oct 2026 07:28:00 GMT`
+    let mut words = text.strip_suffix(" GMT")?.split_once(", ")?.1.split(' ');
+    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months.iter().position(|name| *name == month)? + 1;
+    let then = timestamp::parse(&format!("{year}-{month:02}-{day:0>2}T{time}Z"))?;
+    Some(Duration::from_nanos(u64::try_from(then - timestamp::now()).unwrap_or(0)))
 }
 
 fn bearer(token: &str) -> Option<HeaderValue> {
@@ -393,24 +551,6 @@ pub fn join(base: &str, location: &str) -> String {
     format!("{}/{location}", &base[..folder])
 }
 
-/// A success as it is; a refusal with what the registry says.
-async fn accept(
-    url: &str,
-    response: Response<Incoming>,
-) -> Result<Response<Incoming>, (RequestError, Option<Duration>)> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let wait = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map(Duration::from_secs);
-    let body = bounded(url, response.into_body(), 64 << 10).await.unwrap_or_default();
-    Err((RequestError::Status { url: shown(url), status, detail: refusal(&body) }, wait))
-}
-
 fn refusal(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Errors {
@@ -437,24 +577,14 @@ fn refusal(body: &[u8]) -> String {
     if text.is_empty() { text } else { format!(": {text}") }
 }
 
-/// A whole body, refused when it is longer than `limit` or stalls.
-async fn bounded(url: &str, mut body: Incoming, limit: u64) -> Result<Bytes, RequestError> {
-    let bad = |why: String| RequestError::Answer { url: shown(url), why };
-    let mut bytes = Vec::new();
-    while let Some(piece) = next_piece(&mut body).await.map_err(|error| bad(error.to_string()))? {
-        bytes.extend_from_slice(&piece);
-        if bytes.len() as u64 > limit {
-            return Err(bad(format!("the answer is longer than {limit} bytes")));
-        }
-    }
-    Ok(bytes.into())
-}
-
 /// The next piece of a body; `None` at its end.
-pub async fn next_piece(body: &mut Incoming) -> io::Result<Option<Bytes>> {
+pub async fn next_piece(body: &mut Incoming, patience: Duration) -> io::Result<Option<Bytes>> {
     loop {
-        let frame = match tokio::time::timeout(STALL, body.frame()).await {
-            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the body stalled for a minute")),
+        let frame = match tokio::time::timeout(patience, body.frame()).await {
+            Err(_) => {
+                let why = format!("the body stalled for {} seconds", patience.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
             Ok(None) => return Ok(None),
             Ok(Some(frame)) => frame.map_err(io::Error::other)?,
         };
@@ -481,7 +611,11 @@ mod tests {
 
     #[test]
     fn endpoints_follow_name_and_configuration() {
-        let config = RegistryConfig { insecure: vec!["plain:5000".into()], mirrors: vec!["https://mirror/".into()] };
+        let config = RegistryConfig {
+            insecure: vec!["plain:5000".into(), "10.0.0.0/8".into()],
+            mirrors: vec!["https://mirror/".into()],
+            ..RegistryConfig::default()
+        };
         let bases = |name: &str, push| -> Vec<String> {
             endpoints(&ImageRef::parse(name).unwrap(), &config, push)
                 .into_iter()
@@ -492,8 +626,23 @@ mod tests {
         assert_eq!(bases("alpine", true), ["https://registry-1.docker.io"]);
         assert_eq!(bases("ghcr.io/a/b", false), ["https://ghcr.io"]);
         assert_eq!(bases("plain:5000/x", false), ["https://plain:5000", "http://plain:5000"]);
+        assert_eq!(bases("10.1.2.3:5000/x", true), ["https://10.1.2.3:5000", "http://10.1.2.3:5000"]);
         assert_eq!(bases("localhost:5000/x", false), ["http://localhost:5000", "https://localhost:5000"]);
         assert_eq!(bases("[::1]:5000/x", false)[0], "http://[::1]:5000");
         assert!(same_host("https://A/x", "https://a") && !same_host("https://a.b/x", "https://a"));
+    }
+    #[test]
+    fn settings_are_checked_and_waits_are_read() {
+        let mirror = |text: &str| RegistryConfig { mirrors: vec![text.into()], ..RegistryConfig::default() }.check();
+        assert_eq!(mirror("https://mirror:5000/"), Ok(()));
+        for wrong in ["mirror", "ftp://mirror", "https://u:p@mirror", "https://mirror?x=1", "https://"] {
+            assert!(mirror(wrong).unwrap_err().contains("registry-mirrors"), "{wrong}");
+        }
+        let insecure = RegistryConfig { insecure: vec!["http://r".into()], ..RegistryConfig::default() };
+        assert!(insecure.check().unwrap_err().contains("insecure-registries"));
+        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert!(retry_after("Wed, 21 Oct 2099 07:28:00 GMT").unwrap() > Duration::from_secs(1 << 20));
+        assert_eq!(retry_after("soon"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::client::{Extra, Repository, RequestError, endpoints};
+use super::client::{Extra, Repository, endpoints};
 use super::{RegistryAuth, RegistryClient};
 use crate::error::ImageError;
 use crate::reference::{DEFAULT_DOMAIN, ImageRef};
@@ -20,11 +20,11 @@ pub async fn login(client: &RegistryClient, server: &str, auth: &RegistryAuth) -
     }
     let mut last = None;
     for endpoint in endpoints(&name, &client.config, true) {
-        let repository = Repository::account(&client.transport, endpoint, &name, auth);
+        let repository = Repository::account(client, endpoint, &name, Some(auth));
         let url = format!("{}/v2/", repository.endpoint.base);
         match repository.request(&Method::GET, &url, &Extra::default()).await {
             Ok(_) => return Ok(()),
-            Err(error @ RequestError::Unreachable { .. }) => last = last.or(Some(error)),
+            Err(error) if error.is_wrong_door() => last = last.or(Some(error)),
             Err(error) => return Err(error.into()),
         }
     }

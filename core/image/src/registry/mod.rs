@@ -5,16 +5,24 @@
 
 mod auth;
 mod client;
+mod look;
 mod login;
+mod proxy;
 mod pull;
 mod push;
 mod transport;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
 use tokio::sync::mpsc;
+
+use crate::digest::Digest;
 
 pub use auth::{RegistryAuth, decode_basic};
 pub use client::RegistryConfig;
 pub use login::login;
+pub use look::{Found, SearchResult, manifest, search, tags};
 pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};
 
@@ -22,7 +30,9 @@ pub use push::{Pushed, push};
 #[derive(Clone)]
 pub struct RegistryClient {
     transport: transport::Transport,
-    config: RegistryConfig,
+    config: Arc<RegistryConfig>,
+    /// One lock for each blob that is being downloaded: who comes second waits, and finds it here.
+    downloading: Arc<Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>>,
 }
 
 impl std::fmt::Debug for RegistryClient {
@@ -35,7 +45,19 @@ impl RegistryClient {
     /// Reads the host's certificates. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(config: RegistryConfig) -> Self {
-        Self { transport: transport::Transport::new(), config }
+        let config = Arc::new(config);
+        Self { transport: transport::Transport::new(&config), config, downloading: Arc::default() }
+    }
+
+    fn download_lock(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.downloading.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = locks.get(digest).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        locks.insert(*digest, Arc::downgrade(&lock));
+        lock
     }
 }
 

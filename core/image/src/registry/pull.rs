@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 
 use super::client::{Extra, Repository, RequestError, endpoints, next_piece};
+use super::look::Found;
 use super::{RegistryAuth, RegistryClient, Reporter};
 use crate::archive::{check_config, choose, expected};
 use crate::config::ImageConfig;
@@ -28,6 +29,10 @@ use crate::store::ImageStore;
 const PARALLEL: usize = 3;
 /// How often a broken download is taken up again.
 const RESUMES: u32 = 5;
+/// A connection that brought so much is forgiven its end.
+const WORTHWHILE: u64 = 4 << 20;
+/// Less than this within the time that a registry may be silent is a connection that leads nowhere.
+const DRIP: u64 = 4 << 10;
 const REPORT: Duration = Duration::from_millis(100);
 const MAX_NESTING: usize = 3;
 
@@ -51,23 +56,41 @@ pub async fn pull(
     auth: Option<&RegistryAuth>,
     reporter: &Reporter,
 ) -> Result<Pulled, ImageError> {
-    let mut last = None;
+    let mut last: Option<RequestError> = None;
     for endpoint in endpoints(name, &client.config, false) {
-        let base = endpoint.base.clone();
-        let repository = Arc::new(Repository::new(&client.transport, endpoint, name, "pull", auth));
+        let (base, own) = (endpoint.base.clone(), endpoint.own);
+        let repository = Arc::new(Repository::new(client, endpoint, name, "pull", auth));
         match find(&repository, name).await {
-            Ok(found) => return fetch(&repository, store, name, platform, reporter, found).await,
+            Ok(found) => match fetch(client, &repository, store, name, platform, reporter, found).await {
+                // The registry itself may have what a mirror has lost or spoilt.
+                Err(error) if !own && !is_local(&error) => {
+                    tracing::warn!(mirror = base, %error, "a mirror fails: ask the next one");
+                }
+                result => return result,
+            },
             Err(error) => {
                 tracing::debug!(endpoint = base, %error, "the image is not to be had here");
                 // What the registry itself says counts more than that there is no TLS or no mirror.
-                let better = last.as_ref().is_none_or(|last| matches!(last, RequestError::Unreachable { .. }));
-                if better || !matches!(error, RequestError::Unreachable { .. }) {
+                if last.as_ref().is_none_or(RequestError::is_wrong_door) || !error.is_wrong_door() {
                     last = Some(error);
                 }
             }
         }
     }
-    Err(match last {
+    Err(denied(name, last))
+}
+
+/// Whether a failure lies here and not with who was asked.
+const fn is_local(error: &ImageError) -> bool {
+    matches!(
+        error,
+        ImageError::Io { .. } | ImageError::Store(_) | ImageError::Backend(_) | ImageError::Conflict(_)
+    )
+}
+
+/// Why a name leads to nothing, in Docker's words.
+pub(super) fn denied(name: &ImageRef, last: Option<RequestError>) -> ImageError {
+    match last {
         Some(error) if error.is_missing() => {
             ImageError::NotFound(format!("manifest for {} not found: {error}", name.familiar()))
         }
@@ -81,19 +104,12 @@ pub async fn pull(
         )),
         Some(error) => error.into(),
         None => ImageError::Unreachable(format!("{}: no registry to ask", name.familiar())),
-    })
-}
-
-/// The document that a name leads to.
-struct Found {
-    bytes: Vec<u8>,
-    digest: Digest,
-    media_type: String,
+    }
 }
 
 const ACCEPT: [&str; 4] = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
 
-async fn find(repository: &Repository, name: &ImageRef) -> Result<Found, RequestError> {
+pub(super) async fn find(repository: &Repository, name: &ImageRef) -> Result<Found, RequestError> {
     let wanted = match (name.digest(), name.tag()) {
         (Some(digest), _) => digest.to_string(),
         (None, tag) => tag.unwrap_or(crate::reference::DEFAULT_TAG).to_owned(),
@@ -118,6 +134,7 @@ async fn document(repository: &Repository, reference: &str, expected: Option<&Di
 }
 
 async fn fetch(
+    client: &RegistryClient,
     repository: &Arc<Repository>,
     store: &Arc<ImageStore>,
     name: &ImageRef,
@@ -160,12 +177,106 @@ async fn fetch(
         let image = if known { image } else { name_it(store, id, names).await?.unwrap_or(image) };
         return Ok(Pulled { image, digest: top, known });
     }
-    let layers = layers(repository, store, &manifest, &config, reporter).await?;
-    let image = blocking(store, move |store| {
-        store.register_documents(&config_bytes, Some(&manifest_bytes), config, layers, &names)
-    })
-    .await?;
-    Ok(Pulled { image, digest: top, known: false })
+    let taking = Taking::new(store);
+    let chains = ChainId::chain(&config.rootfs.diff_ids);
+    // Nobody takes away what is here or comes, whoever else gives it up meanwhile.
+    let hold =
+        store.hold(chains.iter().map(|chain| chain.0).chain(manifest.layers.iter().map(|layer| layer.digest)));
+    let result = async {
+        let layers = layers(client, repository, store, &manifest, &config, reporter, &taking).await?;
+        blocking(store, move |store| {
+            store.register_documents(&config_bytes, Some(&manifest_bytes), config, layers, &names)
+        })
+        .await
+    }
+    .await;
+    match result {
+        Ok(image) => {
+            taking.keep();
+            Ok(Pulled { image, digest: top, known: false })
+        }
+        Err(error) => {
+            drop(hold);
+            taking.give_up().await;
+            Err(error)
+        }
+    }
+}
+
+/// What a pull has brought before there is an image to refer to it. When the pull ends without one, it goes, also what
+/// a thread finishes later.
+struct Taking {
+    store: Arc<ImageStore>,
+    taken: Arc<Mutex<Taken>>,
+}
+
+#[derive(Default)]
+struct Taken {
+    given_up: bool,
+    chains: Vec<ChainId>,
+    blobs: Vec<Digest>,
+}
+
+impl Taken {
+    /// What an image refers to by now stays.
+    fn abandon(&mut self, store: &ImageStore) {
+        self.given_up = true;
+        let (chains, blobs) = (std::mem::take(&mut self.chains), std::mem::take(&mut self.blobs));
+        if let Err(error) = store.abandon(&chains).and_then(|()| store.abandon_blobs(&blobs)) {
+            tracing::warn!(%error, "what a pull left stays until the next start");
+        }
+    }
+}
+
+impl Taking {
+    fn new(store: &Arc<ImageStore>) -> Self {
+        Self { store: store.clone(), taken: Arc::default() }
+    }
+
+    /// Notes what a thread has brought. It runs on that thread.
+    fn note(taken: &Mutex<Taken>, store: &ImageStore, chain: Option<ChainId>, blob: Option<Digest>) {
+        let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.chains.extend(chain);
+        taken.blobs.extend(blob);
+        if taken.given_up {
+            taken.abandon(store);
+        }
+    }
+
+    /// There is an image now.
+    fn keep(self) {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Taken::default();
+    }
+
+    async fn give_up(self) {
+        let taken = self.taken.clone();
+        let work = move |store: &ImageStore| {
+            taken.lock().unwrap_or_else(PoisonError::into_inner).abandon(store);
+            Ok(())
+        };
+        if let Err(error) = blocking(&self.store, work).await {
+            tracing::warn!(%error, "what a pull left stays until the next start");
+        }
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        let nothing = {
+            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.given_up = true;
+            taken.chains.is_empty() && taken.blobs.is_empty()
+        };
+        if nothing {
+            return;
+        }
+        let (store, taken) = (self.store.clone(), self.taken.clone());
+        let work = move || taken.lock().unwrap_or_else(PoisonError::into_inner).abandon(&store);
+        // Removing trees takes a while; where there is no runtime any more, the next start removes them.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn_blocking(work));
+        }
+    }
 }
 
 async fn name_it(
@@ -241,11 +352,13 @@ impl Drop for Partial {
 
 /// Downloads what is not here, and unpacks in order while later layers are still coming.
 async fn layers(
+    client: &RegistryClient,
     repository: &Arc<Repository>,
     store: &Arc<ImageStore>,
     manifest: &Manifest,
     config: &ImageConfig,
     reporter: &Reporter,
+    taking: &Taking,
 ) -> Result<Vec<LayerRef>, ImageError> {
     let diff_ids: &[DiffId] = &config.rootfs.diff_ids;
     let chains = ChainId::chain(diff_ids);
@@ -262,54 +375,41 @@ async fn layers(
         reporter.say(Some(id), "Pulling fs layer").await;
         let (sender, receiver) = oneshot::channel();
         arrivals.push(Some(receiver));
-        let (repository, store, reporter) = (repository.clone(), store.clone(), reporter.clone());
-        let (descriptor, id) = (descriptor.clone(), id.clone());
         downloads.push(async move {
-            let path = Partial(store.blobs().scratch());
-            let result = download(&repository, &descriptor, &path.0, &id, &reporter).await;
+            let result = bring(client, repository, store, descriptor, id, reporter, taking).await;
             // Whoever waits for it may have given up.
-            drop(sender.send(result.map(|()| path)));
+            drop(sender.send(result));
         });
     }
     let downloading = futures_util::stream::iter(downloads).buffer_unordered(PARALLEL).for_each(|()| async {});
     let unpacking = async {
-        let mut taken: Vec<LayerRef> = Vec::new();
+        let mut layers: Vec<LayerRef> = Vec::new();
         for (at, arrival) in arrivals.into_iter().enumerate() {
-            let result = async {
-                let file = match arrival {
-                    None => None,
-                    Some(arrival) => {
-                        Some(arrival.await.map_err(|_| ImageError::Registry("a download ended early".to_owned()))??)
-                    }
+            let known = arrival.is_none();
+            if let Some(arrival) = arrival {
+                arrival.await.map_err(|_| ImageError::Registry("a download ended early".to_owned()))??;
+                reporter.progress(&ids[at], "Extracting", 0, manifest.layers[at].size);
+            }
+            let expected = expected(&manifest.layers[at], diff_ids[at]);
+            let parents: Vec<ChainId> = layers.iter().rev().map(|layer| layer.chain_id).collect();
+            let what = format!("layer {}", manifest.layers[at].digest);
+            let taken = taking.taken.clone();
+            let layer = blocking(store, move |store| {
+                let layer = if known {
+                    store.take_known_layer(&expected, &parents)?
+                } else {
+                    store.take_downloaded(&what, &expected, &parents)?
                 };
-                let descriptor = &manifest.layers[at];
-                if file.is_some() {
-                    reporter.progress(&ids[at], "Extracting", 0, descriptor.size);
-                }
-                let expected = expected(descriptor, diff_ids[at]);
-                let parents: Vec<ChainId> = taken.iter().rev().map(|layer| layer.chain_id).collect();
-                let what = format!("layer {}", descriptor.digest);
-                let layer = blocking(store, move |store| match file {
-                    None => store.take_known_layer(&expected, &parents),
-                    Some(partial) => store.take_downloaded(&what, &partial.0, &expected, &parents),
-                })
-                .await?;
-                if store.layer(&layer.chain_id).is_some() {
-                    reporter.say(Some(&ids[at]), "Pull complete").await;
-                }
+                Taking::note(&taken, store, Some(layer.chain_id), None);
                 Ok(layer)
+            })
+            .await?;
+            if !known {
+                reporter.say(Some(&ids[at]), "Pull complete").await;
             }
-            .await;
-            match result {
-                Ok(layer) => taken.push(layer),
-                Err(error) => {
-                    let chains: Vec<ChainId> = taken.iter().map(|layer| layer.chain_id).collect();
-                    blocking(store, move |store| store.abandon(&chains)).await?;
-                    return Err(error);
-                }
-            }
+            layers.push(layer);
         }
-        Ok(taken)
+        Ok(layers)
     };
     tokio::pin!(downloading, unpacking);
     tokio::select! {
@@ -317,6 +417,41 @@ async fn layers(
         result = &mut unpacking => result,
         () = &mut downloading => unpacking.await,
     }
+}
+
+/// Makes sure that a blob is here, which the caller holds. Of several who want it one downloads it.
+async fn bring(
+    client: &RegistryClient,
+    repository: &Repository,
+    store: &Arc<ImageStore>,
+    descriptor: &Descriptor,
+    id: &str,
+    reporter: &Reporter,
+    taking: &Taking,
+) -> Result<(), ImageError> {
+    let digest = descriptor.digest;
+    let lock = client.download_lock(&digest);
+    let _turn = match lock.try_lock() {
+        Ok(turn) => turn,
+        Err(_) => {
+            reporter.say(Some(id), "Waiting").await;
+            lock.lock().await
+        }
+    };
+    // Blobs are checked before they get their name, so one that is here is the right one.
+    if store.blobs().has(&digest) && store.blobs().size(&digest) == descriptor.size {
+        reporter.say(Some(id), "Download complete").await;
+        return Ok(());
+    }
+    let partial = Partial(store.blobs().scratch());
+    download(repository, descriptor, &partial.0, id, reporter).await?;
+    let taken = taking.taken.clone();
+    blocking(store, move |store| {
+        store.take_blob_file(&partial.0, &digest)?;
+        Taking::note(&taken, store, None, Some(digest));
+        Ok(())
+    })
+    .await
 }
 
 /// Downloads one blob into a file and checks it. A connection that breaks is taken up where it broke.
@@ -335,12 +470,16 @@ async fn download(
     let mut done: u64 = 0;
     let mut resumes = 0;
     while done < descriptor.size {
+        let before = done;
         match download_from(repository, &url, descriptor, &mut file, (&mut hash, &mut done), id, reporter).await {
             Ok(()) => {}
             Err(Broken::For(error)) => return Err(error),
             Err(Broken::Meanwhile(error)) if resumes < RESUMES => {
                 tracing::debug!(%error, done, "a download is taken up again");
-                tokio::time::sleep(Duration::from_millis(500) * 2_u32.pow(resumes)).await;
+                if done >= before + WORTHWHILE {
+                    resumes = 0;
+                }
+                repository.wait(resumes).await;
                 resumes += 1;
             }
             Err(Broken::Meanwhile(error)) => {
@@ -394,8 +533,15 @@ async fn download_from(
     }
     let mut body = response.into_body();
     let mut reported = Instant::now();
-    while let Some(piece) = next_piece(&mut body).await.map_err(Broken::Meanwhile)? {
+    let (mut since, mut had) = (Instant::now(), *done);
+    while let Some(piece) = next_piece(&mut body, repository.patience).await.map_err(Broken::Meanwhile)? {
         *done += piece.len() as u64;
+        if since.elapsed() >= repository.patience {
+            if *done - had < DRIP && *done < descriptor.size {
+                return Err(Broken::Meanwhile(io::Error::new(io::ErrorKind::TimedOut, "the body comes too slowly")));
+            }
+            (since, had) = (Instant::now(), *done);
+        }
         if *done > descriptor.size {
             let why = format!("longer than the {} bytes that its descriptor promises", descriptor.size);
             return Err(Broken::For(ImageError::refused(format!("layer {}", descriptor.digest), why)));

@@ -1,15 +1,18 @@
 //! Sending an image: the layers that the registry lacks, the configuration, and the manifest as it is kept.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::client::{Extra, Repository, RequestError, endpoints, join};
+use super::look::exists;
 use super::pull::blocking;
 use super::transport::{Body, full};
 use super::{RegistryAuth, RegistryClient, Reporter};
@@ -23,6 +26,10 @@ use crate::store::ImageStore;
 const CHUNK: usize = 256 << 10;
 /// Layers on the wire at once.
 const PARALLEL: usize = 3;
+/// How often a broken upload is taken up again, or begun anew.
+const RESUMES: u32 = 5;
+/// Repositories that a token is asked for beside the one that is pushed to.
+const MAX_SOURCES: usize = 8;
 
 /// A finished push.
 #[derive(Debug, Clone)]
@@ -53,17 +60,22 @@ pub async fn push(
     let Document::Manifest(document) = document else {
         return Err(ImageError::refused(format!("manifest {manifest}"), "not that of an image"));
     };
+    let sources = sources(store, name, &document);
+    let mut from: Vec<String> = sources.values().flatten().cloned().collect();
+    from.sort();
+    from.dedup();
+    from.truncate(MAX_SOURCES);
     let mut last = None;
     for endpoint in endpoints(name, &client.config, true) {
-        let repository = Repository::new(&client.transport, endpoint, name, "pull,push", auth);
+        let repository = Repository::new(client, endpoint, name, "pull,push", auth).reading(from.clone());
         // The first request tells whether there is a registry, and brings the token that uploads are sent with.
         match repository.request(&Method::GET, &format!("{}/v2/", repository.endpoint.base), &Extra::default()).await {
             Ok(_) => {
-                send(&repository, store, &document, reporter).await?;
+                send(&repository, store, &document, &sources, reporter).await?;
                 put_manifest(&repository, name, &document, &bytes).await?;
                 return Ok(Pushed { digest: manifest, size: bytes.len() as u64 });
             }
-            Err(error @ RequestError::Unreachable { .. }) => last = last.or(Some(error)),
+            Err(error) if error.is_wrong_door() => last = last.or(Some(error)),
             Err(error) => return Err(denied(name, error)),
         }
     }
@@ -82,10 +94,37 @@ fn denied(name: &ImageRef, error: RequestError) -> ImageError {
     }
 }
 
+/// For each layer the repositories of the same registry that are known to hold it: images that came from there, or went
+/// there, have a name by digest.
+fn sources(store: &ImageStore, name: &ImageRef, manifest: &Manifest) -> HashMap<Digest, Vec<String>> {
+    let mut found: HashMap<Digest, Vec<String>> = HashMap::new();
+    for (image, names) in store.list() {
+        let shared: Vec<Digest> = image
+            .layers
+            .iter()
+            .map(|layer| layer.blob)
+            .filter(|blob| manifest.layers.iter().any(|layer| layer.digest == *blob))
+            .collect();
+        let elsewhere = names.iter().filter(|other| {
+            other.digest().is_some() && other.domain() == name.domain() && other.path() != name.path()
+        });
+        for other in elsewhere {
+            for blob in &shared {
+                let paths = found.entry(*blob).or_default();
+                if !paths.iter().any(|path| path == other.path()) {
+                    paths.push(other.path().to_owned());
+                }
+            }
+        }
+    }
+    found
+}
+
 async fn send(
     repository: &Repository,
     store: &Arc<ImageStore>,
     manifest: &Manifest,
+    sources: &HashMap<Digest, Vec<String>>,
     reporter: &Reporter,
 ) -> Result<(), ImageError> {
     let mut seen = std::collections::HashSet::new();
@@ -95,14 +134,17 @@ async fn send(
     }
     let mut sending = Vec::new();
     for layer in layers {
-        sending.push(send_layer(repository, store, layer.digest, layer.size, reporter));
+        let from = sources.get(&layer.digest).map(Vec::as_slice).unwrap_or_default();
+        sending.push(send_layer(repository, store, layer.digest, layer.size, from, reporter));
     }
     let mut sending = stream::iter(sending).buffer_unordered(PARALLEL);
     while let Some(result) = sending.next().await {
         result?;
     }
-    if !has(repository, &manifest.config.digest).await? {
-        upload(repository, store, &manifest.config.digest, manifest.config.size, None).await?;
+    let config = &manifest.config;
+    if !exists(repository, &format!("blobs/{}", config.digest)).await? {
+        let upload = Upload { repository, store, digest: config.digest, size: config.size, progress: None };
+        upload.run(&[]).await?;
     }
     Ok(())
 }
@@ -112,70 +154,190 @@ async fn send_layer(
     store: &Arc<ImageStore>,
     digest: Digest,
     size: u64,
+    sources: &[String],
     reporter: &Reporter,
 ) -> Result<(), ImageError> {
     let id = digest.short();
-    if has(repository, &digest).await? {
+    if exists(repository, &format!("blobs/{digest}")).await? {
         reporter.say(Some(&id), "Layer already exists").await;
         return Ok(());
     }
-    upload(repository, store, &digest, size, Some((&id, reporter))).await?;
-    reporter.say(Some(&id), "Pushed").await;
+    let upload = Upload { repository, store, digest, size, progress: Some((&id, reporter)) };
+    match upload.run(sources).await? {
+        Some(from) => reporter.say(Some(&id), format!("Mounted from {from}")).await,
+        None => reporter.say(Some(&id), "Pushed").await,
+    }
     Ok(())
 }
 
-async fn has(repository: &Repository, digest: &Digest) -> Result<bool, ImageError> {
-    let url = repository.url(&format!("blobs/{digest}"));
-    match repository.request(&Method::HEAD, &url, &Extra::default()).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_missing() => Ok(false),
-        Err(error) => Err(error.into()),
+/// One blob on its way.
+struct Upload<'a> {
+    repository: &'a Repository,
+    store: &'a Arc<ImageStore>,
+    digest: Digest,
+    size: u64,
+    progress: Option<(&'a str, &'a Reporter)>,
+}
+
+impl Upload<'_> {
+    /// Makes the registry take the blob from another repository, if it does (which one), or sends it. What breaks is
+    /// taken up where the registry says it broke, or begun anew.
+    async fn run(&self, sources: &[String]) -> Result<Option<String>, ImageError> {
+        for source in sources.iter().take(MAX_SOURCES) {
+            let begin = self.repository.url(&format!("blobs/uploads/?mount={}&from={source}", self.digest));
+            match self.begin(&begin).await {
+                Ok(None) => return Ok(Some(source.clone())),
+                // No mount, but an upload was begun: the next try needs none, the last one is used.
+                Ok(Some(location)) if Some(source) == sources.last() => {
+                    return self.send_from(location).await.map(|()| None);
+                }
+                Ok(Some(location)) => self.cancel(&location).await,
+                Err(error) => tracing::debug!(%error, source, "the registry does not mount the blob"),
+            }
+        }
+        let begin = self.repository.url("blobs/uploads/");
+        match self.begin(&begin).await? {
+            Some(location) => self.send_from(location).await.map(|()| None),
+            None => Ok(None),
+        }
+    }
+
+    /// Where to send the blob; `None` if the registry has it by now.
+    async fn begin(&self, url: &str) -> Result<Option<String>, RequestError> {
+        let zero = Extra { headers: vec![(header::CONTENT_LENGTH, "0".to_owned())], ..Extra::default() };
+        let response = self.repository.request(&Method::POST, url, &zero).await?;
+        if response.status() == StatusCode::CREATED {
+            return Ok(None);
+        }
+        location(url, &response).map(Some)
+    }
+
+    /// Tells the registry to forget an upload; it would do so by itself after a while.
+    async fn cancel(&self, location: &str) {
+        drop(self.repository.request(&Method::DELETE, location, &Extra::default()).await);
+    }
+
+    async fn send_from(&self, mut location: String) -> Result<(), ImageError> {
+        let mut offset = 0;
+        let mut failures = 0;
+        loop {
+            let error = match self.piece(&location, offset).await {
+                Ok(next) => match self.finish(&next).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            // A token may end while a blob is sent; asking how far it came brings a new one.
+            let expired = matches!(error, RequestError::Status { status: StatusCode::UNAUTHORIZED, .. });
+            if failures >= RESUMES || !(error.is_passing() || expired || is_lost(&error)) {
+                return Err(error.into());
+            }
+            tracing::debug!(%error, blob = %self.digest, "an upload is taken up again");
+            self.repository.wait(failures).await;
+            failures += 1;
+            match self.progress_of(&location).await {
+                Ok((next, done)) if !is_lost(&error) && done <= self.size => (location, offset) = (next, done),
+                _ => match self.begin(&self.repository.url("blobs/uploads/")).await? {
+                    None => return Ok(()),
+                    Some(anew) => (location, offset) = (anew, 0),
+                },
+            }
+        }
+    }
+
+    /// Sends the bytes from an offset on; where the upload goes on.
+    async fn piece(&self, url: &str, offset: u64) -> Result<String, RequestError> {
+        if offset >= self.size && offset > 0 {
+            return Ok(url.to_owned());
+        }
+        let mut headers = vec![
+            (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+            (header::CONTENT_LENGTH, (self.size - offset).to_string()),
+        ];
+        if offset > 0 {
+            headers.push((header::CONTENT_RANGE, format!("{offset}-{}", self.size - 1)));
+        }
+        let sent = Arc::new(AtomicU64::new(0));
+        let body = self.body(offset, &sent).await.map_err(|error| RequestError::Answer {
+            url: url.split('?').next().unwrap_or_default().to_owned(),
+            why: error.to_string(),
+        })?;
+        let extra = Extra { headers, ..Extra::default() };
+        let response = self.repository.upload(&Method::PATCH, url, &extra, body, &sent).await?;
+        location(url, &response)
+    }
+
+    /// Gives the blob its name.
+    async fn finish(&self, url: &str) -> Result<(), RequestError> {
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let zero = Extra { headers: vec![(header::CONTENT_LENGTH, "0".to_owned())], ..Extra::default() };
+        let target = format!("{url}{separator}digest={}", self.digest);
+        match self.repository.request(&Method::PUT, &target, &zero).await {
+            Ok(_) => Ok(()),
+            // The answer to an earlier try may have been lost.
+            Err(error) if exists(self.repository, &format!("blobs/{}", self.digest)).await.unwrap_or(false) => {
+                tracing::debug!(%error, "the blob is there all the same");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where an upload goes on, and how many bytes of it the registry has.
+    async fn progress_of(&self, url: &str) -> Result<(String, u64), RequestError> {
+        let response = self.repository.request(&Method::GET, url, &Extra::default()).await?;
+        let range = response.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
+        // `0-0` is what registries say of an upload without a byte.
+        let last = range.and_then(|range| range.rsplit_once('-')?.1.parse().ok()).unwrap_or(0_u64);
+        let done = if last == 0 { 0 } else { last.saturating_add(1) };
+        Ok((location(url, &response).unwrap_or_else(|_| url.to_owned()), done))
+    }
+
+    async fn body(&self, offset: u64, sent: &Arc<AtomicU64>) -> Result<Body, ImageError> {
+        let progress = self.progress.map(|(id, reporter)| (id.to_owned(), reporter.clone()));
+        blob_body(self.store, &self.digest, (offset, self.size), sent.clone(), progress).await
     }
 }
 
-/// One upload in one request.
-async fn upload(
-    repository: &Repository,
-    store: &Arc<ImageStore>,
-    digest: &Digest,
-    size: u64,
-    progress: Option<(&str, &Reporter)>,
-) -> Result<(), ImageError> {
-    let begin = repository.url("blobs/uploads/");
-    let zero = Extra { headers: vec![(header::CONTENT_LENGTH, "0".to_owned())], ..Extra::default() };
-    let response = repository.request(&Method::POST, &begin, &zero).await?;
-    let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-    let location =
-        location.ok_or_else(|| ImageError::Registry(format!("{begin}: the registry names no place to upload to")))?;
-    let location = join(&begin, location);
-    let separator = if location.contains('?') { '&' } else { '?' };
-    let target = format!("{location}{separator}digest={digest}");
-    let extra = Extra {
-        headers: vec![
-            (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-            (header::CONTENT_LENGTH, size.to_string()),
-        ],
-        ..Extra::default()
-    };
-    let body = blob_body(store, digest, size, progress).await?;
-    repository.upload(&Method::PUT, &target, &extra, body).await?;
-    Ok(())
+/// Whether the registry knows nothing (more) of an upload, or knows it otherwise.
+fn is_lost(error: &RequestError) -> bool {
+    matches!(
+        error,
+        RequestError::Status {
+            status: StatusCode::NOT_FOUND
+                | StatusCode::RANGE_NOT_SATISFIABLE
+                | StatusCode::BAD_REQUEST
+                | StatusCode::CONFLICT
+                | StatusCode::GONE,
+            ..
+        }
+    )
+}
+
+fn location<T>(url: &str, response: &http::Response<T>) -> Result<String, RequestError> {
+    let found = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+    found.map(|found| join(url, found)).ok_or_else(|| RequestError::Answer {
+        url: url.split('?').next().unwrap_or_default().to_owned(),
+        why: "the registry names no place to upload to".to_owned(),
+    })
 }
 
 async fn blob_body(
     store: &Arc<ImageStore>,
     digest: &Digest,
-    size: u64,
-    progress: Option<(&str, &Reporter)>,
+    (offset, size): (u64, u64),
+    sent: Arc<AtomicU64>,
+    progress: Option<(String, Reporter)>,
 ) -> Result<Body, ImageError> {
     let path = store.blobs().path(digest);
-    let file = tokio::fs::File::open(&path).await.context(|| format!("open blob {digest}"))?;
+    let mut file = tokio::fs::File::open(&path).await.context(|| format!("open blob {digest}"))?;
     if size == 0 {
         return Ok(full(Bytes::new()));
     }
-    let progress = progress.map(|(id, reporter)| (id.to_owned(), reporter.clone()));
-    let pieces = stream::try_unfold((file, 0_u64), move |(mut file, mut done)| {
-        let progress = progress.clone();
+    file.seek(std::io::SeekFrom::Start(offset)).await.context(|| format!("read blob {digest}"))?;
+    let pieces = stream::try_unfold((file, offset), move |(mut file, mut done)| {
+        let (progress, sent) = (progress.clone(), sent.clone());
         async move {
             let mut piece = vec![0; CHUNK];
             let read = file.read(&mut piece).await?;
@@ -184,6 +346,7 @@ async fn blob_body(
             }
             piece.truncate(read);
             done += read as u64;
+            sent.fetch_add(read as u64, Ordering::Relaxed);
             if let Some((id, reporter)) = &progress {
                 reporter.progress(id, "Pushing", done, size);
             }

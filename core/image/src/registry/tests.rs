@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -42,8 +43,18 @@ impl Shared {
     }
 }
 
+/// Waits little between tries.
+fn quick() -> RegistryConfig {
+    RegistryConfig { pause: Duration::from_millis(5), ..RegistryConfig::default() }
+}
+
 fn client() -> RegistryClient {
-    RegistryClient::new(RegistryConfig::default())
+    RegistryClient::new(quick())
+}
+
+/// Takes little silence for the end of a connection.
+fn impatient() -> RegistryClient {
+    RegistryClient::new(RegistryConfig { patience: Duration::from_millis(700), ..quick() })
 }
 
 fn reporter() -> (Reporter, mpsc::Receiver<TransferEvent>) {
@@ -52,8 +63,17 @@ fn reporter() -> (Reporter, mpsc::Receiver<TransferEvent>) {
 }
 
 async fn try_pull(store: &Shared, name: &str, auth: Option<&RegistryAuth>) -> Result<Pulled, ImageError> {
+    pull_by(&client(), store, name, auth).await
+}
+
+async fn pull_by(
+    client: &RegistryClient,
+    store: &Shared,
+    name: &str,
+    auth: Option<&RegistryAuth>,
+) -> Result<Pulled, ImageError> {
     let (reporter, _events) = reporter();
-    pull(&client(), &store.images, &ImageRef::parse(name).unwrap(), None, auth, &reporter).await
+    pull(client, &store.images, &ImageRef::parse(name).unwrap(), None, auth, &reporter).await
 }
 
 // ---- a real registry ----
@@ -61,38 +81,47 @@ async fn try_pull(store: &Shared, name: &str, auth: Option<&RegistryAuth>) -> Re
 struct Registry {
     child: Child,
     port: u16,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Registry {
     /// `None` where there is no such program.
-    fn start(password: Option<&str>) -> Option<Self> {
+    fn start(test: &str, password: Option<&str>) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
-            folder.path().display()
-        );
+        let mut more = String::new();
         if let Some(line) = password {
             let file = folder.path().join("htpasswd");
             std::fs::write(&file, line).unwrap();
-            config.push_str(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display()));
+            more.push_str(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display()));
         }
+        Self::start_in(test, folder, "", &more)
+    }
+
+    /// With more lines in its configuration: below `http`, and at the top.
+    fn start_in(test: &str, folder: tempfile::TempDir, http: &str, more: &str) -> Option<Self> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{http}{more}",
+            folder.path().join("data").display()
+        );
         let file = folder.path().join("config.yml");
         std::fs::write(&file, config).unwrap();
-        let child = Command::new("docker-registry")
+        let spawned = Command::new("docker-registry")
             .arg("serve")
             .arg(&file)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let registry = Self { child, port, _folder: folder };
-        for _ in 0..200 {
+            .spawn();
+        let Ok(child) = spawned else {
+            println!("skipped: {test} needs docker-registry (package docker-registry)");
+            return None;
+        };
+        let registry = Self { child, port, folder };
+        for _ in 0..400 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 return Some(registry);
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
         panic!("the registry does not answer");
     }
@@ -127,7 +156,7 @@ fn make_image(store: &Shared, names: &[ImageRef]) -> Digest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_pushed_is_pulled_with_the_same_digests() {
-    let Some(registry) = Registry::start(None) else { return };
+    let Some(registry) = Registry::start("what_is_pushed_is_pulled_with_the_same_digests", None) else { return };
     let name = ImageRef::parse(&format!("localhost:{}/a/b:1", registry.port)).unwrap();
     let source = Shared::new();
     let id = make_image(&source, std::slice::from_ref(&name));
@@ -159,13 +188,53 @@ async fn what_is_pushed_is_pulled_with_the_same_digests() {
     target.assert_empty();
 }
 
+/// Waits for a state that comes about in the background.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_mounted_from_other_repositories_and_tags_are_listed() {
+    let test = "layers_are_mounted_from_other_repositories_and_tags_are_listed";
+    let Some(registry) = Registry::start(test, None) else { return };
+    let name = |text: &str| ImageRef::parse(&format!("localhost:{}/{text}", registry.port)).unwrap();
+    let (first, second) = (name("a/b:1"), name("c/d:2"));
+    let source = Shared::new();
+    let id = make_image(&source, &[first.clone(), second.clone()]);
+    let (to, _events) = reporter();
+    let pushed = push(&client(), &source.images, &first, None, &to).await.unwrap();
+    source.images.tag(&id, &first.with_digest(pushed.digest)).unwrap();
+    let (to, mut events) = reporter();
+    let again = push(&client(), &source.images, &second, None, &to).await.unwrap();
+    assert_eq!(again.digest, pushed.digest);
+    drop(to);
+    let mut states = Vec::new();
+    while let Some(event) = events.recv().await {
+        states.push(event.status);
+    }
+    assert_eq!(states.iter().filter(|state| *state == "Mounted from a/b").count(), 2, "{states:?}");
+    let target = Shared::new();
+    assert_eq!(try_pull(&target, &second.to_string(), None).await.unwrap().image.id, id);
+
+    assert_eq!(tags(&client(), &name("c/d"), None).await.unwrap(), ["2"]);
+    assert!(matches!(tags(&client(), &name("no/such"), None).await, Err(ImageError::NotFound(_))));
+    let found = manifest(&client(), &first, None).await.unwrap();
+    assert_eq!((found.digest, Digest::of(&found.bytes)), (pushed.digest, pushed.digest));
+    let error = search(&client(), &format!("localhost:{}/a", registry.port), 25, None).await.unwrap_err();
+    assert!(error.to_string().contains("offers no search"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_registry_wants_its_password() {
     // "secret", by bcrypt.
-    let Some(registry) = Registry::start(Some("me:$2y$05$2nD3MhZTRtyJ2cVgVZlHu.0d9rXmdmR8Y1e1Wnm9nxvqPzuQKf0Z2\n"))
-    else {
-        return;
-    };
+    let line = "me:$2b$04$V.INB7cZblXsMWg9ZK/eLOFccf/yfFPg9Qa7MMIIg5r0F9pcJU2FK\n";
+    let Some(registry) = Registry::start("a_private_registry_wants_its_password", Some(line)) else { return };
     let name = format!("localhost:{}/p:1", registry.port);
     let store = Shared::new();
     let error = try_pull(&store, &name, None).await.unwrap_err();
@@ -177,6 +246,81 @@ async fn a_private_registry_wants_its_password() {
     let server = format!("localhost:{}", registry.port);
     let error = login(&client(), &server, &wrong).await.unwrap_err();
     assert!(matches!(error, ImageError::Unauthorized(_)), "{error}");
+
+    let right = RegistryAuth { username: "me".into(), password: "secret".into(), ..RegistryAuth::default() };
+    login(&client(), &server, &right).await.unwrap();
+    let source = Shared::new();
+    let reference = ImageRef::parse(&name).unwrap();
+    let id = make_image(&source, std::slice::from_ref(&reference));
+    let (to, _events) = reporter();
+    let error = push(&client(), &source.images, &reference, None, &to).await.unwrap_err();
+    assert!(matches!(error, ImageError::Unauthorized(_)), "{error}");
+    let pushed = push(&client(), &source.images, &reference, Some(&right), &to).await.unwrap();
+    let pulled = try_pull(&store, &name, Some(&right)).await.unwrap();
+    assert_eq!((pulled.image.id, pulled.digest), (id, pushed.digest));
+}
+
+/// Makes an authority and a certificate that it signs for this machine and for clients; whether there is openssl.
+fn make_certificates(folder: &std::path::Path) -> bool {
+    std::fs::write(
+        folder.join("ext"),
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=CA:FALSE\n",
+    )
+    .unwrap();
+    let openssl = |line: &str| {
+        Command::new("openssl")
+            .args(line.split(' '))
+            .current_dir(folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(&format!("req -x509 {key} -keyout ca.key -out ca.crt -subj /CN=authority -days 30"))
+        && openssl(&format!("req {key} -keyout host.key -out host.csr -subj /CN=localhost"))
+        && openssl("x509 -req -in host.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out host.pem")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_a_registry_are_checked_and_shown() {
+    let test = "certificates_of_a_registry_are_checked_and_shown";
+    let folder = tempfile::tempdir().unwrap();
+    if !make_certificates(folder.path()) {
+        println!("skipped: {test} needs openssl (package openssl)");
+        return;
+    }
+    let at = folder.path().display().to_string();
+    let tls = |more: &str| format!("  tls:\n    certificate: {at}/host.pem\n    key: {at}/host.key\n{more}");
+    let http = tls(&format!("    clientcas: [{at}/ca.crt]\n"));
+    let Some(registry) = Registry::start_in(test, folder, &http, "") else { return };
+    let name = ImageRef::parse(&format!("localhost:{}/t:1", registry.port)).unwrap();
+    let source = Shared::new();
+    let id = make_image(&source, std::slice::from_ref(&name));
+    let given = tempfile::tempdir().unwrap();
+    let host = given.path().join(format!("localhost:{}", registry.port));
+    std::fs::create_dir(&host).unwrap();
+    let given_by = || RegistryClient::new(RegistryConfig { certificates: vec![given.path().to_owned()], ..quick() });
+    let (to, _events) = reporter();
+
+    let error = push(&given_by(), &source.images, &name, None, &to).await.unwrap_err();
+    assert!(!matches!(error, ImageError::Unauthorized(_)), "the registry wants a certificate: {error}");
+    let from = registry.folder.path();
+    std::fs::copy(from.join("host.pem"), host.join("client.cert")).unwrap();
+    std::fs::copy(from.join("host.key"), host.join("client.key")).unwrap();
+    std::fs::copy(from.join("ca.crt"), host.join("ca.crt")).unwrap();
+    let pushed = push(&given_by(), &source.images, &name, None, &to).await.unwrap();
+    let target = Shared::new();
+    let pulled = pull_by(&given_by(), &target, &name.to_string(), None).await.unwrap();
+    assert_eq!((pulled.image.id, pulled.digest), (id, pushed.digest));
+
+    // Another authority than the one that vouches for it.
+    let other = tempfile::tempdir().unwrap();
+    assert!(make_certificates(other.path()));
+    std::fs::copy(other.path().join("ca.crt"), host.join("ca.crt")).unwrap();
+    let target = Shared::new();
+    pull_by(&given_by(), &target, &name.to_string(), None).await.unwrap_err();
+    target.assert_empty();
 }
 
 #[tokio::test]
@@ -196,6 +340,8 @@ type Answer = Box<dyn Fn(&HashMap<String, String>, usize) -> (String, Vec<u8>) +
 struct Hostile {
     port: u16,
     seen: Arc<Mutex<Vec<(String, HashMap<String, String>)>>>,
+    /// Bodies of requests in the order in which they ended.
+    bodies: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Hostile {
@@ -204,27 +350,36 @@ impl Hostile {
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = seen.clone();
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let kept = bodies.clone();
         let answers = Arc::new(answers);
         // Ends with the test's process.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (answers, log) = (answers.clone(), log.clone());
-                std::thread::spawn(move || drop(Self::serve(stream, &answers, &log)));
+                let (answers, log, kept) = (answers.clone(), log.clone(), kept.clone());
+                std::thread::spawn(move || drop(Self::serve(stream, &answers, &log, &kept)));
             }
         });
-        Self { port, seen }
+        Self { port, seen, bodies }
+    }
+
+    /// How often a path was asked for.
+    fn count(&self, path: &str) -> usize {
+        self.seen.lock().unwrap().iter().filter(|(seen, _)| seen == path).count()
     }
 
     fn serve(
         mut stream: TcpStream,
         answers: &[(String, Answer)],
         log: &Mutex<Vec<(String, HashMap<String, String>)>>,
+        bodies: &Mutex<Vec<Vec<u8>>>,
     ) -> std::io::Result<()> {
         let mut reader = BufReader::new(stream.try_clone()?);
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        let mut headers = HashMap::new();
+        let method = line.split(' ').next().unwrap_or_default().to_owned();
+        let mut headers = HashMap::from([(":method".to_owned(), method.clone())]);
         loop {
             let mut line = String::new();
             reader.read_line(&mut line)?;
@@ -242,13 +397,30 @@ impl Hostile {
             Some((_, answer)) => answer(&headers, before),
             None => ("404 Not Found".to_owned(), Vec::new()),
         };
+        let sent: u64 = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let taken = head.strip_prefix("BREAK ").map(|taken| taken.parse().unwrap());
+        let mut received = Vec::new();
+        reader.take(taken.unwrap_or(sent)).read_to_end(&mut received)?;
+        if sent > 0 {
+            bodies.lock().unwrap().push(received);
+        }
+        if taken.is_some() {
+            return Ok(());
+        }
+        let stalls = head.contains("X-Stall");
         let length = if head.to_lowercase().contains("content-length") {
             String::new()
         } else {
             format!("Content-Length: {}\r\n", body.len())
         };
         write!(stream, "HTTP/1.1 {head}\r\n{length}Connection: close\r\n\r\n")?;
-        stream.write_all(&body)?;
+        if method != "HEAD" {
+            stream.write_all(&body)?;
+        }
+        if stalls {
+            // Until the client hangs up.
+            drop(stream.read(&mut [0; 1]));
+        }
         stream.shutdown(std::net::Shutdown::Write)?;
         drop(stream.read(&mut [0; 1]));
         Ok(())
@@ -450,4 +622,277 @@ async fn passing_troubles_are_waited_out_and_tokens_go_to_the_registry_alone() {
         assert_eq!(headers.get("authorization"), None);
     }
     assert!(seen.iter().any(|(path, _)| path.starts_with("/token?service=s&scope=repository%3Ax%3Apull")));
+}
+
+/// A layer that comes from where it is asked for on, half of what is left at a time and then silence, the given number
+/// of times.
+fn stalling(layer: &[u8], times: usize) -> Answer {
+    let whole = layer.to_vec();
+    Box::new(move |headers, before| {
+        let from: usize = headers
+            .get("range")
+            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
+            .unwrap_or(0);
+        let rest = &whole[from..];
+        let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
+        if before < times {
+            let head = format!("{status}\r\nX-Stall: yes\r\nContent-Length: {}", rest.len());
+            (head, rest[..rest.len() / 2].to_vec())
+        } else {
+            (status.to_owned(), rest.to_vec())
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_is_an_end_and_not_for_ever() {
+    let small = small();
+    let (layer, _) = paths(&small);
+    let server = serve(&small, &layer, stalling(&small.layer, 1));
+    let store = Shared::new();
+    pull_by(&impatient(), &store, &server.name(), None).await.unwrap();
+    assert!(server.seen.lock().unwrap().iter().any(|(path, headers)| *path == layer && headers.contains_key("range")));
+
+    let server = serve(&small, &layer, stalling(&small.layer, usize::MAX));
+    let store = Shared::new();
+    let error = pull_by(&impatient(), &store, &server.name(), None).await.unwrap_err();
+    assert!(matches!(error, ImageError::Unreachable(_)) && error.to_string().contains("stalled"), "{error}");
+    store.assert_empty();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_breaks_off_is_fetched_again() {
+    let small = small();
+    let whole = small.manifest.clone();
+    let answer: Answer = Box::new(move |_, before| {
+        let sent = if before == 0 { &whole[..10] } else { &whole[..] };
+        (format!("200 OK\r\nContent-Length: {}", whole.len()), sent.to_vec())
+    });
+    let server = serve(&small, "/v2/x/manifests/1", answer);
+    try_pull(&Shared::new(), &server.name(), None).await.unwrap();
+    assert_eq!(server.count("/v2/x/manifests/1"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn troubles_that_do_not_pass_end_the_pull() {
+    let small = small();
+    for status in ["500 Internal Server Error", "503 Service Unavailable", "429 Too Many Requests\r\nRetry-After: 0"] {
+        let (layer, _) = paths(&small);
+        let server = serve(&small, &layer, fixed(status, Vec::new()));
+        let store = Shared::new();
+        let error = try_pull(&store, &server.name(), None).await.unwrap_err();
+        assert!(error.to_string().contains(&status[..3]), "{error}");
+        let asked = server.count(&layer);
+        assert!((2..20).contains(&asked), "{status}: asked {asked} times");
+        store.assert_empty();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_midway_is_renewed() {
+    let small = small();
+    let (layer, config) = paths(&small);
+    let port = Arc::new(Mutex::new(0_u16));
+    let guarded = |good: &'static str, body: Vec<u8>| -> Answer {
+        let port = port.clone();
+        Box::new(move |headers, _| {
+            if headers.get("authorization").map(String::as_str) == Some(good) {
+                return ("200 OK".to_owned(), body.clone());
+            }
+            let realm = format!("http://127.0.0.1:{}/token", port.lock().unwrap());
+            (format!("401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"{realm}\",service=\"s\""), Vec::new())
+        })
+    };
+    let server = Hostile::start(vec![
+        (
+            "/token".to_owned(),
+            Box::new(|_: &HashMap<String, String>, before| {
+                let token = if before == 0 { r#"{"token":"old"}"# } else { r#"{"access_token":"new"}"# };
+                ("200 OK".to_owned(), token.as_bytes().to_vec())
+            }),
+        ),
+        ("/v2/x/manifests/1".to_owned(), guarded("Bearer old", small.manifest.clone())),
+        (config, guarded("Bearer old", small.config.clone())),
+        (layer, guarded("Bearer new", small.layer.clone())),
+    ]);
+    *port.lock().unwrap() = server.port;
+    try_pull(&Shared::new(), &server.name(), None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_registry_redirects_to_learns_no_password() {
+    let small = small();
+    let (layer, _) = paths(&small);
+    let port = Arc::new(Mutex::new(0_u16));
+    let told = port.clone();
+    let thief = Hostile::start(vec![
+        ("/token".to_owned(), fixed("200 OK", br#"{"token":"x"}"#.to_vec())),
+        (
+            "/blob".to_owned(),
+            Box::new(move |_: &HashMap<String, String>, _| {
+                let realm = format!("http://127.0.0.1:{}/token", told.lock().unwrap());
+                let challenges =
+                    format!("WWW-Authenticate: Bearer realm=\"{realm}\"\r\nWWW-Authenticate: Basic realm=\"x\"");
+                (format!("401 Unauthorized\r\n{challenges}"), Vec::new())
+            }),
+        ),
+    ]);
+    *port.lock().unwrap() = thief.port;
+    let to = format!("307 Temporary Redirect\r\nLocation: http://127.0.0.1:{}/blob", thief.port);
+    let server = serve(&small, &layer, fixed(&to, Vec::new()));
+    let store = Shared::new();
+    let auth = RegistryAuth { username: "me".into(), password: "secret".into(), ..RegistryAuth::default() };
+    let error = try_pull(&store, &server.name(), Some(&auth)).await.unwrap_err();
+    assert!(matches!(error, ImageError::Unauthorized(_)), "{error}");
+    store.assert_empty();
+    let seen = thief.seen.lock().unwrap();
+    assert!(!seen.is_empty());
+    for (path, headers) in seen.iter() {
+        assert_eq!((path.as_str(), headers.get("authorization")), ("/blob", None));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_pulls_of_one_image_share_the_work() {
+    let small = small();
+    let (layer, _) = paths(&small);
+    let whole = small.layer.clone();
+    let slow: Answer = Box::new(move |_, _| {
+        std::thread::sleep(Duration::from_millis(500));
+        ("200 OK".to_owned(), whole.clone())
+    });
+    let server = serve(&small, &layer, slow);
+    let store = Shared::new();
+    let client = client();
+    let name = server.name();
+    let (one, other) =
+        tokio::join!(pull_by(&client, &store, &name, None), pull_by(&client, &store, &name, None));
+    assert_eq!(one.unwrap().image.id, other.unwrap().image.id);
+    assert_eq!(server.count(&layer), 1);
+    let id = store.images.list()[0].0.id;
+    store.images.delete(&id).unwrap();
+    store.assert_empty();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_is_given_up_leaves_nothing_and_does_not_harm_another() {
+    // The first layer comes and is unpacked, the second one stalls.
+    let layers = [Archive::new().file("a", "a").done(), Archive::new().file("b", &"b".repeat(100_000)).done()];
+    let digests = layers.each_ref().map(|layer| Digest::of(layer));
+    let config = serde_json::to_vec(&json!({"architecture": crate::config::host_architecture().0, "os": "linux",
+        "config": {}, "rootfs": {"type": "layers", "diff_ids": digests}}))
+    .unwrap();
+    let entry = |layer: &Vec<u8>| json!({"mediaType": crate::manifest::OCI_LAYER, "digest": Digest::of(layer), "size": layer.len()});
+    let manifest = serde_json::to_vec(&json!({"schemaVersion": 2, "mediaType": crate::manifest::OCI_MANIFEST,
+        "config": {"mediaType": crate::manifest::OCI_CONFIG, "digest": Digest::of(&config), "size": config.len()},
+        "layers": layers.iter().map(entry).collect::<Vec<_>>()}))
+    .unwrap();
+    let path = |digest: &Digest| format!("/v2/x/blobs/{digest}");
+    let server = Hostile::start(vec![
+        ("/v2/x/manifests/1".to_owned(), manifest_answer(manifest)),
+        (path(&Digest::of(&config)), fixed("200 OK", config.clone())),
+        (path(&digests[0]), fixed("200 OK", layers[0].clone())),
+        (path(&digests[1]), stalling(&layers[1], 1)),
+    ]);
+    let store = Arc::new(Shared::new());
+    let (client, name) = (client(), server.name());
+    let begin = || {
+        let (store, client, name) = (store.clone(), client.clone(), name.clone());
+        tokio::spawn(async move { pull_by(&client, &store, &name, None).await })
+    };
+    let first = begin();
+    let folder = store.folder.path().join("layers");
+    let unpacked = || std::fs::read_dir(&folder).map_or(0, Iterator::count) == 1;
+    eventually("the first layer is unpacked and the second asked for", || unpacked() && server.count(&path(&digests[1])) == 1).await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let scratch = store.folder.path().join("images/blobs");
+    let count = |name: &str| std::fs::read_dir(scratch.join(name)).unwrap().count();
+    eventually("nothing is left", || {
+        count("sha256") + count("tmp") == 0 && std::fs::read_dir(&folder).map_or(0, Iterator::count) == 0
+    })
+    .await;
+    store.assert_empty();
+    begin().await.unwrap().unwrap();
+    assert_eq!(store.images.list().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_serves_the_hub_without_its_password() {
+    let small = small();
+    let answers = |bytes: &[u8]| fixed("200 OK", bytes.to_vec());
+    let server = Hostile::start(vec![
+        ("/v2/library/x/manifests/1".to_owned(), manifest_answer(small.manifest.clone())),
+        (format!("/v2/library/x/blobs/{}", Digest::of(&small.layer)), answers(&small.layer)),
+        (format!("/v2/library/x/blobs/{}", Digest::of(&small.config)), answers(&small.config)),
+    ]);
+    let mirrors = vec![format!("http://127.0.0.1:{}", server.port)];
+    let client = RegistryClient::new(RegistryConfig { mirrors, ..quick() });
+    let auth = RegistryAuth { username: "me".into(), password: "secret".into(), ..RegistryAuth::default() };
+    let store = Shared::new();
+    let pulled = pull_by(&client, &store, "x:1", Some(&auth)).await.unwrap();
+    assert!(store.images.names(&pulled.image.id).contains(&ImageRef::parse("docker.io/library/x:1").unwrap()));
+    assert!(server.seen.lock().unwrap().iter().all(|(_, headers)| !headers.contains_key("authorization")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_upload_goes_on_where_it_broke() {
+    const TAKEN: usize = 200_000;
+    let missing = || fixed("404 Not Found", Vec::new());
+    let server = Hostile::start(vec![
+        (
+            "/v2/x/blobs/uploads/".to_owned(),
+            Box::new(|_: &HashMap<String, String>, before| {
+                (format!("202 Accepted\r\nLocation: /v2/x/up/{before}"), Vec::new())
+            }),
+        ),
+        ("/v2/x/blobs/sha256".to_owned(), missing()),
+        (
+            "/v2/x/up/".to_owned(),
+            Box::new(|headers: &HashMap<String, String>, _| {
+                let length: u64 = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+                let head = match headers[":method"].as_str() {
+                    "PATCH" if length > 500_000 && !headers.contains_key("content-range") => format!("BREAK {TAKEN}"),
+                    "PATCH" => "202 Accepted\r\nLocation: ?state=1".to_owned(),
+                    "GET" => format!("204 No Content\r\nRange: 0-{}", TAKEN - 1),
+                    _ => "201 Created".to_owned(),
+                };
+                (head, Vec::new())
+            }),
+        ),
+        ("/v2/x/manifests/".to_owned(), fixed("201 Created", Vec::new())),
+        ("/v2/".to_owned(), fixed("200 OK", Vec::new())),
+    ]);
+    let name = ImageRef::parse(&server.name()).unwrap();
+    let source = Shared::new();
+    let id = make_image(&source, std::slice::from_ref(&name));
+    let (to, _events) = reporter();
+    push(&client(), &source.images, &name, None, &to).await.unwrap();
+    let layer = source.images.get(&id).unwrap().layers[0].clone();
+    let bodies = server.bodies.lock().unwrap();
+    let start = bodies.iter().find(|body| body.len() == TAKEN).expect("the part that arrived");
+    let whole = bodies.iter().map(|rest| [start.as_slice(), rest].concat()).find(|whole| Digest::of(whole) == layer.blob);
+    assert_eq!(whole.map(|whole| whole.len() as u64), Some(layer.blob_size), "the rest was sent, and only the rest");
+    let seen = server.seen.lock().unwrap();
+    let range = seen.iter().find_map(|(_, headers)| headers.get("content-range").cloned());
+    assert_eq!(range, Some(format!("{TAKEN}-{}", layer.blob_size - 1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_come_in_pages_and_search_in_json() {
+    let server = Hostile::start(vec![
+        (
+            "/v2/x/tags/list?n=1000".to_owned(),
+            fixed("200 OK\r\nLink: </v2/x/tags/list?last=b>; rel=\"next\"", br#"{"name":"x","tags":["a","b"]}"#.to_vec()),
+        ),
+        ("/v2/x/tags/list?last=b".to_owned(), fixed("200 OK", br#"{"name":"x","tags":["c"]}"#.to_vec())),
+        (
+            "/v1/search?q=box%20a&n=3".to_owned(),
+            fixed("200 OK", br#"{"num_results":1,"results":[{"name":"busybox","star_count":7,"is_official":true}]}"#.to_vec()),
+        ),
+    ]);
+    let name = ImageRef::parse(&server.name()).unwrap();
+    assert_eq!(tags(&client(), &name, None).await.unwrap(), ["a", "b", "c"]);
+    let found = search(&client(), &format!("127.0.0.1:{}/box a", server.port), 3, None).await.unwrap();
+    assert_eq!((found.len(), found[0].name.as_str(), found[0].star_count), (1, "busybox", 7));
 }

@@ -2,13 +2,15 @@
 
 use std::future::Future;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -16,16 +18,19 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::client::RegistryConfig;
+use super::proxy::{Proxy, is_loopback, proxy};
+
 const CONNECT: Duration = Duration::from_secs(20);
-/// From the request to the head of its answer.
-const ANSWER: Duration = Duration::from_secs(60);
 
 /// A request's body.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -44,8 +49,7 @@ const CERTIFICATES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// What the host trusts (`SSL_CERT_FILE` first), else what browsers trust; and beside it what the administrator gave
-/// for single registries (`/etc/docker/certs.d/HOST/*.crt`).
+/// What the host trusts (`SSL_CERT_FILE` first), else what browsers trust.
 fn roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let named = std::env::var("SSL_CERT_FILE").ok();
@@ -63,15 +67,91 @@ fn roots() -> RootCertStore {
     roots
 }
 
-/// The administrator's certificates for one registry.
-fn add_certificates_of(host: &str, roots: &mut RootCertStore) {
-    let entries = std::fs::read_dir(format!("/etc/docker/certs.d/{host}"));
-    for entry in entries.into_iter().flatten().flatten() {
-        if entry.path().extension().is_some_and(|extension| extension == "crt")
-            && let Ok(found) = CertificateDer::pem_file_iter(entry.path())
-        {
-            roots.add_parsable_certificates(found.flatten());
+/// What the administrator gave for one registry: authorities (`*.crt`), and certificates to show (`NAME.cert` with
+/// `NAME.key`).
+#[derive(Default)]
+struct HostCertificates {
+    authorities: Vec<CertificateDer<'static>>,
+    client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+}
+
+impl HostCertificates {
+    /// Reads the folders of one registry. What cannot be read is an error: a certificate that is silently left out
+    /// looks like a registry that refuses.
+    fn read(folders: &[PathBuf], host: &str) -> io::Result<Self> {
+        let mut found = Self::default();
+        for folder in folders.iter().map(|folder| folder.join(host)) {
+            let mut paths: Vec<PathBuf> =
+                std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            paths.sort();
+            for path in paths {
+                match path.extension().and_then(std::ffi::OsStr::to_str) {
+                    Some("crt") => found.authorities.extend(certificates(&path)?),
+                    Some("cert") => {
+                        let key = path.with_extension("key");
+                        if !key.exists() {
+                            return Err(named(&path, "has no key beside it: a .key file of the same name is missing"));
+                        }
+                        let private = PrivateKeyDer::from_pem_file(&key).map_err(|error| named(&key, error))?;
+                        found.client = Some((certificates(&path)?, private));
+                    }
+                    Some("key") if !path.with_extension("cert").exists() => {
+                        return Err(named(&path, "has no certificate beside it: a .cert file of the same name is missing"));
+                    }
+                    _ => {}
+                }
+            }
         }
+        Ok(found)
+    }
+}
+
+fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = read.map_err(|error| named(path, error))?;
+    if found.is_empty() { Err(named(path, "holds no certificate")) } else { Ok(found) }
+}
+
+fn named(path: &Path, why: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
+}
+
+/// Takes any certificate, for registries that the administrator calls insecure.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -79,6 +159,7 @@ fn add_certificates_of(host: &str, roots: &mut RootCertStore) {
 #[derive(Clone)]
 pub struct Connector {
     roots: Arc<RootCertStore>,
+    config: Arc<RegistryConfig>,
 }
 
 /// A connection of either kind.
@@ -120,11 +201,15 @@ impl AsyncWrite for Stream {
 }
 
 /// For hyper's pool.
-pub struct Pooled(TokioIo<Stream>);
+pub struct Pooled {
+    stream: TokioIo<Stream>,
+    /// Whether requests go to a proxy, which wants whole addresses in them.
+    proxied: bool,
+}
 
 impl Connection for Pooled {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().proxy(self.proxied)
     }
 }
 
@@ -134,21 +219,21 @@ impl hyper::rt::Read for Pooled {
         cx: &mut Context<'_>,
         buffer: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl hyper::rt::Write for Pooled {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -165,7 +250,7 @@ impl tower_service::Service<Uri> for Connector {
         let connector = self.clone();
         Box::pin(async move {
             match tokio::time::timeout(CONNECT, connector.connect(&uri)).await {
-                Ok(stream) => Ok(Pooled(TokioIo::new(stream?))),
+                Ok(connected) => connected,
                 Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no connection within 20 seconds")),
             }
         })
@@ -173,69 +258,60 @@ impl tower_service::Service<Uri> for Connector {
 }
 
 impl Connector {
-    async fn connect(&self, uri: &Uri) -> io::Result<Stream> {
+    async fn connect(&self, uri: &Uri) -> io::Result<Pooled> {
         let missing = || io::Error::new(io::ErrorKind::InvalidInput, "an address without a host");
         let host = uri.host().ok_or_else(missing)?;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let stream = match proxy(secure, bare) {
-            Some(proxy) if secure => tunnel(&proxy, host, port).await?,
-            _ => TcpStream::connect((bare, port)).await?,
+        let proxy = proxy(uri)?;
+        let proxied = proxy.is_some() && !secure;
+        let stream = match &proxy {
+            Some(proxy) if secure => tunnel(proxy, host, port).await?,
+            Some(proxy) => proxy.connect().await?,
+            None => TcpStream::connect((bare, port)).await?,
         };
         stream.set_nodelay(true)?;
-        if !secure {
-            return Ok(Stream::Plain(stream));
-        }
-        let mut roots = (*self.roots).clone();
-        add_certificates_of(uri.authority().map_or(host, |authority| authority.as_str()), &mut roots);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-        Ok(Stream::Tls(Box::new(stream)))
+        let stream = if secure {
+            let authority = uri.authority().map_or(host, |authority| authority.as_str());
+            let config = self.tls(authority, bare)?;
+            let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
+            Stream::Tls(Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
+        } else {
+            Stream::Plain(stream)
+        };
+        Ok(Pooled { stream: TokioIo::new(stream), proxied })
     }
-}
 
-/// The proxy that the environment asks for, as `host:port` and perhaps credentials.
-fn proxy(secure: bool, host: &str) -> Option<Uri> {
-    let read = |name: &str| {
-        let lower = std::env::var(name.to_lowercase());
-        lower.or_else(|_| std::env::var(name)).ok().filter(|text| !text.is_empty())
-    };
-    let exempt = read("NO_PROXY").unwrap_or_default();
-    let covers = |rule: &str| {
-        let rule = rule.trim();
-        rule == "*"
-            || rule == host
-            || (!rule.is_empty()
-                && host.strip_suffix(rule.trim_start_matches('.')).is_some_and(|rest| rest.ends_with('.')))
-    };
-    if host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        || exempt.split(',').any(covers)
-    {
-        return None;
+    /// How one host is spoken to over TLS.
+    fn tls(&self, authority: &str, host: &str) -> io::Result<ClientConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let given = HostCertificates::read(&self.config.certificates, authority)?;
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
+        // Who names an authority for a registry wants it checked, wherever it is.
+        let builder = if given.authorities.is_empty() && (is_loopback(host) || self.config.is_insecure(authority)) {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+        } else {
+            let mut roots = (*self.roots).clone();
+            roots.add_parsable_certificates(given.authorities);
+            builder.with_root_certificates(roots)
+        };
+        match given.client {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(io::Error::other),
+            None => Ok(builder.with_no_client_auth()),
+        }
     }
-    let text = read(if secure { "HTTPS_PROXY" } else { "HTTP_PROXY" })?;
-    let text = if text.contains("://") { text } else { format!("http://{text}") };
-    text.parse().ok()
 }
 
 /// Asks a proxy for a connection to the registry.
-async fn tunnel(proxy: &Uri, host: &str, port: u16) -> io::Result<TcpStream> {
-    use base64::Engine as _;
-    let bad = |why: String| io::Error::other(format!("proxy {}: {why}", proxy.host().unwrap_or_default()));
-    let address = proxy.host().ok_or_else(|| bad("no host in its address".to_owned()))?;
-    let mut stream = TcpStream::connect((address, proxy.port_u16().unwrap_or(3128))).await?;
+async fn tunnel(proxy: &Proxy, host: &str, port: u16) -> io::Result<TcpStream> {
+    let bad = |why: String| io::Error::other(format!("proxy {}: {why}", proxy.host));
+    let mut stream = proxy.connect().await?;
     let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
-    if let Some((user, _)) = proxy.authority().and_then(|authority| authority.as_str().rsplit_once('@')) {
-        let encoded = base64::engine::general_purpose::STANDARD.encode(user);
-        request.push_str(&format!("Proxy-Authorization: Basic {encoded}\r\n"));
+    if let Some(credentials) = &proxy.credentials {
+        request.push_str(&format!("Proxy-Authorization: {credentials}\r\n"));
     }
     request.push_str("\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -254,6 +330,8 @@ async fn tunnel(proxy: &Uri, host: &str, port: u16) -> io::Result<TcpStream> {
 #[derive(Clone)]
 pub struct Transport {
     client: Client<Connector, Body>,
+    /// How long a registry may be silent.
+    patience: Duration,
 }
 
 /// Why there is no answer.
@@ -261,8 +339,8 @@ pub struct Transport {
 pub enum SendError {
     #[error("{}", chain(.0))]
     Client(#[from] ClientError),
-    #[error("no answer within {} seconds", ANSWER.as_secs())]
-    Silent,
+    #[error("no answer within {} seconds", .0.as_secs())]
+    Silent(Duration),
 }
 
 /// An error with its causes: hyper's own text says only "client error".
@@ -277,22 +355,74 @@ fn chain(error: &ClientError) -> String {
 }
 
 impl Transport {
-    pub fn new() -> Self {
-        let connector = Connector { roots: Arc::new(roots()) };
+    pub fn new(config: &Arc<RegistryConfig>) -> Self {
+        let connector = Connector { roots: Arc::new(roots()), config: config.clone() };
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(15)).build(connector);
-        Self { client }
+        Self { client, patience: config.patience }
     }
 
     /// Sends one request; redirects and refusals are answers.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        match tokio::time::timeout(ANSWER, self.client.request(request)).await {
+        let request = for_proxy(request);
+        match tokio::time::timeout(self.patience, self.client.request(request)).await {
             Ok(answer) => Ok(answer?),
-            Err(_) => Err(SendError::Silent),
+            Err(_) => Err(SendError::Silent(self.patience)),
         }
     }
 
-    /// The same for uploads, which may take longer than an answer.
-    pub async fn upload(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        Ok(self.client.request(request).await?)
+    /// The same for uploads, which take longer than an answer: `sent` counts the bytes that were taken, and while it
+    /// grows there is no hurry.
+    pub async fn upload(&self, request: Request<Body>, sent: &AtomicU64) -> Result<Response<Incoming>, SendError> {
+        let sending = self.client.request(for_proxy(request));
+        tokio::pin!(sending);
+        let mut before = 0;
+        loop {
+            tokio::select! {
+                answer = &mut sending => return Ok(answer?),
+                () = tokio::time::sleep(self.patience) => {
+                    let now = sent.load(Ordering::Relaxed);
+                    if now == before {
+                        return Err(SendError::Silent(self.patience));
+                    }
+                    before = now;
+                }
+            }
+        }
+    }
+}
+
+/// A proxy that passes requests on without TLS is shown its credentials with each.
+fn for_proxy(mut request: Request<Body>) -> Request<Body> {
+    if request.uri().scheme_str() == Some("http")
+        && let Ok(Some(proxy)) = proxy(request.uri())
+        && let Some(Ok(mut value)) = proxy.credentials.as_deref().map(HeaderValue::from_str)
+    {
+        value.set_sensitive(true);
+        request.headers_mut().insert(header::PROXY_AUTHORIZATION, value);
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn half_a_client_certificate_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = folder.path().join("r.example:5000");
+        std::fs::create_dir(&host).unwrap();
+        let read = || HostCertificates::read(&[folder.path().to_owned()], "r.example:5000");
+        assert!(read().unwrap().client.is_none());
+        std::fs::write(host.join("client.key"), "").unwrap();
+        assert!(read().err().unwrap().to_string().contains("client.key: has no certificate"));
+        std::fs::remove_file(host.join("client.key")).unwrap();
+        std::fs::write(host.join("client.cert"), "").unwrap();
+        assert!(read().err().unwrap().to_string().contains("client.cert: has no key"));
+        std::fs::remove_file(host.join("client.cert")).unwrap();
+        std::fs::write(host.join("ca.crt"), "no certificate").unwrap();
+        assert!(read().err().unwrap().to_string().contains("ca.crt"));
+        assert!(HostCertificates::read(&[folder.path().to_owned()], "other").unwrap().authorities.is_empty());
     }
 }

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use super::reference;
 use crate::failure::{Failure, Outcome};
+use crate::output::tell;
 
 /// The client's configuration file, of which everything is kept that is not understood here.
 #[derive(Debug)]
@@ -50,8 +51,12 @@ impl ConfigFile {
         if let Some(helper) = self.helper(key) {
             return match call_helper(&helper, "get", key.as_bytes()) {
                 Ok(answer) => from_helper(&answer, key),
-                // Helpers answer with an error when they know nothing of a registry.
-                Err(_) => Value::Null,
+                // Helpers answer with this error when they know nothing of a registry.
+                Err(error) if error.message.contains("credentials not found") => Value::Null,
+                Err(error) => {
+                    tell!("WARNING: {}; going on without credentials for {registry}", error.message);
+                    Value::Null
+                }
             };
         }
         let Some(auths) = self.content.get("auths").and_then(Value::as_object) else { return Value::Null };
@@ -79,8 +84,15 @@ impl ConfigFile {
             .into_iter()
             .flatten()
             .map(|(name, _)| name.clone());
-        names
-            .chain(helpers)
+        // The store that keeps all the others says itself which they are.
+        let store = self.content.get("credsStore").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let listed = store.and_then(|store| call_helper(store, "list", b"").ok());
+        let listed: Map<String, Value> =
+            listed.and_then(|answer| serde_json::from_slice(&answer).ok()).unwrap_or_default();
+        let known: std::collections::BTreeSet<String> =
+            names.chain(helpers).chain(listed.into_iter().map(|(name, _)| name)).collect();
+        known
+            .into_iter()
             .filter_map(|name| {
                 let registry = if name == reference::HUB_KEY { reference::HUB.to_owned() } else { name.clone() };
                 let found = self.credentials(&registry);

@@ -282,21 +282,6 @@ pub async fn prune(context: Context, args: PruneArgs) -> Outcome {
     Ok(())
 }
 
-/// Arguments of the `manifest` commands.
-#[derive(Debug, clap::Args)]
-pub struct ManifestArgs {
-    /// Whatever was asked
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub words: Vec<String>,
-}
-
-/// `manifest …`
-pub async fn manifest(_context: Context, _args: ManifestArgs) -> Outcome {
-    Err(Failure::new(
-        "manifest lists are not made by this client: build for one platform, or push the index with another tool",
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

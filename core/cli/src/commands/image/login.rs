@@ -47,6 +47,17 @@ pub async fn login(context: Context, args: LoginArgs) -> Outcome {
             return Err(Failure::usage("conflicting options: cannot specify both --password and --password-stdin"));
         }
     }
+    if args.username.is_none() && args.password.is_none() && !args.password_stdin {
+        let mut known = file.credentials(if server == reference::HUB_KEY { reference::HUB } else { &server });
+        if !known.is_null() {
+            say!("Authenticating with existing credentials...")?;
+            known["serveraddress"] = json!(server);
+            match context.client.post::<Value>("/auth", &known).await {
+                Ok(_) => return say!("Login Succeeded"),
+                Err(error) => tell!("Login did not succeed, error: {}", error.message),
+            }
+        }
+    }
     let username = match (args.username, args.password_stdin) {
         (Some(name), _) => name,
         (None, true) => return Err(Failure::usage("the --password-stdin option requires --username to be set")),

@@ -1,6 +1,6 @@
 //! `pull` and `push`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::auth::{self, ConfigFile};
 use super::reference;
@@ -8,7 +8,8 @@ use crate::client::{JsonLines, Query, escape};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::progress::{Progress, To};
-use crate::output::say;
+use crate::output::table::{self, Column, Row};
+use crate::output::{ids, json as layout, say};
 
 /// Options of `pull`.
 #[derive(Debug, clap::Args)]
@@ -36,14 +37,23 @@ pub async fn pull(context: Context, args: PullArgs) -> Outcome {
         if tag.is_some() || digest.is_some() {
             return Err(Failure::new("tag can't be used with --all-tags/-a"));
         }
-        return Err(Failure::new("--all-tags is not supported: name the tags to pull"));
-    }
-    if tag.is_none() && digest.is_none() && !args.quiet {
+    } else if tag.is_none() && digest.is_none() && !args.quiet {
         say!("Using default tag: latest")?;
     }
-    fetch(&context, &args.image, args.platform.as_deref(), args.quiet, To::Output).await?;
-    say!("{}", reference::canonical(&args.image))?;
+    let what = if args.all_tags { Wanted::AllTags } else { Wanted::One };
+    fetch(&context, &args.image, what, args.platform.as_deref(), args.quiet, To::Output).await?;
+    let canonical = reference::canonical(&args.image);
+    // All tags have no name of their own but the repository's.
+    let shown = if args.all_tags { reference::split(&canonical).0 } else { &canonical };
+    say!("{shown}")?;
     Ok(())
+}
+
+/// How much of a repository is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    One,
+    AllTags,
 }
 
 /// The image's name with its tag, as messages show it.
@@ -53,15 +63,20 @@ pub fn familiar(image: &str) -> String {
 
 /// Pulls what a container needs, with the progress on standard error.
 pub async fn for_run(context: &Context, image: &str, platform: Option<&str>, quiet: bool) -> Outcome {
-    fetch(context, image, platform, quiet, To::Errors).await
+    fetch(context, image, Wanted::One, platform, quiet, To::Errors).await
 }
 
-async fn fetch(context: &Context, image: &str, platform: Option<&str>, quiet: bool, to: To) -> Outcome {
+async fn fetch(
+    context: &Context,
+    image: &str,
+    wanted: Wanted,
+    platform: Option<&str>,
+    quiet: bool,
+    to: To,
+) -> Outcome {
     let (name, tag, digest) = reference::split(image);
-    let query = Query::new()
-        .with("fromImage", name)
-        .with("tag", digest.or(tag).unwrap_or("latest"))
-        .maybe("platform", platform);
+    let tag = (wanted == Wanted::One).then(|| digest.or(tag).unwrap_or("latest"));
+    let query = Query::new().with("fromImage", name).maybe("tag", tag).maybe("platform", platform);
     let credentials = ConfigFile::read(&context.config)?.credentials(reference::registry(image));
     let headers = [("x-registry-auth", auth::header(&credentials))];
     let response = context.client.post_with_headers(&format!("/images/create{query}"), &headers).await?;
@@ -120,17 +135,128 @@ pub async fn push(context: Context, args: PushArgs) -> Outcome {
     Ok(())
 }
 
-/// Arguments of `search`.
+/// Options of `search`.
 #[derive(Debug, clap::Args)]
 pub struct SearchArgs {
+    /// Filter output based on conditions provided
+    #[arg(short, long, value_name = "filter")]
+    pub filter: Vec<String>,
+    /// Pretty-print search using a Go template
+    #[arg(long)]
+    pub format: Option<String>,
+    /// Max number of search results
+    #[arg(long)]
+    pub limit: Option<u32>,
+    /// Don't truncate output
+    #[arg(long)]
+    pub no_trunc: bool,
     /// What to look for
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub term: Vec<String>,
+    pub term: String,
 }
 
 /// `search`
-pub async fn search(_context: Context, _args: SearchArgs) -> Outcome {
+pub async fn search(context: Context, args: SearchArgs) -> Outcome {
+    const COLUMNS: [Column; 4] =
+        [("NAME", "Name"), ("DESCRIPTION", "Description"), ("STARS", "StarCount"), ("OFFICIAL", "IsOfficial")];
+    let limit = args.limit.map(|limit| limit.to_string());
+    let query = Query::new().with("term", &args.term).maybe("limit", limit).filters(&args.filter)?;
+    let headers = headers(&context, &args.term)?;
+    let found: Vec<Value> = context.client.get_with_headers(&format!("/images/search{query}"), &headers).await?;
+    let rows: Vec<Row> = found.iter().map(|hit| search_row(hit, args.no_trunc)).collect();
+    table::print(&rows, &COLUMNS, args.format.as_deref())
+}
+
+/// One hit. A description is anybody's text: it gets one line, and nothing that a terminal would act on.
+fn search_row(hit: &Value, whole: bool) -> Row {
+    let plain = |name: &str| -> String {
+        let text = hit[name].as_str().unwrap_or_default();
+        text.split(char::is_control).collect::<Vec<_>>().join(" ").trim().to_owned()
+    };
+    let description = plain("description");
+    let description = if whole { description } else { ids::ellipsis(&description, 45) };
+    let mark = |name: &str| if hit[name] == true { "[OK]" } else { "" };
+    table::row([
+        ("Name", json!(plain("name"))),
+        ("Description", json!(description)),
+        ("StarCount", json!(hit["star_count"].as_i64().unwrap_or(0).to_string())),
+        ("IsOfficial", json!(mark("is_official"))),
+        ("IsAutomated", json!(mark("is_automated"))),
+    ])
+}
+
+/// The header with the credentials for the registry of a name.
+fn headers(context: &Context, name: &str) -> Outcome<[(&'static str, String); 1]> {
+    let credentials = ConfigFile::read(&context.config)?.credentials(reference::registry(name));
+    Ok([("x-registry-auth", auth::header(&credentials))])
+}
+
+/// Options of `manifest inspect`.
+#[derive(Debug, clap::Args)]
+pub struct ManifestInspectArgs {
+    /// Allow communication with an insecure registry
+    #[arg(long)]
+    pub insecure: bool,
+    /// Output additional info including layers and platform
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// [MANIFEST_LIST] MANIFEST
+    #[arg(required = true, num_args = 1..=2)]
+    pub names: Vec<String>,
+}
+
+/// `manifest inspect`: what a name leads to in its registry, without fetching it.
+pub async fn manifest_inspect(context: Context, args: ManifestInspectArgs) -> Outcome {
+    if args.insecure {
+        return Err(Failure::new(
+            "--insecure is the daemon's to decide: name the registry under insecure-registries in its configuration",
+        ));
+    }
+    let [name] = args.names.as_slice() else {
+        return Err(Failure::new("manifest lists are not kept by this client: name the one manifest to inspect"));
+    };
+    let headers = headers(&context, name)?;
+    let path = format!("/sampan/v1/manifests/{}", escape(&reference::tagged(name)));
+    let found: Value = context.client.get_with_headers(&path, &headers).await?;
+    if !args.verbose {
+        say!("{}", layout::pretty(&found["Document"]))?;
+        return Ok(());
+    }
+    let descriptor =
+        json!({"mediaType": found["MediaType"], "digest": found["Digest"], "size": found["Size"]});
+    let shown = json!({"Ref": found["Name"], "Descriptor": descriptor, "Document": found["Document"]});
+    say!("{}", layout::pretty(&shown))?;
+    Ok(())
+}
+
+/// Arguments of the other `manifest` commands.
+#[derive(Debug, clap::Args)]
+pub struct ManifestArgs {
+    /// Whatever was asked
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
+/// `manifest create` and its like.
+pub async fn manifest(_context: Context, _args: ManifestArgs) -> Outcome {
     Err(Failure::new(
-        "search is not supported: registries are searched on their own pages; name the image and its registry to pull it",
+        "manifest lists are not made by this client: build for one platform, or push the index with another tool",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hits_of_a_search_are_one_harmless_line() {
+        let hit = json!({"name": "busybox", "star_count": 7, "is_official": true,
+            "description": format!("first\nsecond \u{1b}[2J{}", "x".repeat(100))});
+        let row = search_row(&hit, false);
+        assert_eq!((&row["Name"], &row["StarCount"], &row["IsOfficial"]), (&json!("busybox"), &json!("7"), &json!("[OK]")));
+        let description = row["Description"].as_str().unwrap_or_default();
+        assert!(description.starts_with("first second ") && description.chars().count() == 45, "{description:?}");
+        assert!(!description.contains(char::is_control));
+        assert!(search_row(&hit, true)["Description"].as_str().unwrap_or_default().len() > 100);
+        assert_eq!(search_row(&json!({}), false)["IsOfficial"], "");
+    }
 }
