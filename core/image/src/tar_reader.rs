@@ -547,7 +547,8 @@ mod tests {
 
     #[test]
     fn numbers_that_are_left_out_are_zero() {
-        const FIELDS: [std::ops::Range<usize>; 7] = [100..108, 108..116, 116..124, 124..136, 136..148, 329..337, 337..345];
+        const FIELDS: [std::ops::Range<usize>; 7] =
+            [100..108, 108..116, 116..124, 124..136, 136..148, 329..337, 337..345];
         for filler in [0, b' '] {
             let bytes = archive(|block| FIELDS.into_iter().for_each(|field| block[field].fill(filler)));
             let mut tar = TarReader::new(bytes.as_slice());

@@ -234,10 +234,8 @@ impl Engine {
                 let last = match transfer.await {
                     Ok(pulled) => {
                         let status = if pulled.known { "Image is up to date" } else { "Downloaded newer image" };
-                        let texts = [
-                            format!("Digest: {}", pulled.digest),
-                            format!("Status: {status} for {}", name.familiar()),
-                        ];
+                        let texts =
+                            [format!("Digest: {}", pulled.digest), format!("Status: {status} for {}", name.familiar())];
                         texts.map(TransferMessage::status).to_vec()
                     }
                     Err(error) => vec![TransferMessage::failure(&error)],
@@ -347,9 +345,9 @@ impl Engine {
         if !(1..=100).contains(&limit) {
             return Err(Error::invalid(format!("limit {limit} is outside the range of [1, 100]")));
         }
-        let stars = filters.values("stars").map(|text| {
-            text.parse::<i64>().map_err(|_| Error::invalid(format!("filter stars={text}: not a number")))
-        });
+        let stars = filters
+            .values("stars")
+            .map(|text| text.parse::<i64>().map_err(|_| Error::invalid(format!("filter stars={text}: not a number"))));
         let stars = stars.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
         let wanted = |name: &str| filters.values(name).next().map(|text| matches!(text, "true" | "1"));
         let (official, automated) = (wanted("is-official"), wanted("is-automated"));

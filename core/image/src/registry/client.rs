@@ -12,12 +12,12 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Deserialize;
 
+use super::RegistryClient;
 use super::auth::{Challenge, RegistryAuth, escape};
 use super::proxy::{in_network, is_loopback};
 use super::transport::{Body, SendError, Transport, full};
 use crate::error::ImageError;
 use crate::manifest::MAX_DOCUMENT;
-use super::RegistryClient;
 use crate::reference::{DEFAULT_DOMAIN, ImageRef};
 use crate::timestamp;
 

@@ -25,25 +25,17 @@ pub struct Found {
     pub media_type: String,
 }
 
-/// Asks the endpoints of a registry in turn.
-async fn first<T>(
-    client: &RegistryClient,
-    name: &ImageRef,
-    auth: Option<&RegistryAuth>,
-    ask: impl AsyncFn(&Repository) -> Result<T, RequestError>,
-) -> Result<T, ImageError> {
-    let mut last: Option<RequestError> = None;
-    for endpoint in endpoints(name, &client.config, false) {
-        let repository = Repository::new(client, endpoint, name, "pull", auth);
-        match ask(&repository).await {
-            Ok(found) => return Ok(found),
-            Err(error) if last.as_ref().is_none_or(RequestError::is_wrong_door) || !error.is_wrong_door() => {
-                last = Some(error);
-            }
-            Err(_) => {}
+/// Why the endpoints that were asked until now had no answer.
+#[derive(Default)]
+struct Failures(Option<RequestError>);
+
+impl Failures {
+    /// What a registry says counts more than that nobody answers at another of its endpoints.
+    fn add(&mut self, error: RequestError) {
+        if self.0.as_ref().is_none_or(RequestError::is_wrong_door) || !error.is_wrong_door() {
+            self.0 = Some(error);
         }
     }
-    Err(denied(name, last))
 }
 
 /// The document that a name leads to, unjudged but for its digest.
@@ -52,7 +44,15 @@ pub async fn manifest(
     name: &ImageRef,
     auth: Option<&RegistryAuth>,
 ) -> Result<Found, ImageError> {
-    first(client, name, auth, async |repository| find(repository, name).await).await
+    let mut failures = Failures::default();
+    for endpoint in endpoints(name, &client.config, false) {
+        let repository = Repository::new(client, endpoint, name, "pull", auth);
+        match find(&repository, name).await {
+            Ok(found) => return Ok(found),
+            Err(error) => failures.add(error),
+        }
+    }
+    Err(denied(name, failures.0))
 }
 
 /// The tags of a repository, in the registry's order.
@@ -61,7 +61,15 @@ pub async fn tags(
     name: &ImageRef,
     auth: Option<&RegistryAuth>,
 ) -> Result<Vec<String>, ImageError> {
-    first(client, name, auth, async |repository| tags_of(repository).await).await
+    let mut failures = Failures::default();
+    for endpoint in endpoints(name, &client.config, false) {
+        let repository = Repository::new(client, endpoint, name, "pull", auth);
+        match tags_of(&repository).await {
+            Ok(found) => return Ok(found),
+            Err(error) => failures.add(error),
+        }
+    }
+    Err(denied(name, failures.0))
 }
 
 async fn tags_of(repository: &Repository) -> Result<Vec<String>, RequestError> {
@@ -76,7 +84,8 @@ async fn tags_of(repository: &Repository) -> Result<Vec<String>, RequestError> {
         let (bytes, headers) = repository.document(&url, &[]).await?;
         let page: Tags = serde_json::from_slice(&bytes).map_err(|_| bad("its answer is no list of tags"))?;
         let page = page.tags.unwrap_or_default();
-        let more = headers.get(header::LINK).and_then(|value| next_page(value.to_str().ok()?)).map(|link| join(&url, link));
+        let more =
+            headers.get(header::LINK).and_then(|value| next_page(value.to_str().ok()?)).map(|link| join(&url, link));
         // A page of nothing that names another page leads nowhere.
         next = more.filter(|more| !page.is_empty() && *more != url);
         found.extend(page);

@@ -5,8 +5,8 @@
 
 mod auth;
 mod client;
-mod look;
 mod login;
+mod look;
 mod proxy;
 mod pull;
 mod push;

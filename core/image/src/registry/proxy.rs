@@ -20,11 +20,14 @@ pub struct Proxy {
 impl Proxy {
     /// Reads `[http://][user:password@]host[:port]`.
     fn parse(text: &str) -> io::Result<Self> {
-        let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("the proxy in the environment {why}"));
+        let bad =
+            |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("the proxy in the environment {why}"));
         let rest = match text.split_once("://") {
             None => text,
             Some(("http", rest)) => rest,
-            Some((scheme, _)) => return Err(bad(&format!("is of kind {scheme}, but only http:// proxies are supported"))),
+            Some((scheme, _)) => {
+                return Err(bad(&format!("is of kind {scheme}, but only http:// proxies are supported")));
+            }
         };
         let rest = rest.split('/').next().unwrap_or_default();
         let (user, address) = rest.rsplit_once('@').map_or((None, rest), |(user, address)| (Some(user), address));

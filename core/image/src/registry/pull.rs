@@ -82,10 +82,7 @@ pub async fn pull(
 
 /// Whether a failure lies here and not with who was asked.
 const fn is_local(error: &ImageError) -> bool {
-    matches!(
-        error,
-        ImageError::Io { .. } | ImageError::Store(_) | ImageError::Backend(_) | ImageError::Conflict(_)
-    )
+    matches!(error, ImageError::Io { .. } | ImageError::Store(_) | ImageError::Backend(_) | ImageError::Conflict(_))
 }
 
 /// Why a name leads to nothing, in Docker's words.
@@ -180,8 +177,7 @@ async fn fetch(
     let taking = Taking::new(store);
     let chains = ChainId::chain(&config.rootfs.diff_ids);
     // Nobody takes away what is here or comes, whoever else gives it up meanwhile.
-    let hold =
-        store.hold(chains.iter().map(|chain| chain.0).chain(manifest.layers.iter().map(|layer| layer.digest)));
+    let hold = store.hold(chains.iter().map(|chain| chain.0).chain(manifest.layers.iter().map(|layer| layer.digest)));
     let result = async {
         let layers = layers(client, repository, store, &manifest, &config, reporter, &taking).await?;
         blocking(store, move |store| {

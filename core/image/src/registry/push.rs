@@ -105,9 +105,9 @@ fn sources(store: &ImageStore, name: &ImageRef, manifest: &Manifest) -> HashMap<
             .map(|layer| layer.blob)
             .filter(|blob| manifest.layers.iter().any(|layer| layer.digest == *blob))
             .collect();
-        let elsewhere = names.iter().filter(|other| {
-            other.digest().is_some() && other.domain() == name.domain() && other.path() != name.path()
-        });
+        let elsewhere = names
+            .iter()
+            .filter(|other| other.digest().is_some() && other.domain() == name.domain() && other.path() != name.path());
         for other in elsewhere {
             for blob in &shared {
                 let paths = found.entry(*blob).or_default();

@@ -106,12 +106,8 @@ impl Registry {
         );
         let file = folder.path().join("config.yml");
         std::fs::write(&file, config).unwrap();
-        let spawned = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
+        let spawned =
+            Command::new("docker-registry").arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let Ok(child) = spawned else {
             println!("skipped: {test} needs docker-registry (package docker-registry)");
             return None;
@@ -279,7 +275,9 @@ fn make_certificates(folder: &std::path::Path) -> bool {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     openssl(&format!("req -x509 {key} -keyout ca.key -out ca.crt -subj /CN=authority -days 30"))
         && openssl(&format!("req {key} -keyout host.key -out host.csr -subj /CN=localhost"))
-        && openssl("x509 -req -in host.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out host.pem")
+        && openssl(
+            "x509 -req -in host.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile ext -out host.pem",
+        )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -765,8 +763,7 @@ async fn two_pulls_of_one_image_share_the_work() {
     let store = Shared::new();
     let client = client();
     let name = server.name();
-    let (one, other) =
-        tokio::join!(pull_by(&client, &store, &name, None), pull_by(&client, &store, &name, None));
+    let (one, other) = tokio::join!(pull_by(&client, &store, &name, None), pull_by(&client, &store, &name, None));
     assert_eq!(one.unwrap().image.id, other.unwrap().image.id);
     assert_eq!(server.count(&layer), 1);
     let id = store.images.list()[0].0.id;
@@ -803,7 +800,10 @@ async fn a_pull_that_is_given_up_leaves_nothing_and_does_not_harm_another() {
     let first = begin();
     let folder = store.folder.path().join("layers");
     let unpacked = || std::fs::read_dir(&folder).map_or(0, Iterator::count) == 1;
-    eventually("the first layer is unpacked and the second asked for", || unpacked() && server.count(&path(&digests[1])) == 1).await;
+    eventually("the first layer is unpacked and the second asked for", || {
+        unpacked() && server.count(&path(&digests[1])) == 1
+    })
+    .await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     let scratch = store.folder.path().join("images/blobs");
@@ -871,7 +871,8 @@ async fn a_broken_upload_goes_on_where_it_broke() {
     let layer = source.images.get(&id).unwrap().layers[0].clone();
     let bodies = server.bodies.lock().unwrap();
     let start = bodies.iter().find(|body| body.len() == TAKEN).expect("the part that arrived");
-    let whole = bodies.iter().map(|rest| [start.as_slice(), rest].concat()).find(|whole| Digest::of(whole) == layer.blob);
+    let whole =
+        bodies.iter().map(|rest| [start.as_slice(), rest].concat()).find(|whole| Digest::of(whole) == layer.blob);
     assert_eq!(whole.map(|whole| whole.len() as u64), Some(layer.blob_size), "the rest was sent, and only the rest");
     let seen = server.seen.lock().unwrap();
     let range = seen.iter().find_map(|(_, headers)| headers.get("content-range").cloned());
@@ -883,12 +884,18 @@ async fn tags_come_in_pages_and_search_in_json() {
     let server = Hostile::start(vec![
         (
             "/v2/x/tags/list?n=1000".to_owned(),
-            fixed("200 OK\r\nLink: </v2/x/tags/list?last=b>; rel=\"next\"", br#"{"name":"x","tags":["a","b"]}"#.to_vec()),
+            fixed(
+                "200 OK\r\nLink: </v2/x/tags/list?last=b>; rel=\"next\"",
+                br#"{"name":"x","tags":["a","b"]}"#.to_vec(),
+            ),
         ),
         ("/v2/x/tags/list?last=b".to_owned(), fixed("200 OK", br#"{"name":"x","tags":["c"]}"#.to_vec())),
         (
             "/v1/search?q=box%20a&n=3".to_owned(),
-            fixed("200 OK", br#"{"num_results":1,"results":[{"name":"busybox","star_count":7,"is_official":true}]}"#.to_vec()),
+            fixed(
+                "200 OK",
+                br#"{"num_results":1,"results":[{"name":"busybox","star_count":7,"is_official":true}]}"#.to_vec(),
+            ),
         ),
     ]);
     let name = ImageRef::parse(&server.name()).unwrap();

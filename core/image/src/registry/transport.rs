@@ -17,9 +17,9 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::pem::PemObject;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -96,7 +96,10 @@ impl HostCertificates {
                         found.client = Some((certificates(&path)?, private));
                     }
                     Some("key") if !path.with_extension("cert").exists() => {
-                        return Err(named(&path, "has no certificate beside it: a .cert file of the same name is missing"));
+                        return Err(named(
+                            &path,
+                            "has no certificate beside it: a .cert file of the same name is missing",
+                        ));
                     }
                     _ => {}
                 }

@@ -66,14 +66,7 @@ pub async fn for_run(context: &Context, image: &str, platform: Option<&str>, qui
     fetch(context, image, Wanted::One, platform, quiet, To::Errors).await
 }
 
-async fn fetch(
-    context: &Context,
-    image: &str,
-    wanted: Wanted,
-    platform: Option<&str>,
-    quiet: bool,
-    to: To,
-) -> Outcome {
+async fn fetch(context: &Context, image: &str, wanted: Wanted, platform: Option<&str>, quiet: bool, to: To) -> Outcome {
     let (name, tag, digest) = reference::split(image);
     let tag = (wanted == Wanted::One).then(|| digest.or(tag).unwrap_or("latest"));
     let query = Query::new().with("fromImage", name).maybe("tag", tag).maybe("platform", platform);
@@ -221,8 +214,7 @@ pub async fn manifest_inspect(context: Context, args: ManifestInspectArgs) -> Ou
         say!("{}", layout::pretty(&found["Document"]))?;
         return Ok(());
     }
-    let descriptor =
-        json!({"mediaType": found["MediaType"], "digest": found["Digest"], "size": found["Size"]});
+    let descriptor = json!({"mediaType": found["MediaType"], "digest": found["Digest"], "size": found["Size"]});
     let shown = json!({"Ref": found["Name"], "Descriptor": descriptor, "Document": found["Document"]});
     say!("{}", layout::pretty(&shown))?;
     Ok(())
@@ -252,7 +244,10 @@ mod tests {
         let hit = json!({"name": "busybox", "star_count": 7, "is_official": true,
             "description": format!("first\nsecond \u{1b}[2J{}", "x".repeat(100))});
         let row = search_row(&hit, false);
-        assert_eq!((&row["Name"], &row["StarCount"], &row["IsOfficial"]), (&json!("busybox"), &json!("7"), &json!("[OK]")));
+        assert_eq!(
+            (&row["Name"], &row["StarCount"], &row["IsOfficial"]),
+            (&json!("busybox"), &json!("7"), &json!("[OK]"))
+        );
         let description = row["Description"].as_str().unwrap_or_default();
         assert!(description.starts_with("first second ") && description.chars().count() == 45, "{description:?}");
         assert!(!description.contains(char::is_control));
