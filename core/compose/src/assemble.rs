@@ -16,7 +16,7 @@ use crate::yaml;
 /// Deepest chain of `include` or `extends`.
 const CHAIN: usize = 50;
 /// What an include brings in.
-const SECTIONS: [&str; 5] = ["services", "networks", "volumes", "secrets", "configs"];
+const SECTIONS: [&str; 6] = ["services", "networks", "volumes", "secrets", "configs", "models"];
 
 /// The variables one set of files is read with, and the files read so far to extend services of.
 pub(crate) struct Scope<'e> {
@@ -256,7 +256,8 @@ fn included_env(session: &mut Session<'_>, entry: &Include, base: &Path, env: &m
             continue;
         }
         let outer = env.clone();
-        for (key, value) in env_file(session, &path, Some(at), &|name| outer.get(name).cloned()).unwrap_or_default() {
+        let lookup = |name: &str| outer.get(name).cloned();
+        for (key, value) in env_file(session, &path, Some(at), &lookup, &own).unwrap_or_default() {
             own.insert(key, value);
         }
     }
@@ -265,23 +266,33 @@ fn included_env(session: &mut Session<'_>, entry: &Include, base: &Path, env: &m
     }
 }
 
-/// Reads an env file. None after an error was reported.
+/// Reads an env file; `known` are the variables of the files before it. None after an error was reported.
 pub(crate) fn env_file(
     session: &mut Session<'_>,
     path: &Path,
     from: Option<At>,
     lookup: &dyn Fn(&str) -> Option<String>,
+    known: &Env,
 ) -> Option<Vec<(String, String)>> {
-    env_file_as(session, path, from, lookup, false)
+    env_file_as(session, path, from, lookup, EnvFormat::Dotenv(known))
 }
 
-/// As [`env_file`], in the raw format if asked.
+/// How an env file is written.
+#[derive(Clone, Copy)]
+pub(crate) enum EnvFormat<'e> {
+    /// With quotes and variables, which may also be these.
+    Dotenv(&'e Env),
+    /// Taken as it is.
+    Raw,
+}
+
+/// As [`env_file`], in one format or the other.
 pub(crate) fn env_file_as(
     session: &mut Session<'_>,
     path: &Path,
     from: Option<At>,
     lookup: &dyn Fn(&str) -> Option<String>,
-    raw: bool,
+    format: EnvFormat<'_>,
 ) -> Option<Vec<(String, String)>> {
     // Written to empty an env file on purpose.
     if path == Path::new("/dev/null") {
@@ -303,9 +314,11 @@ pub(crate) fn env_file_as(
     };
     let file = session.add_source(path, path.parent().unwrap_or(Path::new("/")), text.clone());
     let mut missing = Vec::new();
-    let result = match raw {
-        true => dotenv::parse_raw(&text, lookup),
-        false => dotenv::parse(&text, lookup, &mut |name| missing.push(name.to_owned())),
+    let result = match format {
+        EnvFormat::Raw => dotenv::parse_raw(&text, lookup),
+        EnvFormat::Dotenv(known) => {
+            dotenv::parse(&text, known.clone(), lookup, &mut |name| missing.push(name.to_owned()))
+        }
     };
     for name in missing {
         session.warn(format!("the variable {name} is not set; it is taken as empty"));
@@ -319,7 +332,7 @@ pub(crate) fn env_file_as(
     }
 }
 
-/// Adds what an included project defines; two different definitions of one thing are refused.
+/// Adds what an included project defines; what the including file says about the same thing is laid over it.
 fn import(session: &mut Session<'_>, document: &mut Node, mut tree: Node) {
     for section in SECTIONS {
         let Some(found) = tree.take(section) else { continue };
@@ -335,24 +348,18 @@ fn import(session: &mut Session<'_>, document: &mut Node, mut tree: Node) {
             }
         };
         let Some(own) = entries.get_mut(index).and_then(|entry| entry.value.entries_mut()) else { continue };
-        let mut conflicts = Vec::new();
         let index: HashMap<String, usize> =
             own.iter().enumerate().map(|(index, entry)| (entry.key.clone(), index)).collect();
         for entry in found {
-            match index.get(&entry.key).and_then(|&index| own.get(index)) {
+            match index.get(&entry.key).and_then(|&index| own.get_mut(index)) {
                 None => own.push(entry),
                 Some(known) if known.value == entry.value => {}
-                Some(known) => conflicts.push((known.at, entry.key, entry.at)),
+                Some(known) => {
+                    let over = std::mem::replace(&mut known.value, Node::new(at, Value::Null));
+                    let mut path = vec![section.to_owned(), entry.key];
+                    known.value = merge(session, entry.value, over, &mut path);
+                }
             }
-        }
-        for (at, key, other) in conflicts {
-            let place = format!("{}:{}", session.path_of(other).display(), other.line);
-            let message = format!("`{section}.{key}` is defined differently in an included file, at {place}");
-            session.error_help(
-                at,
-                message,
-                "change included services in an override file named beside it under `path`",
-            );
         }
     }
 }

@@ -55,7 +55,12 @@ pub(crate) fn is_project_name(name: &str) -> bool {
 
 /// A directory's name made into a project's: lower case, other characters left out.
 pub(crate) fn name_of_directory(directory: &Path) -> String {
-    let name = file_name(&clean(directory)).to_lowercase();
+    name_of(&file_name(&clean(directory)))
+}
+
+/// A text made into a project's name.
+pub(crate) fn name_of(text: &str) -> String {
+    let name = text.to_lowercase();
     let kept: String =
         name.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_')).collect();
     kept.trim_start_matches(['-', '_']).to_owned()

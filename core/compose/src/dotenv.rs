@@ -10,14 +10,15 @@ pub(crate) struct EnvError {
 }
 
 /// The variables of a file in its order; a name alone has the value that `lookup` knows, or is left out.
-/// `lookup` comes before the file's own earlier lines when variables are replaced.
+/// `lookup` comes before the file's own earlier lines when variables are replaced, `known` after them.
 pub(crate) fn parse(
     text: &str,
+    known: Env,
     lookup: &dyn Fn(&str) -> Option<String>,
     unset: &mut dyn FnMut(&str),
 ) -> Result<Vec<(String, String)>, EnvError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
-    let mut parser = DotEnv { rest: &text, line: 1, known: Env::new(), found: Vec::new() };
+    let mut parser = DotEnv { rest: &text, line: 1, known, found: Vec::new() };
     parser.run(lookup, unset)?;
     Ok(parser.found)
 }
@@ -226,7 +227,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Vec<(String, String)>, EnvError> {
         let lookup = |name: &str| (name == "OUTER").then(|| "outer".to_owned());
-        parse(text, &lookup, &mut |_| {})
+        parse(text, Env::new(), &lookup, &mut |_| {})
     }
 
     fn value(text: &str) -> String {

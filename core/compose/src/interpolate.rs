@@ -143,6 +143,48 @@ fn braced(
     }
 }
 
+/// A variable as a text names it.
+pub(crate) struct Named<'t> {
+    pub name: &'t str,
+    /// Of `:-`, `-`, `:?`, `?`, `:+`, `+`; empty: none.
+    pub operator: &'t str,
+    /// What follows the operator.
+    pub operand: &'t str,
+}
+
+/// The variables that a text names, without those inside of others. What is not valid is passed over.
+pub(crate) fn named(text: &str) -> Vec<Named<'_>> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('$') {
+        if let Some(tail) = after.strip_prefix('$') {
+            rest = tail;
+        } else if let Some(body) = after.strip_prefix('{')
+            && let Some(end) = closing(body)
+        {
+            let (inner, tail) = body.split_at(end);
+            let (name, operation) = inner.split_at(name_length(inner));
+            let length = operation.len() - operation.trim_start_matches(':').len();
+            let cut = match operation.get(length..).unwrap_or_default().starts_with(['-', '?', '+']) {
+                true => length + 1,
+                false => 0,
+            };
+            let (operator, operand) = operation.split_at(cut);
+            if !name.is_empty() && (operation.is_empty() || cut > 0) {
+                found.push(Named { name, operator, operand });
+            }
+            rest = tail;
+        } else {
+            let (name, tail) = after.split_at(name_length(after));
+            if !name.is_empty() {
+                found.push(Named { name, operator: "", operand: "" });
+            }
+            rest = tail;
+        }
+    }
+    found
+}
+
 /// Replaces the variables in every value below a node; keys stay.
 pub(crate) fn interpolate(session: &mut Session<'_>, node: &mut Node, env: &Env) {
     match &mut node.value {

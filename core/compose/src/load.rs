@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::assemble::{Scope, env_file, read_documents, tree};
 use crate::decode::{self, Cx, Places};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::discover::{discover, is_project_name, name_of_directory};
+use crate::discover::{discover, is_project_name, name_of, name_of_directory};
 use crate::files::{Files, PathKind};
 use crate::interpolate::{Env, interpolate};
 use crate::model::Project;
@@ -34,6 +34,9 @@ pub struct LoadOptions {
     pub profiles: Vec<String>,
     /// Whether `$VAR` is replaced (default).
     pub interpolate: bool,
+    /// Whether what the specification allows and the engine can't do is taken into the model, for those who only look
+    /// at it. Else it is refused by name and place (default).
+    pub whole_specification: bool,
 }
 
 impl Default for LoadOptions {
@@ -47,6 +50,7 @@ impl Default for LoadOptions {
             env_files: Vec::new(),
             profiles: Vec::new(),
             interpolate: true,
+            whole_specification: false,
         }
     }
 }
@@ -80,42 +84,62 @@ pub fn load(options: &LoadOptions, files: &dyn Files) -> Result<Loaded, Diagnost
     }
 }
 
-fn run(options: &LoadOptions, session: &mut Session<'_>) -> Option<Project> {
+/// What a project is made from, read but not put together.
+pub(crate) struct Prepared {
+    pub(crate) name: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) env: Env,
+    documents: Vec<Node>,
+    /// Whether a file could not be read, which was reported.
+    broken: bool,
+}
+
+/// Finds and reads the files.
+pub(crate) fn prepare(options: &LoadOptions, session: &mut Session<'_>) -> Option<Prepared> {
+    session.whole_specification = options.whole_specification;
     let mut env = options.env.clone();
     let given_dir = options.project_dir.as_deref().map(|dir| clean(&options.working_dir.join(dir)));
     let first_dir = given_dir.clone().unwrap_or_else(|| options.working_dir.clone());
     env_files(options, session, &first_dir, &mut env)?;
     let paths = compose_files(options, session, &first_dir, &env)?;
-    let project_dir = match (given_dir, paths.first()) {
+    let dir = match (given_dir, paths.first()) {
         (Some(dir), _) => dir,
         (None, Some(first)) if first != Path::new("-") => first.parent().unwrap_or(Path::new("/")).to_owned(),
         (None, _) => options.working_dir.clone(),
     };
-    if project_dir != first_dir {
-        env_files(options, session, &project_dir, &mut env)?;
+    if dir != first_dir {
+        env_files(options, session, &dir, &mut env)?;
     }
     let mut documents = Vec::new();
     let mut broken = false;
     for path in &paths {
-        match read_documents(session, path, &project_dir, None) {
+        match read_documents(session, path, &dir, None) {
             Some(found) => documents.extend(found),
             None => broken = true,
         }
     }
-    let name = project_name(options, session, &documents, &project_dir, &env)?;
+    let name = project_name(options, session, &documents, &dir, &env)?;
     env.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
-    let mut scope = Scope::new(&env, options.interpolate);
-    let root = tree(session, &mut scope, documents, &mut paths.clone());
-    if broken {
-        return None;
-    }
-    let root = root?;
-    let mut cx = Cx { session, env: &env, key: "", places: Places::default() };
+    Some(Prepared { name, dir, paths, env, documents, broken })
+}
+
+/// The merged tree of what was read.
+pub(crate) fn merged(session: &mut Session<'_>, prepared: &mut Prepared, interpolate: bool) -> Option<Node> {
+    let mut scope = Scope::new(&prepared.env, interpolate);
+    let documents = std::mem::take(&mut prepared.documents);
+    tree(session, &mut scope, documents, &mut prepared.paths.clone()).filter(|_| !prepared.broken)
+}
+
+fn run(options: &LoadOptions, session: &mut Session<'_>) -> Option<Project> {
+    let mut prepared = prepare(options, session)?;
+    let root = merged(session, &mut prepared, options.interpolate)?;
+    let mut cx = Cx { session, env: &prepared.env, key: "", places: Places::default() };
     let mut project = decode::project(&mut cx, &root);
-    project.name = name;
-    project.working_dir = project_dir;
-    project.compose_files = paths;
-    normalize(&mut project, &profiles(options, &env));
+    project.name.clone_from(&prepared.name);
+    project.working_dir.clone_from(&prepared.dir);
+    project.compose_files.clone_from(&prepared.paths);
+    normalize(&mut project, &profiles(options, &prepared.env));
     validate(&mut cx, &project);
     Some(project)
 }
@@ -136,8 +160,8 @@ fn env_files(options: &LoadOptions, session: &mut Session<'_>, dir: &Path, env: 
     }
     let mut found = Env::new();
     for path in paths {
-        let lookup = |name: &str| env.get(name).or_else(|| found.get(name)).cloned();
-        let variables = env_file(session, &path, None, &lookup)?;
+        let lookup = |name: &str| env.get(name).cloned();
+        let variables = env_file(session, &path, None, &lookup, &found)?;
         found.extend(variables);
     }
     for (key, value) in found {
@@ -197,7 +221,16 @@ fn project_name(
             if options.interpolate {
                 interpolate(session, &mut node, env);
             }
-            (node.scalar_text().unwrap_or_default(), Some(node.at))
+            let written = node.scalar_text().unwrap_or_default();
+            if !options.interpolate && written.contains('$') {
+                return Some(written);
+            }
+            let name = name_of(&written);
+            if name != written && is_project_name(&name) {
+                session
+                    .warning(node.at, format!("the project is named `{name}`: `{written}` can't be a project's name"));
+            }
+            (if name.is_empty() { written } else { name }, Some(node.at))
         }
         (None, None) => (name_of_directory(dir), None),
     };

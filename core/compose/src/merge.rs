@@ -25,6 +25,8 @@ enum Rule {
     Keys,
     /// As `Keys`; a bare key stands for the default condition.
     Dependencies,
+    /// Lists that may also be the word for all.
+    Gpus,
     /// A mapping or the text of its `context`.
     Build,
     /// Options of another driver are not kept.
@@ -37,13 +39,16 @@ fn rule(path: &[String]) -> Rule {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match path.as_slice() {
         ["services", _, rest @ ..] => match rest {
-            ["command" | "entrypoint"] | ["healthcheck", "test"] | ["ulimits", _] => Rule::Replace,
+            ["command" | "entrypoint"] | ["healthcheck", "test"] | ["ulimits", _] | ["build", "ulimits", _] => {
+                Rule::Replace
+            }
             ["environment" | "labels" | "annotations" | "sysctls"]
             | ["build", "args" | "labels" | "additional_contexts" | "ssh"]
             | ["deploy", "labels"] => Rule::Pairs,
             ["dns" | "dns_search" | "dns_opt" | "tmpfs" | "env_file" | "label_file"] => Rule::List,
             ["extra_hosts"] | ["build", "extra_hosts"] => Rule::Hosts,
-            ["networks"] => Rule::Keys,
+            ["networks" | "models"] => Rule::Keys,
+            ["gpus"] => Rule::Gpus,
             ["depends_on"] => Rule::Dependencies,
             ["build"] => Rule::Build,
             ["logging"] => Rule::Logging,
@@ -63,6 +68,11 @@ pub(crate) fn merge(session: &mut Session<'_>, base: Node, over: Node, path: &mu
     if base.tag == MergeTag::Reset {
         return Node { tag: MergeTag::Override, ..over };
     }
+    // A variable or label without a value is one that was given none.
+    let pair = path.split_last().is_some_and(|(_, outer)| rule(outer) == Rule::Pairs);
+    if over.is_null() && (pair || rule(path) == Rule::Replace) {
+        return over;
+    }
     if over.is_null() || base.is_null() {
         return if over.is_null() { base } else { over };
     }
@@ -76,6 +86,7 @@ pub(crate) fn merge(session: &mut Session<'_>, base: Node, over: Node, path: &mu
         Rule::Hosts => (hosts(base), hosts(over)),
         Rule::Keys => (keys(base, false), keys(over, false)),
         Rule::Dependencies => (keys(base, true), keys(over, true)),
+        Rule::Gpus => (gpus(base), gpus(over)),
         Rule::Build => (context(base), context(over)),
     };
     let at = over.at;
@@ -224,7 +235,17 @@ pub(crate) fn keys(node: Node, dependencies: bool) -> Node {
     Node { value: Value::Map(entries), ..node }
 }
 
-fn context(node: Node) -> Node {
+/// `all` as a list of one request for all.
+fn gpus(node: Node) -> Node {
+    if node.as_str() != Some("all") {
+        return node;
+    }
+    let at = node.at;
+    let request = Value::Map(vec![Entry { key: "count".to_owned(), at, value: Node::string(at, "all") }]);
+    Node { value: Value::Seq(vec![Node::new(at, request)]), ..node }
+}
+
+pub(crate) fn context(node: Node) -> Node {
     match node.value {
         Value::Str(_) => Node {
             at: node.at,

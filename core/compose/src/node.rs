@@ -173,7 +173,7 @@ impl Node {
     }
 }
 
-/// A float as Go's `%v` prints it: the shortest form, with an exponent below 1e-4 and from 1e21.
+/// A float as Go's `%v` prints it: the shortest form, with an exponent below 1e-4 and from 1e6.
 pub(crate) fn float_text(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -182,7 +182,7 @@ pub(crate) fn float_text(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     let size = value.abs();
-    if size != 0.0 && !(1e-4..1e21).contains(&size) {
+    if size != 0.0 && !(1e-4..1e6).contains(&size) {
         let text = format!("{value:e}");
         let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let (sign, digits) = match exponent.strip_prefix('-') {

@@ -22,11 +22,20 @@ pub(crate) fn normalize(project: &mut Project, profiles: &BTreeSet<String>) {
     let name = project.name.clone();
     let mut needs_default = false;
     for service in project.services.values_mut() {
-        if service.network_mode.is_empty() && service.networks.is_empty() {
+        if service.network_mode.is_empty() && service.networks.is_empty() && service.provider.is_none() {
             service.networks.insert("default".to_owned(), None);
         }
         needs_default |= service.networks.contains_key("default");
         implied_dependencies(service);
+        let (image, networks) = (service.image.clone(), service.networks.clone());
+        for container in &mut service.pre_start {
+            if container.image.is_empty() {
+                container.image.clone_from(&image);
+            }
+            if container.network_mode.is_empty() && container.networks.is_empty() {
+                container.networks.clone_from(&networks);
+            }
+        }
     }
     if needs_default {
         project.networks.entry("default".to_owned()).or_default();

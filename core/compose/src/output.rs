@@ -19,8 +19,11 @@ impl Project {
             ("networks", "ipam", Value::Object(Map::new())),
         ] {
             for entry in value.get_mut(section).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
-                if let Some(entry) = entry.as_object_mut() {
-                    entry.entry(key).or_insert_with(|| empty.clone());
+                let Some(entry) = entry.as_object_mut() else { continue };
+                entry.entry(key).or_insert_with(|| empty.clone());
+                let before = entry.get_mut("pre_start").and_then(Value::as_array_mut);
+                for container in before.into_iter().flatten().filter_map(Value::as_object_mut) {
+                    container.entry(key).or_insert_with(|| empty.clone());
                 }
             }
         }
@@ -39,6 +42,7 @@ impl Project {
             ("volumes", &used.volumes),
             ("secrets", &used.secrets),
             ("configs", &used.configs),
+            ("models", &used.models),
         ] {
             let Some(resources) = map.get_mut(section).and_then(Value::as_object_mut) else { continue };
             resources.retain(|key, _| keep.contains(key));
@@ -59,12 +63,18 @@ impl Project {
     /// The same in YAML, which leaves more defaults out.
     #[must_use]
     pub fn to_yaml(&self) -> String {
-        let mut out = String::new();
-        if let Value::Object(map) = self.canonical() {
-            write_map(&mut out, &map, 0);
+        match self.canonical() {
+            Value::Object(map) => yaml(&map),
+            _ => String::new(),
         }
-        out
     }
+}
+
+/// A mapping as YAML text.
+pub(crate) fn yaml(map: &Map<String, Value>) -> String {
+    let mut out = String::new();
+    write_map(&mut out, map, 0);
+    out
 }
 
 fn escape(value: &mut Value) {

@@ -11,6 +11,7 @@ pub struct Used {
     pub volumes: BTreeSet<String>,
     pub secrets: BTreeSet<String>,
     pub configs: BTreeSet<String>,
+    pub models: BTreeSet<String>,
 }
 
 impl Project {
@@ -38,6 +39,7 @@ impl Project {
             let named =
                 service.volumes.iter().filter(|mount| mount.kind == MountType::Volume && !mount.source.is_empty());
             used.volumes.extend(named.map(|mount| mount.source.clone()));
+            used.models.extend(service.models.keys().cloned());
             used.secrets.extend(service.secrets.iter().map(|reference| reference.source.clone()));
             used.configs.extend(service.configs.iter().map(|reference| reference.source.clone()));
             if let Some(build) = &service.build {

@@ -33,6 +33,8 @@ pub(crate) struct Session<'a> {
     known_inputs: BTreeSet<PathBuf>,
     items: Vec<Diagnostic>,
     errors: usize,
+    /// Whether what the engine can't do is accepted.
+    pub(crate) whole_specification: bool,
     /// What `~` stands for.
     pub(crate) home: Option<PathBuf>,
     /// Bytes that aliases may still expand to.
@@ -50,6 +52,7 @@ impl<'a> Session<'a> {
             known_inputs: BTreeSet::new(),
             items: Vec::new(),
             errors: 0,
+            whole_specification: false,
             home,
             alias_budget: 64 << 20,
             node_budget: 1_000_000,
@@ -135,6 +138,13 @@ impl<'a> Session<'a> {
         }
         let item = self.located(Severity::Error, at, message.into(), Some(help.into()));
         self.plain_error(item);
+    }
+
+    /// Refuses what the specification allows and the engine can't do, unless the model is only looked at.
+    pub(crate) fn unsupported(&mut self, at: At, message: impl Into<String>) {
+        if !self.whole_specification {
+            self.error(at, message);
+        }
     }
 
     pub(crate) fn plain_error(&mut self, item: Diagnostic) {

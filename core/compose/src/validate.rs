@@ -11,7 +11,10 @@ use crate::suggest::nearest;
 /// Reports everything that does not fit together.
 pub(crate) fn validate(cx: &mut Cx<'_, '_>, project: &Project) {
     if project.services.is_empty() && project.inactive.is_empty() {
-        cx.session.plain_error(crate::Diagnostic::error("there are no services"));
+        // Nothing to run, yet something to look at.
+        if !cx.session.whole_specification {
+            cx.session.plain_error(crate::Diagnostic::error("there are no services"));
+        }
         return;
     }
     let all: BTreeMap<&str, &Service> =
@@ -59,7 +62,7 @@ impl Check<'_, '_, '_> {
     }
 
     fn image(&mut self, name: &str, service: &Service) {
-        if service.image.is_empty() && service.build.is_none() {
+        if service.image.is_empty() && service.build.is_none() && service.provider.is_none() {
             let at = self.cx.places.find(&format!("services.{name}"));
             let message = format!("service `{name}` has neither `image` nor `build`");
             self.cx.session.error_help(at, message, "name an image to run, or a directory to build it from");
@@ -83,6 +86,10 @@ impl Check<'_, '_, '_> {
         for reference in service.configs.iter().filter(|reference| !project.configs.contains_key(&reference.source)) {
             let at = self.place(name, &format!("configs.{}", reference.source));
             self.unknown(at, name, "config", &reference.source, project.configs.keys().map(String::as_str));
+        }
+        for key in service.models.keys().filter(|key| !project.models.contains_key(*key)) {
+            let at = self.place(name, &format!("models.{key}"));
+            self.unknown(at, name, "model", key, project.models.keys().map(String::as_str));
         }
         let of_build = service.build.iter().flat_map(|build| &build.secrets).map(|secret| ("build.secrets", secret));
         for (list, reference) in service.secrets.iter().map(|secret| ("secrets", secret)).chain(of_build) {

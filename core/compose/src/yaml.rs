@@ -303,6 +303,10 @@ fn integer(text: &str) -> Option<i64> {
         return None;
     }
     let value = i128::from_str_radix(body, radix).ok()?;
+    if negative && value == 0 {
+        // Kept apart from 0, as a float.
+        return None;
+    }
     i64::try_from(if negative { -value } else { value }).ok()
 }
 

@@ -6,11 +6,16 @@ mod support;
 use std::path::PathBuf;
 
 use sampan_compose::model::{Condition, Port, PublishedPorts};
-use sampan_compose::{LoadOptions, Loaded, MemoryFiles, Project, load};
+use sampan_compose::{LoadOptions, Loaded, MemoryFiles, Project, environment, load, load_raw};
 use support::{env, files, options};
 
 fn project(compose: &str) -> Project {
     load(&options(), &files(compose, &[])).unwrap().project
+}
+
+/// Options under which what only the specification knows is taken, too.
+fn whole() -> LoadOptions {
+    LoadOptions { whole_specification: true, ..options() }
 }
 
 fn paths(loaded: &Loaded) -> Vec<String> {
@@ -176,9 +181,9 @@ fn the_hash_of_a_stored_service_never_changes() {
 
 #[test]
 fn a_project_survives_storage() {
-    let text = include_str!("oracle/wide/compose.yaml");
+    let text = include_str!("wide.yaml");
     let others = [("a.env", "A=1\n"), ("sec.txt", "s\n")];
-    let mut project = load(&options(), &files(text, &others)).unwrap().project;
+    let mut project = load(&whole(), &files(text, &others)).unwrap().project;
     project.profiles = vec!["x".into()];
     let stored = serde_json::to_string(&project).unwrap();
     assert_eq!(serde_json::from_str::<Project>(&stored).unwrap(), project);
@@ -186,12 +191,12 @@ fn a_project_survives_storage() {
 
 #[test]
 fn printed_text_loads_as_the_same_project() {
-    for text in [include_str!("oracle/wide/compose.yaml"), include_str!("oracle/forms/compose.yaml")] {
+    for text in [include_str!("wide.yaml"), include_str!("forms.yaml")] {
         let others = [("a.env", "A=1\nB=${A}$$\n"), ("sec.txt", "s\n")];
-        let first = load(&options(), &files(text, &others)).unwrap().project;
+        let first = load(&whole(), &files(text, &others)).unwrap().project;
         let printed = first.to_yaml();
         let again =
-            load(&options(), &files(&printed, &others)).map_err(|error| format!("{error}\n{printed}")).unwrap().project;
+            load(&whole(), &files(&printed, &others)).map_err(|error| format!("{error}\n{printed}")).unwrap().project;
         assert_eq!(again.to_yaml(), printed);
         for name in first.service_names() {
             assert_eq!(again.config_hash(name), first.config_hash(name), "{name}");
@@ -202,7 +207,7 @@ fn printed_text_loads_as_the_same_project() {
 #[test]
 fn a_whole_file_prints_canonically() {
     let others = [("a.env", "A=1\n"), ("sec.txt", "s\n")];
-    let loaded = load(&options(), &files(include_str!("oracle/wide/compose.yaml"), &others)).unwrap();
+    let loaded = load(&whole(), &files(include_str!("wide.yaml"), &others)).unwrap();
     insta::assert_snapshot!(loaded.project.to_yaml());
 }
 
@@ -306,4 +311,83 @@ fn a_large_project_loads_in_time() {
 fn an_empty_key_counts_as_absent() {
     let project = project("services: {a: {image: x, ports: , environment: , build: }}\nvolumes:\n");
     assert!(project.services.get("a").unwrap().build.is_none());
+}
+
+#[test]
+fn what_the_engine_cannot_do_is_refused_where_a_stack_runs_and_printed_where_it_is_looked_at() {
+    let keys = [
+        "gpus: all",
+        "models: [llm]",
+        "provider: {type: x}",
+        "post_start: [{command: a}]",
+        "pre_stop: [{command: a}]",
+        "pre_start: [{command: a}]",
+        "blkio_config: {weight: 10}",
+        "credential_spec: {file: a}",
+        "external_links: [a]",
+        "use_api_socket: true",
+        "cpu_count: 1",
+        "cpu_percent: 5",
+        "cpu_rt_period: 5",
+        "cpu_rt_runtime: 5",
+        "isolation: hyperv",
+        "deploy: {placement: {constraints: [a]}}",
+        "deploy: {mode: global-job}",
+        "deploy: {resources: {reservations: {devices: [{capabilities: [gpu]}]}}}",
+        "deploy: {resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: a, value: 1}}]}}}",
+        "build: {context: ., provenance: true}",
+        "build: {context: ., sbom: true}",
+        "volumes: [{type: image, source: x, target: /a}]",
+        "volumes: [{type: cluster, source: x, target: /a}]",
+    ];
+    for key in keys {
+        let files = files(&format!("services:\n  a:\n    image: x\n    {key}\nmodels: {{llm: {{model: m}}}}\n"), &[]);
+        let refused = load(&options(), &files).unwrap_err();
+        assert!(refused.items.iter().any(|item| item.line == 4), "{key}: {refused}");
+        let shown = load(&whole(), &files).map_err(|error| format!("{key}: {error}")).unwrap().project;
+        let first = key.split(':').next().unwrap();
+        let service = &shown.to_json()["services"]["a"];
+        assert!(service.get(first).is_some(), "{key}: {service}");
+        let stored = serde_json::to_string(&shown).unwrap();
+        assert_eq!(serde_json::from_str::<Project>(&stored).unwrap(), shown, "{key}");
+    }
+    // What says nothing is not refused.
+    let nothing = "services: {a: {image: x, gpus: [], post_start: [], use_api_socket: false, cpu_count: 0, deploy: {placement: {}}}}";
+    load(&options(), &files(nothing, &[])).unwrap();
+}
+
+#[test]
+fn variables_are_listed_without_being_replaced() {
+    let text = "services:\n  a:\n    image: x:${TAG:-1}\n    command: [$A, $$B, '${C?why}', '${D+alt}', '${E:-${F-f}}', '${A:-again}']\n    ports: ['${P}:80']\n";
+    let raw =
+        load_raw(&options(), &files(text, &[("compose.override.yaml", "services: {b: {image: '$G', build: ./b}}")]))
+            .unwrap();
+    let found: Vec<String> = raw
+        .variables
+        .iter()
+        .map(|found| format!("{} {} {:?} {:?}", found.name, found.required, found.default, found.alternate))
+        .collect();
+    let expected = [
+        "TAG false \"1\" \"\"",
+        "A false \"\" \"\"",
+        "C true \"\" \"\"",
+        "D false \"\" \"alt\"",
+        "E false \"${F-f}\" \"\"",
+        "F false \"f\" \"\"",
+        "P false \"\" \"\"",
+        "G false \"\" \"\"",
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(raw.model["name"], "p");
+    assert_eq!(raw.model["services"]["a"]["ports"][0], "${P}:80");
+    assert_eq!(raw.model["services"]["b"]["build"]["context"], "/p/b");
+    assert_eq!(raw.model["networks"]["default"]["name"], "p_default");
+}
+
+#[test]
+fn the_environment_is_the_callers_over_that_of_env_files() {
+    let files = files("name: n\nservices: {}", &[(".env", "HOME=no\nA=1\nB=${A}2\n")]);
+    let found = environment(&options(), &files).unwrap();
+    let expected = env(&[("A", "1"), ("B", "12"), ("COMPOSE_PROJECT_NAME", "n"), ("HOME", "/home/me")]);
+    assert_eq!(found, expected);
 }

@@ -147,7 +147,7 @@ snapshot!(
     refused(&MemoryFiles::default().with("/p/compose.yaml/x", ""), &support::options())
 );
 snapshot!(a_bad_project_name, {
-    let files = support::files("name: Not Good\nservices: {a: {image: x}}\n", &[]);
+    let files = support::files("name: '+ +'\nservices: {a: {image: x}}\n", &[]);
     format!(
         "{}\n{}",
         refused(&files, &support::options()),
@@ -155,7 +155,7 @@ snapshot!(a_bad_project_name, {
     )
 });
 snapshot!(warnings_are_located, {
-    let text = "version: '3'\nservices:\n  a:\n    image: ${NOT_SET}x\n    init: yes\n    network_mode: host\n    ports: [80]\n    command: a && b\n    deploy: {placement: {constraints: [a]}}\n";
+    let text = "version: '3'\nservices:\n  a:\n    image: ${NOT_SET}x\n    init: yes\n    network_mode: host\n    ports: [80]\n    command: a && b\n    deploy: {endpoint_mode: vip}\n";
     let loaded = load(&support::options(), &support::files(text, &[])).unwrap();
     loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 });

@@ -46,6 +46,7 @@ impl StackRequest {
             env_files: self.env_files.clone(),
             profiles: self.profiles.clone(),
             interpolate: true,
+            whole_specification: false,
         }
     }
 }

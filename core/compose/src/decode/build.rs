@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fields::{Fields, unique};
-use super::{Cx, mounts, networking, process};
+use super::{Cx, mounts, networking, process, special};
 use crate::model::{Build, build::is_remote_context};
 use crate::node::{Node, Value};
 
@@ -39,11 +39,18 @@ pub(super) fn build(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Build> {
         platforms: fields.get(cx, "platforms", Cx::strings),
         privileged: fields.get(cx, "privileged", Cx::boolean),
         entitlements: fields.get(cx, "entitlements", Cx::strings),
+        isolation: fields.get(cx, "isolation", special::isolation),
+        provenance: fields.get(cx, "provenance", scalar),
+        sbom: fields.get(cx, "sbom", scalar),
         ..Build::default()
     };
-    // Meaningful on Windows alone.
-    fields.get(cx, "isolation", |cx, node| cx.word(node, &["default"]));
-    build.extensions = fields.finish(cx, &["provenance", "sbom"]);
+    build.extensions = fields.finish(cx, &[]);
+    for (key, given) in [("provenance", &build.provenance), ("sbom", &build.sbom)] {
+        if !matches!(given.as_str(), "" | "false") {
+            let at = node.entry(key).map_or(node.at, |entry| entry.at);
+            cx.session.unsupported(at, format!("`{key}` is not supported: builds make no attestations yet"));
+        }
+    }
     if !build.dockerfile.is_empty() && !build.dockerfile_inline.is_empty() {
         cx.bad(node, "`dockerfile` and `dockerfile_inline` exclude each other");
     }
@@ -54,6 +61,14 @@ pub(super) fn build(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Build> {
         "Dockerfile".clone_into(&mut build.dockerfile);
     }
     Some(build)
+}
+
+/// A string or a boolean, as text.
+fn scalar(cx: &mut Cx<'_, '_>, node: &Node) -> Option<String> {
+    match &node.value {
+        Value::Bool(value) => Some(value.to_string()),
+        _ => cx.string(node),
+    }
 }
 
 /// A directory made absolute; what names something elsewhere stays.

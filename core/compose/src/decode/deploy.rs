@@ -1,7 +1,8 @@
 //! `deploy`.
 
-use super::Cx;
 use super::fields::Fields;
+use super::service::set;
+use super::{Cx, special};
 use crate::model::{Deploy, DeployResources, Placement, Preference, ResourceLimits, RestartPolicy, UpdateConfig};
 use crate::node::Node;
 
@@ -22,30 +23,33 @@ pub(super) fn deploy(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Deploy> {
     };
     deploy.extensions = fields.finish(cx, &[]);
     if deploy.mode.ends_with("-job") {
-        cx.bad(node, format!("mode {} is not supported yet", deploy.mode));
+        let at = node.get("mode").unwrap_or(node).at;
+        cx.session.unsupported(at, format!("`deploy`: mode {} is not supported yet", deploy.mode));
     }
     if deploy.mode == "global" && deploy.replicas.is_some_and(|replicas| replicas > 1) {
         cx.bad(node, "a global service has one replica on one host");
     }
-    for key in ["placement", "endpoint_mode"] {
-        if let Some(entry) = node.entry(key) {
-            cx.session.warning(entry.at, format!("`{key}` has no effect on one host"));
-        }
+    if let Some(entry) = node.entry("endpoint_mode") {
+        cx.session.warning(entry.at, "`endpoint_mode` has no effect on one host");
+    }
+    if let Some(entry) = node.entry("placement").filter(|_| deploy.placement != Placement::default()) {
+        cx.session.unsupported(entry.at, "`placement` is not supported: there is one host, and nothing to choose from");
     }
     Some(deploy)
 }
 
 fn update(cx: &mut Cx<'_, '_>, node: &Node) -> Option<UpdateConfig> {
     let mut fields = Fields::of(cx, node, "an update")?;
-    let update = UpdateConfig {
+    let mut update = UpdateConfig {
         parallelism: fields.option(cx, "parallelism", Cx::count),
-        delay: fields.option(cx, "delay", Cx::duration),
+        delay: set(fields.option(cx, "delay", Cx::duration)),
         failure_action: fields.get(cx, "failure_action", |cx, node| cx.word(node, &["continue", "rollback", "pause"])),
-        monitor: fields.option(cx, "monitor", Cx::duration),
+        monitor: set(fields.option(cx, "monitor", Cx::duration)),
         max_failure_ratio: fields.get(cx, "max_failure_ratio", Cx::float),
         order: fields.get(cx, "order", |cx, node| cx.word(node, &["stop-first", "start-first"])),
+        ..UpdateConfig::default()
     };
-    fields.finish(cx, &[]);
+    update.extensions = fields.finish(cx, &[]);
     if update.max_failure_ratio > 1.0 {
         cx.bad(node, "`max_failure_ratio` is between 0 and 1");
     }
@@ -54,51 +58,56 @@ fn update(cx: &mut Cx<'_, '_>, node: &Node) -> Option<UpdateConfig> {
 
 fn resources(cx: &mut Cx<'_, '_>, node: &Node) -> Option<DeployResources> {
     let mut fields = Fields::of(cx, node, "`resources`")?;
-    let resources = DeployResources {
+    let mut resources = DeployResources {
         limits: fields.option(cx, "limits", limits),
         reservations: fields.option(cx, "reservations", reservations),
+        ..DeployResources::default()
     };
-    fields.finish(cx, &[]);
+    resources.extensions = fields.finish(cx, &[]);
     Some(resources)
 }
 
 fn limits(cx: &mut Cx<'_, '_>, node: &Node) -> Option<ResourceLimits> {
     let mut fields = Fields::of(cx, node, "`limits`")?;
-    let limits = ResourceLimits {
+    let mut limits = ResourceLimits {
         cpus: fields.option(cx, "cpus", Cx::float),
-        memory: fields.option(cx, "memory", Cx::bytes),
+        memory: set(fields.option(cx, "memory", Cx::bytes)),
         pids: fields.option(cx, "pids", Cx::integer),
+        ..ResourceLimits::default()
     };
-    fields.finish(cx, &[]);
+    limits.extensions = fields.finish(cx, &[]);
     Some(limits)
 }
 
 fn reservations(cx: &mut Cx<'_, '_>, node: &Node) -> Option<ResourceLimits> {
     let mut fields = Fields::of(cx, node, "`reservations`")?;
-    let limits = ResourceLimits {
+    let mut limits = ResourceLimits {
         cpus: fields.option(cx, "cpus", Cx::float),
-        memory: fields.option(cx, "memory", Cx::bytes),
-        pids: None,
+        memory: set(fields.option(cx, "memory", Cx::bytes)),
+        devices: fields.get(cx, "devices", special::reserved_devices),
+        generic_resources: fields.get(cx, "generic_resources", special::generic_resources),
+        ..ResourceLimits::default()
     };
-    fields.finish(cx, &["devices", "generic_resources"]);
+    limits.extensions = fields.finish(cx, &[]);
     Some(limits)
 }
 
 fn restart_policy(cx: &mut Cx<'_, '_>, node: &Node) -> Option<RestartPolicy> {
     let mut fields = Fields::of(cx, node, "a restart policy")?;
-    let policy = RestartPolicy {
+    let mut policy = RestartPolicy {
         condition: fields.get(cx, "condition", |cx, node| cx.word(node, &["none", "on-failure", "any"])),
         delay: fields.option(cx, "delay", Cx::duration),
         max_attempts: fields.option(cx, "max_attempts", Cx::count),
         window: fields.option(cx, "window", Cx::duration),
+        ..RestartPolicy::default()
     };
-    fields.finish(cx, &[]);
+    policy.extensions = fields.finish(cx, &[]);
     Some(policy)
 }
 
 fn placement(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Placement> {
     let mut fields = Fields::of(cx, node, "`placement`")?;
-    let placement = Placement {
+    let mut placement = Placement {
         constraints: fields.get(cx, "constraints", Cx::strings),
         preferences: fields.get(cx, "preferences", |cx, node| {
             cx.list(node, |cx, item| {
@@ -109,7 +118,8 @@ fn placement(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Placement> {
             })
         }),
         max_replicas_per_node: fields.get(cx, "max_replicas_per_node", Cx::count),
+        ..Placement::default()
     };
-    fields.finish(cx, &[]);
+    placement.extensions = fields.finish(cx, &[]);
     Some(placement)
 }

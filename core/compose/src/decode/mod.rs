@@ -9,6 +9,7 @@ mod ports;
 mod process;
 mod resources;
 mod service;
+mod special;
 
 use std::collections::BTreeMap;
 
@@ -18,9 +19,6 @@ use crate::interpolate::Env;
 use crate::model::Project;
 use crate::node::{At, Node};
 use crate::session::Session;
-
-/// Known at the top level, not handled yet.
-const UNSUPPORTED: &[&str] = &["models"];
 
 /// What decoding needs besides the tree.
 pub(crate) struct Cx<'s, 'a> {
@@ -99,6 +97,7 @@ pub(crate) fn project(cx: &mut Cx<'_, '_>, root: &Node) -> Project {
     project.volumes = fields.map(cx, "volumes", resources::volume);
     project.secrets = fields.map(cx, "secrets", resources::secret);
     project.configs = fields.map(cx, "configs", resources::config);
-    project.extensions = fields.finish(cx, UNSUPPORTED);
+    project.models = fields.map(cx, "models", special::model);
+    project.extensions = fields.finish(cx, &[]);
     project
 }

@@ -1,9 +1,13 @@
 //! `volumes`, `tmpfs`, `secrets`, `configs` of a service.
 
+use std::path::Path;
+
 use super::Cx;
 use super::fields::{Fields, Keyed};
+use super::service::set;
 use crate::model::{BindOptions, FileReference, ImageOptions, MountType, TmpfsOptions, VolumeMount, VolumeOptions};
 use crate::node::{Node, Value};
+use crate::session::clean;
 
 const PROPAGATION: &[&str] = &["rprivate", "private", "rshared", "shared", "rslave", "slave"];
 
@@ -30,6 +34,11 @@ fn is_path(source: &str) -> bool {
     source.starts_with(['.', '/', '~'])
 }
 
+/// A target without what says nothing in it.
+fn cleaned(target: &str) -> String {
+    clean(Path::new(target)).to_string_lossy().into_owned()
+}
+
 /// `[SOURCE:]TARGET[:OPTIONS]`.
 fn short(cx: &mut Cx<'_, '_>, item: &Node, text: &str) -> Option<VolumeMount> {
     let parts: Vec<&str> = text.split(':').collect();
@@ -43,7 +52,7 @@ fn short(cx: &mut Cx<'_, '_>, item: &Node, text: &str) -> Option<VolumeMount> {
             return None;
         }
     };
-    if target.is_empty() || (parts.len() > 1 && source.is_empty()) {
+    if target.is_empty() || (parts.len() > 1 && source.is_empty()) || (parts.len() > 2 && options.is_empty()) {
         cx.bad(item, format!("`{text}` has an empty part; it is SOURCE:TARGET:OPTIONS"));
         return None;
     }
@@ -129,19 +138,22 @@ fn long(cx: &mut Cx<'_, '_>, item: &Node) -> Option<VolumeMount> {
         }
         MountType::Tmpfs if !mount.source.is_empty() => cx.bad(item, "a tmpfs has no `source`"),
         MountType::Image if mount.source.is_empty() => cx.bad(item, "an image mount needs a `source`"),
-        MountType::Tmpfs | MountType::Image => {}
+        MountType::Tmpfs | MountType::Image | MountType::Npipe | MountType::Cluster => {}
     }
     checked(cx, item, mount)
 }
 
-fn checked(cx: &mut Cx<'_, '_>, item: &Node, mount: VolumeMount) -> Option<VolumeMount> {
+fn checked(cx: &mut Cx<'_, '_>, item: &Node, mut mount: VolumeMount) -> Option<VolumeMount> {
     if mount.target.is_empty() {
         cx.bad(item, "a mount needs a `target`");
         return None;
     }
-    if !mount.target.starts_with('/') {
+    if !mount.target.starts_with('/') && mount.kind != MountType::Npipe {
         cx.bad(item, format!("the target `{}` must be an absolute path", mount.target));
         return None;
+    }
+    if mount.kind != MountType::Npipe {
+        mount.target = cleaned(&mount.target);
     }
     if mount.target.trim_matches('/').is_empty() {
         cx.bad(item, "nothing can be mounted on `/`");
@@ -159,10 +171,13 @@ fn mount_type(cx: &mut Cx<'_, '_>, node: &Node) -> Option<MountType> {
         "bind" => Some(MountType::Bind),
         "volume" => Some(MountType::Volume),
         "tmpfs" => Some(MountType::Tmpfs),
-        "image" => Some(MountType::Image),
-        other @ ("npipe" | "cluster") => {
-            cx.bad(node, format!("mounts of type {other} are not supported yet"));
-            None
+        other @ ("image" | "npipe" | "cluster") => {
+            cx.session.unsupported(node.at, format!("`type`: mounts of type {other} are not supported yet"));
+            Some(match other {
+                "image" => MountType::Image,
+                "npipe" => MountType::Npipe,
+                _ => MountType::Cluster,
+            })
         }
         other => {
             cx.bad(node, format!("`{other}` is not a type of mount; it is bind, volume, tmpfs or image"));
@@ -176,7 +191,8 @@ fn bind(cx: &mut Cx<'_, '_>, node: &Node) -> Option<BindOptions> {
     let options = BindOptions {
         selinux: fields.get(cx, "selinux", |cx, node| cx.word(node, &["z", "Z"])),
         propagation: fields.get(cx, "propagation", |cx, node| cx.word(node, PROPAGATION)),
-        create_host_path: fields.get(cx, "create_host_path", Cx::optional_boolean),
+        // So unless said otherwise: only `false` says something.
+        create_host_path: fields.option(cx, "create_host_path", Cx::boolean).filter(|create| !create),
         recursive: fields
             .get(cx, "recursive", |cx, node| cx.word(node, &["enabled", "disabled", "writable", "readonly"])),
     };
@@ -200,7 +216,8 @@ fn volume(cx: &mut Cx<'_, '_>, node: &Node) -> Option<VolumeOptions> {
 
 fn tmpfs(cx: &mut Cx<'_, '_>, node: &Node) -> Option<TmpfsOptions> {
     let mut fields = Fields::of(cx, node, "`tmpfs`")?;
-    let options = TmpfsOptions { size: fields.option(cx, "size", Cx::bytes), mode: fields.option(cx, "mode", mode) };
+    let options =
+        TmpfsOptions { size: set(fields.option(cx, "size", Cx::bytes)), mode: fields.option(cx, "mode", mode) };
     fields.finish(cx, &[]);
     Some(options)
 }

@@ -23,7 +23,7 @@ pub(super) fn networks(cx: &mut Cx<'_, '_>, node: &Node) -> Option<BTreeMap<Stri
 }
 
 /// A mapping, or a list of its keys.
-fn named(cx: &mut Cx<'_, '_>, node: &Node, dependencies: bool) -> Option<Node> {
+pub(super) fn named(cx: &mut Cx<'_, '_>, node: &Node, dependencies: bool) -> Option<Node> {
     match &node.value {
         Value::Map(_) => Some(node.clone()),
         Value::Seq(items) => {
@@ -121,8 +121,7 @@ pub(super) fn extra_hosts(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<String
         Some(format!("{host}={plain}"))
     })?;
     let mut list = unique(list);
-    // By host alone: the order of one host's addresses counts.
-    list.sort_by(|a, b| a.split('=').next().cmp(&b.split('=').next()));
+    list.sort_unstable();
     Some(list)
 }
 

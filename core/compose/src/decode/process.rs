@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Cx;
 use super::fields::{Fields, Keyed};
-use crate::assemble::env_file_as;
+use crate::assemble::{EnvFormat, env_file_as};
 use crate::files::PathKind;
+use crate::interpolate::Env;
 use crate::model::{Develop, DeviceMapping, Exec, Healthcheck, Logging, Service, Ulimit, WatchAction, WatchRule};
 use crate::node::{Node, Value};
 use crate::words;
@@ -32,6 +33,9 @@ pub(super) fn command(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<String>> {
 /// `environment` over the `env_file`s.
 pub(super) fn environment(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
     let own = fields.get(cx, "environment", Cx::optional_pairs);
+    for key in own.keys().filter(|key| key.ends_with(char::is_whitespace)) {
+        cx.session.error(fields.at, format!("`environment`: the name `{key}` ends with a space"));
+    }
     let mut all: BTreeMap<String, Option<String>> = BTreeMap::new();
     let files = fields.get(cx, "env_file", |_, node| Some(vec![node.clone()]));
     let items: Vec<Node> = match files.into_iter().next() {
@@ -73,7 +77,9 @@ fn env_file(cx: &mut Cx<'_, '_>, item: &Node, own: &BTreeMap<String, Option<Stri
     }
     let env = cx.env;
     let lookup = |name: &str| env.get(name).cloned().or_else(|| own.get(name).cloned().flatten());
-    env_file_as(cx.session, &path, Some(at), &lookup, raw)
+    let none = Env::new();
+    let format = if raw { EnvFormat::Raw } else { EnvFormat::Dotenv(&none) };
+    env_file_as(cx.session, &path, Some(at), &lookup, format)
 }
 
 /// `labels` over the `label_file`s.
@@ -89,8 +95,9 @@ pub(super) fn labels(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut
     for item in items {
         let Some(written) = cx.string(item) else { continue };
         let path = cx.session.resolve_node(item, &written);
-        let env = cx.env;
-        let found = env_file_as(cx.session, &path, Some(item.at), &|name| env.get(name).cloned(), false);
+        let (env, none) = (cx.env, Env::new());
+        let found =
+            env_file_as(cx.session, &path, Some(item.at), &|name| env.get(name).cloned(), EnvFormat::Dotenv(&none));
         service.labels.extend(found.unwrap_or_default());
         service.label_file.push(path);
     }
@@ -248,7 +255,7 @@ pub(super) fn restart(cx: &mut Cx<'_, '_>, node: &Node) -> Option<String> {
 
 pub(super) fn healthcheck(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Healthcheck> {
     let mut fields = Fields::of(cx, node, "a health check")?;
-    let check = Healthcheck {
+    let mut check = Healthcheck {
         test: fields.get(cx, "test", health_test),
         timeout: fields.option(cx, "timeout", Cx::duration),
         interval: fields.option(cx, "interval", Cx::duration),
@@ -256,11 +263,9 @@ pub(super) fn healthcheck(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Healthchec
         start_period: fields.option(cx, "start_period", Cx::duration),
         start_interval: fields.option(cx, "start_interval", Cx::duration),
         disable: fields.get(cx, "disable", Cx::boolean),
+        ..Healthcheck::default()
     };
-    fields.finish(cx, &[]);
-    if check.disable && !check.test.is_empty() && check.test.first().is_some_and(|word| word != "NONE") {
-        cx.bad(node, "a disabled check has no `test`");
-    }
+    check.extensions = fields.finish(cx, &[]);
     Some(check)
 }
 
@@ -289,22 +294,25 @@ fn health_test(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<String>> {
 
 pub(super) fn logging(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Logging> {
     let mut fields = Fields::of(cx, node, "`logging`")?;
-    let logging =
-        Logging { driver: fields.get(cx, "driver", Cx::string), options: fields.get(cx, "options", Cx::options) };
-    fields.finish(cx, &[]);
+    let mut logging = Logging {
+        driver: fields.get(cx, "driver", Cx::string),
+        options: fields.get(cx, "options", Cx::options),
+        ..Logging::default()
+    };
+    logging.extensions = fields.finish(cx, &[]);
     Some(logging)
 }
 
 pub(super) fn develop(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Develop> {
     let mut fields = Fields::of(cx, node, "`develop`")?;
     let watch = fields.get(cx, "watch", |cx, node| cx.list(node, watch_rule));
-    fields.finish(cx, &[]);
-    Some(Develop { watch })
+    let extensions = fields.finish(cx, &[]);
+    Some(Develop { watch, extensions })
 }
 
 fn watch_rule(cx: &mut Cx<'_, '_>, node: &Node) -> Option<WatchRule> {
     let mut fields = Fields::of(cx, node, "a watch rule")?;
-    let rule = WatchRule {
+    let mut rule = WatchRule {
         path: fields.get(cx, "path", |cx, node| {
             let written = cx.string(node)?;
             Some(cx.session.resolve_node(node, &written))
@@ -324,8 +332,9 @@ fn watch_rule(cx: &mut Cx<'_, '_>, node: &Node) -> Option<WatchRule> {
         include: fields.get(cx, "include", Cx::one_or_more),
         ignore: fields.get(cx, "ignore", Cx::one_or_more),
         initial_sync: fields.get(cx, "initial_sync", Cx::boolean),
+        ..WatchRule::default()
     };
-    fields.finish(cx, &[]);
+    rule.extensions = fields.finish(cx, &[]);
     for (key, missing) in [("path", node.lacks("path")), ("action", node.lacks("action"))] {
         if missing {
             cx.session.error(node.at, format!("a watch rule needs `{key}`"));
@@ -341,15 +350,17 @@ fn watch_rule(cx: &mut Cx<'_, '_>, node: &Node) -> Option<WatchRule> {
     Some(rule)
 }
 
-fn exec(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Exec> {
+/// A command for a running container.
+pub(super) fn exec(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Exec> {
     let mut fields = Fields::of(cx, node, "`exec`")?;
-    let exec = Exec {
+    let mut exec = Exec {
         command: fields.get(cx, "command", command),
         user: fields.get(cx, "user", Cx::string),
         privileged: fields.get(cx, "privileged", Cx::boolean),
         working_dir: fields.get(cx, "working_dir", Cx::string),
         environment: fields.get(cx, "environment", Cx::optional_pairs),
+        ..Exec::default()
     };
-    fields.finish(cx, &[]);
+    exec.extensions = fields.finish(cx, &[]);
     Some(exec)
 }

@@ -77,24 +77,26 @@ pub(super) fn network(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Network> {
 
 fn ipam(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Ipam> {
     let mut fields = Fields::of(cx, node, "`ipam`")?;
-    let ipam = Ipam {
+    let mut ipam = Ipam {
         driver: fields.get(cx, "driver", Cx::string),
         config: fields.get(cx, "config", |cx, node| cx.list(node, pool)),
         options: fields.get(cx, "options", Cx::options),
+        ..Ipam::default()
     };
-    fields.finish(cx, &[]);
+    ipam.extensions = fields.finish(cx, &[]);
     Some(ipam)
 }
 
 fn pool(cx: &mut Cx<'_, '_>, node: &Node) -> Option<IpamPool> {
     let mut fields = Fields::of(cx, node, "an address pool")?;
-    let pool = IpamPool {
+    let mut pool = IpamPool {
         subnet: fields.get(cx, "subnet", subnet),
         gateway: fields.get(cx, "gateway", Cx::address),
         ip_range: fields.get(cx, "ip_range", subnet),
         aux_addresses: fields.get(cx, "aux_addresses", Cx::options),
+        ..IpamPool::default()
     };
-    fields.finish(cx, &[]);
+    pool.extensions = fields.finish(cx, &[]);
     for (host, address) in &pool.aux_addresses {
         if address.parse::<IpAddr>().is_err() {
             cx.bad(node, format!("the address `{address}` of {host} is not an IP address"));

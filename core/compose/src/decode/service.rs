@@ -1,27 +1,9 @@
 //! A service's keys.
 
 use super::fields::Fields;
-use super::{Cx, build, deploy, mounts, networking, ports, process};
+use super::{Cx, build, deploy, mounts, networking, ports, process, special};
 use crate::model::Service;
 use crate::node::Node;
-
-/// Known keys of a service that are not handled yet.
-const UNSUPPORTED: &[&str] = &[
-    "blkio_config",
-    "cpu_count",
-    "cpu_percent",
-    "cpu_rt_period",
-    "cpu_rt_runtime",
-    "credential_spec",
-    "external_links",
-    "gpus",
-    "models",
-    "post_start",
-    "pre_start",
-    "pre_stop",
-    "provider",
-    "use_api_socket",
-];
 
 const PULL: &[&str] = &["always", "never", "missing", "if_not_present", "build", "refresh", "daily", "weekly"];
 
@@ -33,8 +15,18 @@ pub(super) fn service(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Service> {
     rights(cx, &mut fields, &mut service);
     places(cx, &mut fields, &mut service);
     operation(cx, &mut fields, &mut service);
-    service.extensions = fields.finish(cx, UNSUPPORTED);
+    special::special(cx, node, &mut fields, &mut service);
+    service.extensions = fields.finish(cx, &[]);
     Some(service)
+}
+
+/// A container that runs before its service.
+pub(super) fn init_container(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Service> {
+    let container = service(cx, node)?;
+    if !node.lacks("pre_start") {
+        cx.session.error(node.at, "a container that runs before a service has none before it");
+    }
+    Some(container)
 }
 
 /// What runs.
@@ -57,7 +49,7 @@ fn program(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) 
 }
 
 /// A limit of 0 is none.
-fn set<T: Default + PartialEq>(limit: Option<T>) -> Option<T> {
+pub(super) fn set<T: Default + PartialEq>(limit: Option<T>) -> Option<T> {
     limit.filter(|limit| *limit != T::default())
 }
 
@@ -73,7 +65,7 @@ fn limits(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
     service.mem_swappiness = fields.option(cx, "mem_swappiness", Cx::integer);
     service.memswap_limit = set(fields.option(cx, "memswap_limit", Cx::bytes_or_unlimited));
     service.oom_kill_disable = fields.get(cx, "oom_kill_disable", Cx::boolean);
-    service.oom_score_adj = fields.option(cx, "oom_score_adj", Cx::integer);
+    service.oom_score_adj = set(fields.option(cx, "oom_score_adj", Cx::integer));
     service.pids_limit = set(fields.option(cx, "pids_limit", Cx::integer));
     service.shm_size = set(fields.option(cx, "shm_size", Cx::bytes));
     service.ulimits = fields.get(cx, "ulimits", process::ulimits);
@@ -108,8 +100,6 @@ fn rights(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
     service.cgroup_parent = fields.get(cx, "cgroup_parent", Cx::string);
     service.devices = fields.get(cx, "devices", process::devices);
     service.device_cgroup_rules = fields.get(cx, "device_cgroup_rules", Cx::strings);
-    // Meaningful on Windows alone.
-    fields.get(cx, "isolation", |cx, node| cx.word(node, &["default"]));
 }
 
 /// Where it is reached and what it reaches.

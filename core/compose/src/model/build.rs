@@ -39,6 +39,11 @@ model! {
         pub platforms: Vec<String>,
         pub privileged: bool,
         pub entitlements: Vec<String>,
+        pub isolation: String,
+        /// As for `--provenance`; empty: not said.
+        pub provenance: String,
+        /// As for `--sbom`; empty: not said.
+        pub sbom: String,
         #[serde(flatten)]
         pub extensions: Extensions,
     }

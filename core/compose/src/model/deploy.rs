@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Bytes, Extensions, model};
+use super::{Bytes, DeviceRequest, Extensions, GenericResource, model};
 
 model! {
     /// How many, with what resources, and how they are replaced.
@@ -27,6 +27,8 @@ model! {
     pub struct DeployResources {
         pub limits: Option<ResourceLimits>,
         pub reservations: Option<ResourceLimits>,
+        #[serde(flatten)]
+        pub extensions: Extensions,
     }
 
     pub struct ResourceLimits {
@@ -34,6 +36,12 @@ model! {
         pub cpus: Option<f64>,
         pub memory: Option<Bytes>,
         pub pids: Option<i64>,
+        /// Of a reservation.
+        pub devices: Vec<DeviceRequest>,
+        /// Of a reservation.
+        pub generic_resources: Vec<GenericResource>,
+        #[serde(flatten)]
+        pub extensions: Extensions,
     }
 
     pub struct RestartPolicy {
@@ -44,6 +52,8 @@ model! {
         pub max_attempts: Option<u32>,
         #[serde(with = "super::units::optional_duration")]
         pub window: Option<Duration>,
+        #[serde(flatten)]
+        pub extensions: Extensions,
     }
 
     /// How replicas are replaced.
@@ -59,12 +69,16 @@ model! {
         pub max_failure_ratio: f64,
         /// `stop-first` (default) or `start-first`.
         pub order: String,
+        #[serde(flatten)]
+        pub extensions: Extensions,
     }
 
     pub struct Placement {
         pub constraints: Vec<String>,
         pub preferences: Vec<Preference>,
         pub max_replicas_per_node: u32,
+        #[serde(flatten)]
+        pub extensions: Extensions,
     }
 
     pub struct Preference {

@@ -5,6 +5,7 @@
 
 pub(crate) mod build;
 mod deploy;
+mod models;
 mod mounts;
 mod ports;
 mod resource;
@@ -18,12 +19,13 @@ use serde::{Deserialize, Serialize};
 
 pub use build::{Build, BuildSecret};
 pub use deploy::{Deploy, DeployResources, Placement, Preference, ResourceLimits, RestartPolicy, UpdateConfig};
+pub use models::{DiscreteResource, GenericResource, Model, Provider, ServiceModel};
 pub use mounts::{BindOptions, FileReference, ImageOptions, MountType, TmpfsOptions, VolumeMount, VolumeOptions};
 pub use ports::{Port, PublishedPorts};
 pub use resource::{Config, Digest, Ipam, IpamPool, Network, Secret, SecretValue, Volume};
 pub use service::{
-    Condition, Dependency, Develop, DeviceMapping, Exec, Healthcheck, Logging, Service, ServiceNetwork, Ulimit,
-    WatchAction, WatchRule,
+    BlkioConfig, Condition, CredentialSpec, Dependency, Develop, DeviceMapping, DeviceRequest, Exec, Healthcheck,
+    Logging, Service, ServiceNetwork, ThrottleDevice, Ulimit, WatchAction, WatchRule, WeightDevice,
 };
 pub use units::Bytes;
 
@@ -65,6 +67,8 @@ pub struct Project {
     pub secrets: BTreeMap<String, Secret>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub configs: BTreeMap<String, Config>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, Model>,
     /// Services whose profiles are not chosen. Not part of `config`'s text.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub inactive: BTreeMap<String, Service>,

@@ -13,6 +13,10 @@ pub enum MountType {
     Volume,
     Tmpfs,
     Image,
+    /// Of Windows alone.
+    Npipe,
+    /// Of clusters alone.
+    Cluster,
 }
 
 /// An entry of a service's `volumes`.

@@ -33,6 +33,8 @@ model! {
         pub driver: String,
         pub config: Vec<IpamPool>,
         pub options: BTreeMap<String, String>,
+        #[serde(flatten)]
+        pub extensions: Extensions,
     }
 
     /// One pool; texts are checked to be networks and addresses.
@@ -41,6 +43,8 @@ model! {
         pub gateway: String,
         pub ip_range: String,
         pub aux_addresses: BTreeMap<String, String>,
+        #[serde(flatten)]
+        pub extensions: Extensions,
     }
 
     pub struct Volume {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Build, Bytes, Deploy, Extensions, FileReference, Port, ResourceLimits, VolumeMount, model};
+use super::{
+    Build, Bytes, Deploy, Extensions, FileReference, Port, Provider, ResourceLimits, ServiceModel, VolumeMount, model,
+};
 
 model! {
     /// A service, normalized. Empty texts, lists and maps mean "not set" unless the field is an option.
@@ -16,11 +18,18 @@ model! {
         /// Whether `up` attaches to its logs; so unless false.
         pub attach: Option<bool>,
         pub build: Option<Build>,
+        pub blkio_config: Option<BlkioConfig>,
         pub cap_add: Vec<String>,
         pub cap_drop: Vec<String>,
         /// `host` or `private`.
         pub cgroup: String,
         pub cgroup_parent: String,
+        /// Of Windows alone, as `cpu_percent`.
+        pub cpu_count: i64,
+        pub cpu_percent: f64,
+        /// Microseconds of real-time scheduling, as `cpu_rt_runtime`.
+        pub cpu_rt_period: i64,
+        pub cpu_rt_runtime: i64,
         /// Microseconds.
         pub cpu_period: Option<i64>,
         /// Microseconds.
@@ -32,6 +41,7 @@ model! {
         pub command: Option<Vec<String>>,
         pub configs: Vec<FileReference>,
         pub container_name: String,
+        pub credential_spec: Option<CredentialSpec>,
         pub depends_on: BTreeMap<String, Dependency>,
         pub deploy: Option<Deploy>,
         pub develop: Option<Develop>,
@@ -47,8 +57,11 @@ model! {
         pub environment: BTreeMap<String, Option<String>>,
         /// `PORT[-PORT][/PROTOCOL]`.
         pub expose: Vec<String>,
+        /// `CONTAINER[:ALIAS]` of other stacks.
+        pub external_links: Vec<String>,
         /// `HOST=ADDRESS`; the address may be `host-gateway`.
         pub extra_hosts: Vec<String>,
+        pub gpus: Vec<DeviceRequest>,
         pub group_add: Vec<String>,
         pub healthcheck: Option<Healthcheck>,
         pub hostname: String,
@@ -57,6 +70,8 @@ model! {
         pub init: Option<bool>,
         /// `shareable`, `private`, `host`, `none`, `service:NAME` or `container:NAME`.
         pub ipc: String,
+        /// Of Windows alone.
+        pub isolation: String,
         /// `label_file`s included.
         pub labels: BTreeMap<String, String>,
         /// Where some of the labels came from; absolute.
@@ -67,9 +82,13 @@ model! {
         pub mac_address: String,
         pub mem_limit: Option<Bytes>,
         pub mem_reservation: Option<Bytes>,
+        /// -1 to 100.
+        #[serde(with = "super::units::optional_text")]
         pub mem_swappiness: Option<i64>,
         /// -1 is unlimited.
         pub memswap_limit: Option<Bytes>,
+        /// By key of the project's `models`.
+        pub models: BTreeMap<String, Option<ServiceModel>>,
         /// `host`, `none`, `bridge`, `service:NAME`, `container:NAME` or a network's engine name; excludes `networks`.
         pub network_mode: String,
         /// By key of the project's `networks`.
@@ -81,7 +100,15 @@ model! {
         pub pids_limit: Option<i64>,
         pub platform: String,
         pub ports: Vec<Port>,
+        /// Run in the container once it started, in order.
+        pub post_start: Vec<Exec>,
+        /// Run as containers of their own before the service starts, in order.
+        pub pre_start: Vec<Service>,
+        /// Run in the container before it is stopped, in order.
+        pub pre_stop: Vec<Exec>,
         pub privileged: bool,
+        /// What runs the service instead of the engine.
+        pub provider: Option<Provider>,
         /// `always`, `never`, `missing`, `build`, `daily`, `weekly` or `every_DURATION`.
         pub pull_policy: String,
         pub read_only: bool,
@@ -101,6 +128,8 @@ model! {
         /// `PATH[:OPTIONS]`.
         pub tmpfs: Vec<String>,
         pub tty: bool,
+        /// Whether the engine's socket and the user's registry credentials are in the container.
+        pub use_api_socket: bool,
         pub ulimits: BTreeMap<String, Ulimit>,
         pub user: String,
         pub userns_mode: String,
@@ -126,11 +155,15 @@ model! {
         #[serde(with = "super::units::optional_duration")]
         pub start_interval: Option<Duration>,
         pub disable: bool,
+        #[serde(flatten)]
+        pub extensions: Extensions,
     }
 
     pub struct Logging {
         pub driver: String,
         pub options: BTreeMap<String, String>,
+        #[serde(flatten)]
+        pub extensions: Extensions,
     }
 
     /// A service's place on a network.
@@ -160,6 +193,42 @@ model! {
 
     pub struct Develop {
         pub watch: Vec<WatchRule>,
+        #[serde(flatten)]
+        pub extensions: Extensions,
+    }
+
+    /// Shares and limits of block devices.
+    pub struct BlkioConfig {
+        /// 10 to 1000.
+        pub weight: u16,
+        pub weight_device: Vec<WeightDevice>,
+        pub device_read_bps: Vec<ThrottleDevice>,
+        pub device_read_iops: Vec<ThrottleDevice>,
+        pub device_write_bps: Vec<ThrottleDevice>,
+        pub device_write_iops: Vec<ThrottleDevice>,
+        #[serde(flatten)]
+        pub extensions: Extensions,
+    }
+
+    /// A credential of Windows' domains.
+    pub struct CredentialSpec {
+        pub config: String,
+        pub file: String,
+        pub registry: String,
+        #[serde(flatten)]
+        pub extensions: Extensions,
+    }
+
+    /// Devices that a driver provides.
+    pub struct DeviceRequest {
+        pub capabilities: Vec<String>,
+        pub driver: String,
+        /// -1 is all; none beside `device_ids`.
+        pub count: Option<i64>,
+        pub device_ids: Vec<String>,
+        pub options: BTreeMap<String, String>,
+        #[serde(flatten)]
+        pub extensions: Extensions,
     }
 
     /// A command run in the container.
@@ -169,7 +238,25 @@ model! {
         pub privileged: bool,
         pub working_dir: String,
         pub environment: BTreeMap<String, Option<String>>,
+        #[serde(flatten)]
+        pub extensions: Extensions,
     }
+}
+
+/// A block device's share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WeightDevice {
+    pub path: String,
+    pub weight: u16,
+}
+
+/// A block device's limit, in bytes or operations a second.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ThrottleDevice {
+    pub path: String,
+    pub rate: Bytes,
 }
 
 /// What to do when files below a path change.
@@ -190,6 +277,8 @@ pub struct WatchRule {
     pub ignore: Vec<String>,
     #[serde(skip_serializing_if = "super::is_default")]
     pub initial_sync: bool,
+    #[serde(flatten)]
+    pub extensions: Extensions,
 }
 
 impl Service {

@@ -152,6 +152,38 @@ pub mod optional_duration {
     }
 }
 
+/// Serde form of an optional number: its text. A number is read too.
+pub mod optional_text {
+    use super::{Deserialize, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Number(i64),
+        Text(String),
+    }
+
+    /// # Errors
+    /// The serializer's.
+    #[allow(clippy::ref_option)]
+    pub fn serialize<S: Serializer>(value: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// # Errors
+    /// When the text is not a number.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+        match Option::<Form>::deserialize(deserializer)? {
+            Some(Form::Number(value)) => Ok(Some(value)),
+            Some(Form::Text(text)) => text.parse().map(Some).map_err(serde::de::Error::custom),
+            None => Ok(None),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,12 +1,14 @@
 //! `config`: the project as it is understood.
 
-use sampan_compose::Project;
-use serde_json::{Value, json};
+use sampan_compose::{Project, RawProject};
+use serde_json::{Map, Value, json};
 
+use super::project::HostFiles;
 use super::{ProjectArgs, project};
+use crate::client::Client;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::{json as layout, table};
+use crate::output::{json as layout, table, tell};
 
 /// Options of `config`.
 #[derive(Debug, Default, clap::Args)]
@@ -26,6 +28,12 @@ pub struct ConfigArgs {
     /// Print the image names, one per line
     #[arg(long)]
     pub images: bool,
+    /// Produces an override file with image digests
+    #[arg(long)]
+    pub lock_image_digests: bool,
+    /// Print the model names, one per line
+    #[arg(long)]
+    pub models: bool,
     /// Print the network names, one per line
     #[arg(long)]
     pub networks: bool,
@@ -47,8 +55,8 @@ pub struct ConfigArgs {
     /// Only validate the configuration, don't print anything
     #[arg(short, long)]
     pub quiet: bool,
-    /// Pin image tags to digests (refused)
-    #[arg(long, hide = true)]
+    /// Pin image tags to digests
+    #[arg(long)]
     pub resolve_image_digests: bool,
     /// Print the service names, one per line
     #[arg(long)]
@@ -56,6 +64,9 @@ pub struct ConfigArgs {
     /// Print the model that the daemon has stored
     #[arg(long)]
     pub stored: bool,
+    /// Print model variables and default values
+    #[arg(long)]
+    pub variables: bool,
     /// Print the volume names, one per line
     #[arg(long)]
     pub volumes: bool,
@@ -66,11 +77,7 @@ pub struct ConfigArgs {
 
 /// `config`
 pub async fn run(context: Context, mut args: ConfigArgs) -> Outcome {
-    for (given, flag) in [
-        (args.no_normalize, "--no-normalize"),
-        (args.no_path_resolution, "--no-path-resolution"),
-        (args.resolve_image_digests, "--resolve-image-digests"),
-    ] {
+    for (given, flag) in [(args.no_normalize, "--no-normalize"), (args.no_path_resolution, "--no-path-resolution")] {
         if given {
             return Err(Failure::new(format!("{flag} is not supported")));
         }
@@ -83,23 +90,130 @@ pub async fn run(context: Context, mut args: ConfigArgs) -> Outcome {
         return table::write_all(&(layout::pretty(&stored) + "\n"));
     }
     let mut load = options.options();
-    load.interpolate = !args.no_interpolate;
+    // Looking at a model needs no engine that can run it.
+    load.whole_specification = true;
     if args.environment {
-        return table::write_all(&load.env.iter().map(|(name, value)| format!("{name}={value}\n")).collect::<String>());
+        let found = sampan_compose::environment(&load, &HostFiles).map_err(|wrong| project::broken(&wrong))?;
+        return write(&args, &found.iter().map(|(name, value)| format!("{name}={value}\n")).collect::<String>());
+    }
+    // What lists parts of the model needs values; variables and the text of the files do not.
+    let listing = args.services || args.volumes || args.networks || args.models || args.images || args.profiles;
+    if args.variables || (args.no_interpolate && !listing && args.hash.is_none()) {
+        let raw = sampan_compose::load_raw(&load, &HostFiles).map_err(|wrong| project::broken(&wrong))?;
+        raw.warnings.iter().for_each(|warning| tell!("{warning}"));
+        let out = if args.variables { variables(&raw, &args)? } else { raw_text(raw, &args)? };
+        return write(&args, &out);
     }
     let loaded = project::load_with(&load)?;
     let mut model = loaded.project;
     select(&mut model, &args.names)?;
-    let out = text(&model, &args)?;
-    if args.quiet {
-        return Ok(());
+    if args.resolve_image_digests || args.lock_image_digests {
+        pin(&context.client, &mut model).await?;
     }
+    write(&args, &text(&model, &args)?)
+}
+
+/// Prints a text, or writes it where it is wanted; nothing when only mistakes were looked for.
+fn write(args: &ConfigArgs, out: &str) -> Outcome {
     match &args.output {
+        _ if args.quiet => Ok(()),
         Some(path) => {
             std::fs::write(path, out).map_err(|error| Failure::new(format!("write {}: {error}", path.display())))
         }
-        None => table::write_all(&out),
+        None => table::write_all(out),
     }
+}
+
+/// The variables that the files name, as a table or as JSON.
+fn variables(raw: &RawProject, args: &ConfigArgs) -> Outcome<String> {
+    match args.format.as_deref() {
+        Some("json") => {
+            let all: Map<String, Value> = raw
+                .variables
+                .iter()
+                .map(|found| {
+                    let value = json!({
+                        "Name": found.name,
+                        "DefaultValue": found.default,
+                        "PresenceValue": found.alternate,
+                        "Required": found.required,
+                    });
+                    (found.name.clone(), value)
+                })
+                .collect();
+            Ok(layout::pretty(&Value::Object(all)) + "\n")
+        }
+        _ => {
+            let mut out = format!("{:<20}{:<20}{:<20}ALTERNATE VALUE\n", "NAME", "REQUIRED", "DEFAULT VALUE");
+            for found in &raw.variables {
+                let line = format!("{:<20}{:<20}{:<20}{}", found.name, found.required, found.default, found.alternate);
+                out += line.trim_end();
+                out.push('\n');
+            }
+            Ok(out)
+        }
+    }
+}
+
+/// The merged files with their variables as they stand.
+fn raw_text(mut raw: RawProject, args: &ConfigArgs) -> Outcome<String> {
+    if let Some(services) = raw.model["services"].as_object_mut().filter(|_| !args.names.is_empty()) {
+        if let Some(unknown) = args.names.iter().find(|name| !services.contains_key(*name)) {
+            return Err(Failure::new(format!("no such service: {unknown}")));
+        }
+        services.retain(|name, _| args.names.contains(name));
+    }
+    match (args.format.as_deref(), &raw.model) {
+        (None | Some("yaml"), Value::Object(model)) => Ok(sampan_compose::to_yaml(model)),
+        (None | Some("yaml" | "json"), model) => Ok(layout::pretty(model) + "\n"),
+        (Some(other), _) => Err(Failure::usage(format!("unsupported format {other:?}: use yaml or json"))),
+    }
+}
+
+/// Gives every image the digest under which the engine has it.
+async fn pin(client: &Client, model: &mut Project) -> Outcome {
+    for (name, service) in &mut model.services {
+        if service.image.is_empty() || service.image.contains("@sha256:") {
+            continue;
+        }
+        let path = format!("/images/{}/json", crate::client::escape(&service.image));
+        let found: Value = client.get(&path).await.unwrap_or_default();
+        let digests: Vec<&str> =
+            found["RepoDigests"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        match pinned(&service.image, &digests) {
+            Some(image) => service.image = image,
+            None => {
+                let why = "the engine has it from no registry; pull it first";
+                return Err(Failure::new(format!("service {name}: there is no digest of {}: {why}", service.image)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An image with its domain and digest, of the digests that are known for it under any name.
+fn pinned(image: &str, digests: &[&str]) -> Option<String> {
+    let (repository, _) = named(image);
+    let digest = digests.iter().find_map(|known| {
+        let (name, digest) = known.split_once('@')?;
+        (named(name).0 == repository).then_some(digest)
+    })?;
+    let (repository, tag) = named(image);
+    Some(format!("{repository}:{tag}@{digest}"))
+}
+
+/// The whole name of a repository, and the tag.
+fn named(image: &str) -> (String, &str) {
+    let (name, tag) = match image.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (image, "latest"),
+    };
+    let whole = match name.split_once('/') {
+        Some((domain, _)) if domain.contains(['.', ':']) || domain == "localhost" => name.to_owned(),
+        Some(_) => format!("docker.io/{name}"),
+        None => format!("docker.io/library/{name}"),
+    };
+    (whole, tag)
 }
 
 /// Keeps the services that were named, and what they need.
@@ -131,24 +245,31 @@ fn text(model: &Project, args: &ConfigArgs) -> Outcome<String> {
         return Ok(lines(model.services.keys().cloned().collect()));
     }
     if args.volumes {
-        return Ok(lines(model.volumes.keys().cloned().collect()));
+        return Ok(lines(model.volume_names().into_iter().map(str::to_owned).collect()));
     }
     if args.networks {
-        return Ok(lines(model.networks.keys().cloned().collect()));
+        return Ok(lines(model.network_names().into_iter().map(str::to_owned).collect()));
+    }
+    if args.models {
+        let used = model.used().models;
+        let names = model.models.iter().filter(|(key, _)| used.contains(*key));
+        return Ok(lines(names.map(|(_, found)| found.model.clone()).collect()));
     }
     if args.images {
-        return Ok(lines(model.services.keys().map(|name| model.image_name(name)).collect()));
+        return Ok(lines(model.images()));
+    }
+    if args.lock_image_digests {
+        let images = model.services.iter().filter(|(_, service)| !service.image.is_empty());
+        let services: Map<String, Value> =
+            images.map(|(name, service)| (name.clone(), json!({ "image": service.image }))).collect();
+        let lock = Map::from_iter([("services".to_owned(), Value::Object(services))]);
+        return match args.format.as_deref() {
+            Some("json") => Ok(layout::pretty(&Value::Object(lock)) + "\n"),
+            _ => Ok(sampan_compose::to_yaml(&lock)),
+        };
     }
     if args.profiles {
-        let mut names: Vec<String> = model
-            .services
-            .values()
-            .chain(model.inactive.values())
-            .flat_map(|service| service.profiles.clone())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        return Ok(lines(names));
+        return Ok(lines(model.profile_names().into_iter().map(str::to_owned).collect()));
     }
     if let Some(which) = args.hash.as_deref() {
         let names: Vec<&str> =
@@ -190,5 +311,54 @@ mod tests {
         assert_eq!(images, "b\na\n");
         assert!(text(&model, &ConfigArgs::default()).unwrap().starts_with("name: demo\n"));
         assert!(select(&mut model, &["nope".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn variables_are_told_and_stay_where_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("compose.yaml");
+        std::fs::write(
+            &file,
+            "name: demo\nservices: {web: {image: 'x:${TAG:-1}', ports: ['${PORT?which}:80']}, b: {image: y}}\n",
+        )
+        .unwrap();
+        let project = ProjectArgs { file: vec![file.display().to_string()], ..ProjectArgs::default() };
+        let raw = sampan_compose::load_raw(&project.options(), &HostFiles).unwrap();
+        let told = variables(&raw, &ConfigArgs::default()).unwrap();
+        let lines: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines.get(1).unwrap(), &["TAG", "false", "1"]);
+        assert_eq!(lines.get(2).unwrap(), &["PORT", "true"]);
+        let json = ConfigArgs { format: Some("json".to_owned()), ..ConfigArgs::default() };
+        let told: Value = serde_json::from_str(&variables(&raw, &json).unwrap()).unwrap();
+        assert_eq!(told["PORT"]["Required"], true);
+        assert_eq!(told["TAG"]["DefaultValue"], "1");
+        let one = ConfigArgs { names: vec!["web".to_owned()], ..ConfigArgs::default() };
+        let text = raw_text(raw.clone(), &one).unwrap();
+        assert!(text.contains("image: x:${TAG:-1}") && text.contains("${PORT?which}:80"), "{text}");
+        assert!(!text.contains("image: y"), "{text}");
+        assert!(raw_text(raw, &ConfigArgs { names: vec!["z".to_owned()], ..ConfigArgs::default() }).is_err());
+    }
+
+    #[tokio::test]
+    async fn images_are_pinned_to_the_digests_that_the_engine_knows() {
+        let answer = r#"{"RepoDigests": ["other/x@sha256:00", "x@sha256:ab"]}"#;
+        let fake = crate::fake::Fake::start(move |_, path| {
+            if path.contains("gone") {
+                crate::fake::Reply::Json(404, "{}")
+            } else {
+                crate::fake::Reply::Json(200, answer)
+            }
+        });
+        let mut model = Project::default();
+        for (name, image) in [("a", "x"), ("b", "docker.io/other/x:2"), ("c", "y@sha256:cd"), ("d", "")] {
+            let service = sampan_compose::Service { image: image.to_owned(), ..Default::default() };
+            model.services.insert(name.to_owned(), service);
+        }
+        pin(&fake.client(), &mut model).await.unwrap();
+        let lock = text(&model, &ConfigArgs { lock_image_digests: true, ..ConfigArgs::default() }).unwrap();
+        let expected = "services:\n  a:\n    image: docker.io/library/x:latest@sha256:ab\n  b:\n    image: docker.io/other/x:2@sha256:00\n  c:\n    image: y@sha256:cd\n";
+        assert_eq!(lock, expected);
+        model.services.get_mut("a").unwrap().image = "gone".to_owned();
+        assert!(pin(&fake.client(), &mut model).await.unwrap_err().message.contains("pull it first"));
     }
 }

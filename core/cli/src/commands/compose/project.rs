@@ -80,6 +80,7 @@ impl ProjectArgs {
             env_files: self.env_file.clone(),
             profiles: self.profile.clone(),
             interpolate: true,
+            whole_specification: false,
         }
     }
 
@@ -109,7 +110,8 @@ pub fn load_with(options: &LoadOptions) -> Outcome<Loaded> {
     Ok(loaded)
 }
 
-fn broken(wrong: &Diagnostics) -> Failure {
+/// Everything that is wrong with a project, as a command fails with it.
+pub fn broken(wrong: &Diagnostics) -> Failure {
     Failure::new(wrong.items.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
