@@ -26,6 +26,7 @@ pub(crate) fn validate(cx: &mut Cx<'_, '_>, project: &Project) {
         check.services(name, service);
         check.networking(name, service);
         check.twice(name, service);
+        check.targets(name, service);
     }
     check.container_names();
     check.inactive_dependencies();
@@ -188,6 +189,19 @@ impl Check<'_, '_, '_> {
             {
                 let message = format!("service `{name}` sets `{one}` to {first} and `{other}` to {second}");
                 self.error(name, one, message);
+            }
+        }
+    }
+
+    /// Temporary file systems where something else is mounted.
+    fn targets(&mut self, name: &str, service: &Service) {
+        let mut taken: BTreeSet<&str> = service.volumes.iter().map(|mount| mount.target.as_str()).collect();
+        for entry in &service.tmpfs {
+            let path = entry.split(':').next().unwrap_or(entry);
+            let plain = path.trim_end_matches('/');
+            if !taken.insert(if plain.is_empty() { path } else { plain }) {
+                let message = format!("service `{name}` mounts two things at {path}");
+                self.error(name, &format!("tmpfs.{entry}"), message);
             }
         }
     }

@@ -49,6 +49,12 @@ snapshot!(a_list_is_not_a_project, said("- a\n"));
 snapshot!(no_services, said("networks: {a: }\n"));
 snapshot!(a_service_without_an_image, said("services:\n  web:\n    command: x\n"));
 snapshot!(
+    two_things_at_one_place,
+    said(
+        "services:\n  web:\n    image: a\n    volumes: ['/x:/data']\n    tmpfs:\n      - /run\n      - /data:size=1m\n"
+    )
+);
+snapshot!(
     undefined_references_are_named,
     said(
         "services:\n  web:\n    image: a\n    networks: [fornt]\n    volumes: ['dat:/d']\n    secrets: [s]\n    configs: [c]\n    depends_on: [dbb, other]\n    network_mode: service:gone\n  db: {image: b}\nnetworks: {front: }\nvolumes: {data: }\n"
