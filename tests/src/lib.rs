@@ -7,6 +7,7 @@
 
 pub mod http;
 mod leftovers;
+pub mod load;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -131,13 +131,13 @@ fn a_stack_survives_its_daemon() {
         &file,
         std::fs::read_to_string(&file)
             .unwrap()
-            .replace("    ports", "    scale: 1\n    labels: { new: 'yes' }\n    ports"),
+            .replace("    ports", "    scale: 1\n    environment: { NEW: 'yes' }\n    ports"),
     )
     .unwrap();
     host.spawn_in(namespace);
     host.wait_until("the edit of the meantime is applied", || {
         let (status, found) = host.api("GET", "/containers/demo-web-1/json", None);
-        status == 200 && found["Config"]["Labels"]["new"] == "yes" && found["State"]["Running"] == true
+        status == 200 && found["Config"]["Env"].to_string().contains("NEW=yes") && found["State"]["Running"] == true
     });
     assert_ne!(host.inspect("demo-web-1")["Id"], id);
     host.wait_until("the page answers", || host.fetch("127.0.0.1:8090").is_ok());

@@ -9,6 +9,7 @@ mod endpoint;
 mod publish;
 mod record;
 mod resolve;
+mod share;
 mod show;
 mod state;
 #[cfg(test)]
@@ -146,10 +147,22 @@ impl Networks {
     }
 
     /// Publishes ports of a container that has joined; free host ports are chosen where none is named. Returns what is
-    /// published. All or nothing.
-    pub(crate) async fn publish(&self, container: &str, ports: &PortMap) -> Result<PortMap> {
+    /// published. All or nothing. Containers of one group have fixed ports together.
+    pub(crate) async fn publish(&self, container: &str, ports: &PortMap, group: Option<String>) -> Result<PortMap> {
         let (container, ports) = (container.to_owned(), ports.clone());
-        self.run(move |inner| inner.publish(&container, &ports)).await
+        self.run(move |inner| inner.publish(&container, &ports, group.as_deref())).await
+    }
+
+    /// Whether those that look for one of several containers shall find this one.
+    pub(crate) async fn set_ready(&self, container: &str, ready: bool) {
+        let container = container.to_owned();
+        let _ = self.run(move |inner| { inner.set_ready(&container, ready); Ok(()) }).await;
+    }
+
+    /// Takes a container out of what is found by name and by port where there are others, or back in.
+    pub(crate) async fn withdraw(&self, container: &str, away: bool) -> Result<()> {
+        let container = container.to_owned();
+        self.run(move |inner| { inner.withdraw(&container, away); Ok(()) }).await
     }
 
     /// What belongs into the container's `resolv.conf`, now that it has joined.

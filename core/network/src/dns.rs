@@ -450,14 +450,14 @@ mod tests {
                 "n",
                 "net",
                 &format!("e{last}"),
-                Endpoint { names: vec![format!("web-{last}"), "web".into()], addresses: addresses(last) },
+                Endpoint { names: vec![format!("web-{last}"), "web".into()], addresses: addresses(last), standby: false },
             );
         }
         names.set(
             "n",
             "net",
             "e9",
-            Endpoint { names: vec!["v4".into()], addresses: vec![IpAddr::from([172, 18, 0, 9])] },
+            Endpoint { names: vec!["v4".into()], addresses: vec![IpAddr::from([172, 18, 0, 9])], standby: false },
         );
         Zone {
             names: Arc::new(names),
@@ -508,7 +508,7 @@ mod tests {
                 "n",
                 "net",
                 &format!("e{last}"),
-                Endpoint { names: vec!["many".into()], addresses: vec![IpAddr::from([10, 0, 0, last])] },
+                Endpoint { names: vec!["many".into()], addresses: vec![IpAddr::from([10, 0, 0, last])], standby: false },
             );
         }
         let zone = Zone { names: Arc::new(names), ..zone(Upstream::Nobody) };

@@ -90,12 +90,22 @@ pub struct Publish {
     pub target: SocketAddr,
 }
 
+/// A published port that several endpoints have: each new connection goes to one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    pub protocol: Protocol,
+    pub host: SocketAddr,
+    /// Of the same family; none: nobody answers.
+    pub targets: Vec<SocketAddr>,
+}
+
 /// Everything that the table shall say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// By the network's id.
     pub networks: BTreeMap<String, NetworkFilter>,
     pub publishes: Vec<Publish>,
+    pub shares: Vec<Share>,
 }
 
 const OWN: Set = Set { name: "own", key: &[Type::Interface], value: None, interval: false };
@@ -131,7 +141,34 @@ const PUBLISH6_ANY: Set = Set {
     value: Some(&[Type::Ipv6, Type::Port]),
     interval: false,
 };
-const SETS: [&Set; 12] = [
+const SHARE4: Set = Set {
+    name: "share4",
+    key: &[Type::Protocol, Type::Ipv4, Type::Port, Type::Port],
+    value: Some(&[Type::Ipv4, Type::Port]),
+    interval: false,
+};
+const SHARE4_ANY: Set = Set {
+    name: "share4-any",
+    key: &[Type::Protocol, Type::Port, Type::Port],
+    value: Some(&[Type::Ipv4, Type::Port]),
+    interval: false,
+};
+const SHARE6: Set = Set {
+    name: "share6",
+    key: &[Type::Protocol, Type::Ipv6, Type::Port, Type::Port],
+    value: Some(&[Type::Ipv6, Type::Port]),
+    interval: false,
+};
+const SHARE6_ANY: Set = Set {
+    name: "share6-any",
+    key: &[Type::Protocol, Type::Port, Type::Port],
+    value: Some(&[Type::Ipv6, Type::Port]),
+    interval: false,
+};
+/// Of a shared port; a connection's is in some bits of the port that it comes from. The kernel gives these in steps of two.
+const SLOTS: u16 = 16;
+const SLOT_SHIFT: u16 = 1;
+const SETS: [&Set; 16] = [
     &OWN,
     &ISOLATED,
     &INTERNAL,
@@ -144,6 +181,10 @@ const SETS: [&Set; 12] = [
     &PUBLISH4_ANY,
     &PUBLISH6,
     &PUBLISH6_ANY,
+    &SHARE4,
+    &SHARE4_ANY,
+    &SHARE6,
+    &SHARE6_ANY,
 ];
 
 /// The table in the kernel.
@@ -179,6 +220,10 @@ impl Filter {
         for publish in &wanted.publishes {
             let (set, element) = published(publish);
             table.add(set, &[element]);
+        }
+        for share in &wanted.shares {
+            let (set, elements) = shared(share);
+            table.add(set, &elements);
         }
         chains(&mut table);
         self.socket().transact(table.finish())
@@ -223,6 +268,29 @@ impl Filter {
         let mut socket = self.socket();
         socket.transact(batch)?;
         conntrack::forget(&mut socket, publishes)
+    }
+
+    /// Leads shared ports elsewhere, all or none, and with no moment between: `before` is what the table says.
+    pub fn share(&self, before: &[Share], after: &[Share]) -> Result<(), NetlinkError> {
+        let mut table = Table::named(&self.table);
+        for (shares, change) in [(before, Table::remove as fn(&mut Table, &Set, &[Element])), (after, Table::add)] {
+            for share in shares.iter().filter(|share| !share.targets.is_empty()) {
+                let (set, elements) = shared(share);
+                change(&mut table, set, &elements);
+            }
+        }
+        let batch = table.finish();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let datagrams: Vec<Publish> = before
+            .iter()
+            .chain(after)
+            .map(|share| Publish { protocol: share.protocol, host: share.host, target: share.host })
+            .collect();
+        let mut socket = self.socket();
+        socket.transact(batch)?;
+        conntrack::forget(&mut socket, &datagrams)
     }
 
     fn ports(&self, publishes: &[Publish], change: fn(&mut Table, &Set, &[Element])) -> Vec<crate::netlink::Message> {
@@ -304,6 +372,24 @@ fn port(port: u16) -> [u8; 4] {
     [high, low, 0, 0]
 }
 
+/// A target for each slot, the targets in turn.
+fn shared(share: &Share) -> (&'static Set, Vec<Element>) {
+    let set = match (share.host.ip().is_unspecified(), share.host.is_ipv4()) {
+        (true, true) => &SHARE4_ANY,
+        (true, false) => &SHARE6_ANY,
+        (false, true) => &SHARE4,
+        (false, false) => &SHARE6,
+    };
+    let mut elements = Vec::new();
+    for (slot, target) in (0..SLOTS).zip(share.targets.iter().cycle()) {
+        let publish = Publish { protocol: share.protocol, host: share.host, target: *target };
+        let (_, mut element) = published(&publish);
+        element.key.extend(port(slot << SLOT_SHIFT));
+        elements.push(element);
+    }
+    (set, elements)
+}
+
 fn published(publish: &Publish) -> (&'static Set, Element) {
     let host = publish.host;
     let mut key = vec![publish.protocol.number(), 0, 0, 0];
@@ -366,6 +452,23 @@ fn translate(table: &mut Table, chain: &str) {
                 ],
             ),
         );
+        let (shared, shared_any) = if is_v4 { (&SHARE4, &SHARE4_ANY) } else { (&SHARE6, &SHARE6_ANY) };
+        let [load, mask] = slot(Register(2 + address_words));
+        table.rule(
+            chain,
+            &words(
+                family(is_v4),
+                [
+                    Expr::Meta(Meta::Protocol, A),
+                    Expr::Network { offset, length, to: Register(1) },
+                    Expr::Transport { offset: 2, length: 2, to: Register(1 + address_words) },
+                    load,
+                    mask,
+                    Expr::Map { map: shared.name, from: A, to: A },
+                    destination(after_address),
+                ],
+            ),
+        );
         table.rule(
             chain,
             &words(
@@ -380,7 +483,30 @@ fn translate(table: &mut Table, chain: &str) {
                 ],
             ),
         );
+        let [load, mask] = slot(Register(2));
+        table.rule(
+            chain,
+            &words(
+                family(is_v4),
+                [
+                    Expr::DestinationType(A),
+                    Expr::Equal(A, LOCAL.to_ne_bytes().to_vec()),
+                    Expr::Meta(Meta::Protocol, A),
+                    Expr::Transport { offset: 2, length: 2, to: Register(1) },
+                    load,
+                    mask,
+                    Expr::Map { map: shared_any.name, from: A, to: A },
+                    destination(after_address),
+                ],
+            ),
+        );
     }
+}
+
+/// Which slot of a shared port a connection has.
+fn slot(to: Register) -> [Expr; 2] {
+    let [high, low] = ((SLOTS - 1) << SLOT_SHIFT).to_be_bytes();
+    [Expr::Transport { offset: 0, length: 2, to }, Expr::Mask { at: to, mask: vec![high, low, 0, 0] }]
 }
 
 fn own6() -> Expr {

@@ -26,7 +26,7 @@ mod watch;
 
 pub use execute::{ExecuteError, Executor, HostSide, Joined, Marked};
 pub use features::features;
-pub use filter::{BridgeFilter, Filter, NetworkFilter, Protocol, Publish, Wanted, ensure_forwarding};
+pub use filter::{BridgeFilter, Filter, NetworkFilter, Protocol, Publish, Share, Wanted, ensure_forwarding};
 pub use links::{Found, Links};
 pub use netlink::NetlinkError;
 pub use netns::{create_netns, inside, is_netns, remove_netns};

@@ -24,6 +24,8 @@ struct Network {
 pub struct Endpoint {
     pub names: Vec<String>,
     pub addresses: Vec<IpAddr>,
+    /// Not to be found by a name that an endpoint has which is ready: unhealthy, not yet healthy, or about to go.
+    pub standby: bool,
 }
 
 /// What one sandbox may look into.
@@ -69,7 +71,8 @@ impl Names {
         }
     }
 
-    /// Every address of the endpoints with that name; `None` when no network of the view knows it.
+    /// Every address of the endpoints with that name that are ready, or of all when none is; `None` when no network of the
+    /// view knows it.
     #[must_use]
     pub fn addresses(&self, view: &View, name: &str) -> Option<Vec<IpAddr>> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
@@ -100,12 +103,10 @@ impl Names {
 impl Network {
     fn find(&self, name: &str) -> Option<Vec<IpAddr>> {
         let ids = self.by_name.get(name)?;
-        Some(
-            ids.iter()
-                .filter_map(|id| self.endpoints.get(id))
-                .flat_map(|endpoint| endpoint.addresses.clone())
-                .collect(),
-        )
+        let named = || ids.iter().filter_map(|id| self.endpoints.get(id));
+        let any_ready = named().any(|endpoint| !endpoint.standby);
+        let meant = named().filter(|endpoint| !(any_ready && endpoint.standby));
+        Some(meant.flat_map(|endpoint| endpoint.addresses.clone()).collect())
     }
 
     fn remove(&mut self, id: &str) {
@@ -137,7 +138,8 @@ mod tests {
     }
 
     fn endpoint(names: &[&str], address: &str) -> Endpoint {
-        Endpoint { names: names.iter().map(|name| (*name).to_owned()).collect(), addresses: vec![ip(address)] }
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Endpoint { names, addresses: vec![ip(address)], standby: false }
     }
 
     #[test]
@@ -161,5 +163,18 @@ mod tests {
         names.remove("n1", "e2");
         assert_eq!(names.addresses(&view, "renamed"), None);
         assert_eq!(names.read().len(), 1);
+    }
+
+    #[test]
+    fn a_name_means_those_that_are_ready_or_all() {
+        let names = Names::default();
+        let view = View { networks: vec!["n".into()], links: HashMap::new() };
+        let standby = |names: &[&str], address: &str| Endpoint { standby: true, ..endpoint(names, address) };
+        names.set("n", "n", "e1", endpoint(&["web-1", "web"], "10.0.0.2"));
+        names.set("n", "n", "e2", standby(&["web-2", "web"], "10.0.0.3"));
+        assert_eq!(names.addresses(&view, "web"), Some(vec![ip("10.0.0.2")]));
+        assert_eq!(names.addresses(&view, "web-2"), Some(vec![ip("10.0.0.3")]), "its own name is always its own");
+        names.set("n", "n", "e1", standby(&["web-1", "web"], "10.0.0.2"));
+        assert_eq!(names.addresses(&view, "web").unwrap().len(), 2, "rather one that may answer than none");
     }
 }

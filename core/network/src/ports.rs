@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -34,10 +35,46 @@ pub struct Hold {
     _proxy: JoinSet<()>,
 }
 
-/// Takes a port of the host. An IPv6 one is served towards `target`, wherever the filter does not do it.
+/// Where a port leads, one connection after the other. May change while the port is held.
+#[derive(Debug, Default)]
+pub struct Targets {
+    list: RwLock<Vec<SocketAddr>>,
+    next: AtomicUsize,
+}
+
+impl Targets {
+    /// Leads elsewhere from now on; what is connected stays.
+    pub fn set(&self, targets: Vec<SocketAddr>) {
+        *self.list.write().unwrap_or_else(PoisonError::into_inner) = targets;
+    }
+
+    /// Every target, another one first each time.
+    fn in_turn(&self) -> Vec<SocketAddr> {
+        let mut list = self.list.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if !list.is_empty() {
+            let turn = self.next.fetch_add(1, Ordering::Relaxed) % list.len();
+            list.rotate_left(turn);
+        }
+        list
+    }
+}
+
+/// Takes a port of the host that leads to one target, see [`hold_shared`].
+pub fn hold(runtime: &Handle, protocol: Protocol, host: SocketAddr, target: SocketAddr) -> io::Result<Hold> {
+    let targets = Targets::default();
+    targets.set(vec![target]);
+    hold_shared(runtime, protocol, host, Arc::new(targets))
+}
+
+/// Takes a port of the host. An IPv6 one is served towards the targets, wherever the filter does not do it.
 ///
 /// `EADDRINUSE` means that another program has it; `EADDRNOTAVAIL` that the address is not the host's.
-pub fn hold(runtime: &Handle, protocol: Protocol, host: SocketAddr, target: SocketAddr) -> io::Result<Hold> {
+pub fn hold_shared(
+    runtime: &Handle,
+    protocol: Protocol,
+    host: SocketAddr,
+    targets: Arc<Targets>,
+) -> io::Result<Hold> {
     let mut proxy = JoinSet::new();
     let held = match protocol {
         // A bound socket is enough of a hindrance, and nobody is ever connected to it by accident.
@@ -51,14 +88,14 @@ pub fn hold(runtime: &Handle, protocol: Protocol, host: SocketAddr, target: Sock
             let listener = std::net::TcpListener::from(listening(host)?);
             listener.set_nonblocking(true)?;
             let _entered = runtime.enter();
-            proxy.spawn_on(carry_streams(TcpListener::from_std(listener)?, target), runtime);
+            proxy.spawn_on(carry_streams(TcpListener::from_std(listener)?, targets), runtime);
             None
         }
         Protocol::Udp => {
             let socket = std::net::UdpSocket::from(bound(protocol, host, false)?);
             socket.set_nonblocking(true)?;
             let _entered = runtime.enter();
-            proxy.spawn_on(carry_datagrams(Arc::new(UdpSocket::from_std(socket)?), target), runtime);
+            proxy.spawn_on(carry_datagrams(Arc::new(UdpSocket::from_std(socket)?), targets), runtime);
             None
         }
         Protocol::Sctp => match bound(protocol, host, false) {
@@ -92,7 +129,7 @@ fn listening(at: SocketAddr) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-async fn carry_streams(listener: TcpListener, target: SocketAddr) {
+async fn carry_streams(listener: TcpListener, targets: Arc<Targets>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -102,17 +139,21 @@ async fn carry_streams(listener: TcpListener, target: SocketAddr) {
             continue;
         };
         while connections.try_join_next().is_some() {}
+        let targets = targets.in_turn();
         connections.spawn(async move {
-            if let Ok(Ok(mut inner)) = timeout(CONNECT, TcpStream::connect(target)).await {
-                let _ = (outer.set_nodelay(true), inner.set_nodelay(true));
-                let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
+            for target in targets {
+                if let Ok(Ok(mut inner)) = timeout(CONNECT, TcpStream::connect(target)).await {
+                    let _ = (outer.set_nodelay(true), inner.set_nodelay(true));
+                    let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
+                    break;
+                }
             }
             drop(permit);
         });
     }
 }
 
-async fn carry_datagrams(outer: Arc<UdpSocket>, target: SocketAddr) {
+async fn carry_datagrams(outer: Arc<UdpSocket>, targets: Arc<Targets>) {
     let mut senders: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut answers: JoinSet<SocketAddr> = JoinSet::new();
     let mut buffer = vec![0; 65_536];
@@ -130,6 +171,7 @@ async fn carry_datagrams(outer: Arc<UdpSocket>, target: SocketAddr) {
             Some(inner) => Arc::clone(inner),
             None if senders.len() >= SENDERS => continue,
             None => {
+                let Some(target) = targets.in_turn().first().copied() else { continue };
                 let any = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
                 let Ok(inner) = UdpSocket::bind(SocketAddr::new(any, 0)).await else { continue };
                 if inner.connect(target).await.is_err() {

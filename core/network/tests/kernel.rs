@@ -144,7 +144,7 @@ impl Host {
     /// The instance's own networks are known to the filter.
     fn filtered(&self, networks: &[&Network], publishes: &[Publish]) {
         let networks = networks.iter().map(|network| (network.id.clone(), network.side.filter.clone())).collect();
-        self.filter.rebuild(&Wanted { networks, publishes: publishes.to_vec() }).unwrap();
+        self.filter.rebuild(&Wanted { networks, publishes: publishes.to_vec(), ..Wanted::default() }).unwrap();
     }
 }
 

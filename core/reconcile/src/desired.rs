@@ -17,6 +17,7 @@ use sampan_compose::model::{
 };
 use sha2::{Digest as _, Sha256};
 
+use crate::in_place::{self, Parts};
 use crate::labels;
 
 /// Why a project cannot be turned into requests.
@@ -55,6 +56,8 @@ pub struct DesiredContainer {
     pub body: ContainerCreateBody,
     /// Of the request, the number left out: equal for all containers of a service.
     pub hash: String,
+    /// Of its parts.
+    pub parts: Parts,
     /// Files to put in place first.
     pub material: Vec<Material>,
 }
@@ -180,7 +183,9 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
         .filter_map(|reference| project.secrets.get(&reference.source)?.digest.as_ref())
         .chain(found.configs.iter().filter_map(|reference| project.configs.get(&reference.source)?.digest.as_ref()))
         .collect();
-    let hash = hash(&(sorted(&body), &found.labels, digests));
+    let ordered = sorted(&body);
+    let parts = in_place::parts(&ordered, &found.labels, found.labels.is_empty(), &digests);
+    let hash = hash(&(ordered, &found.labels, digests));
     let mut all = project_labels(project);
     all.extend(found.labels.clone());
     all.extend([
@@ -188,6 +193,7 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
         (labels::NUMBER.to_owned(), number.to_string()),
         (labels::ONEOFF.to_owned(), "False".to_owned()),
         (labels::CONFIG_HASH.to_owned(), hash.clone()),
+        (labels::PARTS.to_owned(), in_place::to_text(&parts)),
         (labels::DEPENDS_ON.to_owned(), depends_on(found)),
         (labels::WORKING_DIR.to_owned(), project.working_dir.display().to_string()),
         (
@@ -196,7 +202,7 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
         ),
     ]);
     body.labels = Some(all);
-    Ok(DesiredContainer { name: container_name(project, service, number), number, body, hash, material })
+    Ok(DesiredContainer { name: container_name(project, service, number), number, body, hash, parts, material })
 }
 
 /// A JSON value whose maps are in order, so that its text is the same every time.

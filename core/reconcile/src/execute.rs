@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard_stubs::models::{HealthStatusEnum, MountPointTypeEnum, MountTypeEnum};
+use bollard_stubs::models::{HealthStatusEnum, MountTypeEnum};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sampan_compose::Project;
@@ -19,6 +19,7 @@ use crate::desired::{self, DesiredContainer, Material};
 use crate::labels;
 use crate::observe::summaries;
 use crate::plan::{Action, Plan};
+use crate::replace::FailedUpdate;
 use crate::progress::Progress;
 
 /// Actions at once.
@@ -46,12 +47,14 @@ pub struct Executor {
 }
 
 /// How it went.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
     /// What failed, each with the reason.
     pub failures: Vec<String>,
     /// Whether it was cut short.
     pub cancelled: bool,
+    /// Updates that failed as a whole.
+    pub updates: Vec<FailedUpdate>,
 }
 
 impl Outcome {
@@ -100,11 +103,17 @@ impl Executor {
                         && node.after.iter().all(|after| marks[*after] == Mark::Done)
                     {
                         marks[number] = Mark::Begun;
-                        work.push(async move { (number, self.take(&node.action).await) });
+                        work.push(async move {
+                            let mut failed = None;
+                            (number, self.take(&node.action, &mut failed).await, failed)
+                        });
                     }
                 }
             }
-            let Some((number, result)) = work.next().await else { break };
+            let Some((number, result, failed)) = work.next().await else { break };
+            if !*self.cancel.borrow() {
+                outcome.updates.extend(failed);
+            }
             match result {
                 Ok(()) => marks[number] = Mark::Done,
                 Err(error) => {
@@ -119,7 +128,7 @@ impl Executor {
         outcome
     }
 
-    async fn take(&self, action: &Action) -> Result<()> {
+    async fn take(&self, action: &Action, failed: &mut Option<FailedUpdate>) -> Result<()> {
         let tell = |status| self.progress.action(subject(action), service(action), status, None);
         match action {
             Action::CreateNetwork { key, .. } => {
@@ -180,6 +189,22 @@ impl Executor {
                 self.recreate(service, *number, name, old).await?;
                 tell("Recreated").await;
             }
+            Action::Update { service, replicas, policy } => {
+                if let Err(update) = self.update(service, replicas, policy).await {
+                    let message = update.why.clone();
+                    *failed = Some(update);
+                    return Err(Error::conflict(message));
+                }
+            }
+            Action::Change { service, number, name, id, changes } => {
+                tell("Updating").await;
+                self.change(service, *number, (name, id), changes).await?;
+                tell("Updated").await;
+            }
+            Action::Rename { name, id, .. } => {
+                self.engine.rename(id, name).await?;
+                tell("Renamed").await;
+            }
             Action::Await { service, condition, required } => {
                 if *condition == Condition::Started {
                     return Ok(());
@@ -199,7 +224,7 @@ impl Executor {
         self.project.clone().ok_or_else(|| Error::internal("the stack has no project"))
     }
 
-    async fn stop(&self, id: &str) -> Result<()> {
+    pub(crate) async fn stop(&self, id: &str) -> Result<()> {
         match self.engine.stop(id, None, self.timeout).await {
             Err(error) if matches!(error.kind, ErrorKind::NotModified | ErrorKind::NotFound) => Ok(()),
             other => other,
@@ -207,19 +232,21 @@ impl Executor {
     }
 
     /// Makes a container. `inherited` are anonymous volumes of the one before it: name by path in the container.
-    async fn create(&self, service: &str, number: u32, name: &str, inherited: &HashMap<String, String>) -> Result<()> {
-        let wanted = self
-            .desired
-            .get(service)
-            .and_then(|containers| containers.iter().find(|container| container.number == number))
-            .ok_or_else(|| {
-                Error::internal(format!("the plan has container {number} of {service}, the project does not"))
-            })?;
+    pub(crate) async fn create(
+        &self,
+        service: &str,
+        number: u32,
+        name: &str,
+        inherited: &HashMap<String, String>,
+    ) -> Result<()> {
+        let wanted = self.wanted(service, number)?;
         put(wanted.material.clone()).await?;
         let mut body = wanted.body.clone();
-        let image = body.image.clone().unwrap_or_default();
-        let found = self.engine.inspect_image(&image).await?;
-        body.labels.get_or_insert_default().insert(labels::IMAGE.to_owned(), found.id.unwrap_or_default());
+        // A service that goes back to the version before names its image by id.
+        let image = self.project()?.image_name(service);
+        let image_id = self.engine.inspect_image(&image).await?.id.unwrap_or_default();
+        body.image = Some(image);
+        body.labels.get_or_insert_default().insert(labels::IMAGE.to_owned(), image_id.clone());
         if !inherited.is_empty() {
             let mounts = body.host_config.get_or_insert_default().mounts.get_or_insert_default();
             for (target, volume) in inherited {
@@ -239,55 +266,25 @@ impl Executor {
         match self.engine.create(Some(name), body, platform.as_deref()).await {
             Ok(_) => Ok(()),
             // A plan that was cut short has made it already; another's container of that name is the user's to remove.
-            Err(error) if error.kind == ErrorKind::Conflict && self.is_ours(name, &wanted.hash).await => Ok(()),
+            Err(error) if error.kind == ErrorKind::Conflict && self.is_ours(name, &wanted.hash, &image_id).await => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    async fn is_ours(&self, name: &str, hash: &str) -> bool {
-        let Ok(found) = self.engine.inspect_container(name, false).await else { return false };
-        let all = found.config.and_then(|config| config.labels).unwrap_or_default();
-        all.get(labels::PROJECT) == Some(&self.name) && all.get(labels::CONFIG_HASH).is_some_and(|found| found == hash)
+    pub(crate) fn wanted(&self, service: &str, number: u32) -> Result<&DesiredContainer> {
+        self.desired
+            .get(service)
+            .and_then(|containers| containers.iter().find(|container| container.number == number))
+            .ok_or_else(|| {
+                Error::internal(format!("the plan has container {number} of {service}, the project does not"))
+            })
     }
 
-    /// Another container in the place of one. The old one keeps aside until the new one runs, and comes back if it does not.
-    async fn recreate(&self, service: &str, number: u32, name: &str, old: &str) -> Result<()> {
-        let before = self.engine.inspect_container(old, false).await?;
-        let was_running = before.state.as_ref().and_then(|state| state.running).unwrap_or(false);
-        let old_name = before.name.unwrap_or_default().trim_start_matches('/').to_owned();
-        let anonymous: HashMap<String, String> = before
-            .mounts
-            .into_iter()
-            .flatten()
-            .filter(|mount| !self.renew_anon_volumes && mount.typ == Some(MountPointTypeEnum::VOLUME))
-            .filter_map(|mount| Some((mount.destination?, mount.name?)))
-            .filter(|(_, volume)| volume.len() == 64 && volume.bytes().all(|byte| byte.is_ascii_hexdigit()))
-            .collect();
-        let aside = format!("{}_{name}", &old[..old.len().min(12)]);
-        if old_name == name {
-            self.engine.rename(old, &aside).await?;
-        }
-        let back = async |error: Error| -> Error {
-            let _ = self.engine.remove(name, RemoveOptions { force: true, ..RemoveOptions::default() }).await;
-            if let Err(worse) = self.engine.rename(old, name).await {
-                return error.context(format!("and the container before it could not get its name back ({worse})"));
-            }
-            if was_running {
-                let _ = self.engine.start(old).await;
-            }
-            error
-        };
-        if let Err(error) = self.create(service, number, name, &anonymous).await {
-            return Err(back(error).await);
-        }
-        if let Err(error) = self.stop(old).await {
-            return Err(back(error).await);
-        }
-        if let Err(error) = settled(self.engine.start(name).await, ErrorKind::NotModified) {
-            return Err(back(error).await);
-        }
-        let options = RemoveOptions { force: true, ..RemoveOptions::default() };
-        settled(self.engine.remove(old, options).await, ErrorKind::NotFound)
+    async fn is_ours(&self, name: &str, hash: &str, image: &str) -> bool {
+        let Ok(found) = self.engine.inspect_container(name, false).await else { return false };
+        let all = found.config.and_then(|config| config.labels).unwrap_or_default();
+        found.image.as_deref() == Some(image)
+            && all.get(labels::PROJECT) == Some(&self.name) && all.get(labels::CONFIG_HASH).is_some_and(|found| found == hash)
     }
 
     /// Waits until every container of a service is as wanted; fails when one cannot become so.
@@ -366,7 +363,7 @@ impl Executor {
 }
 
 /// A result for which one kind of failure says that it is so already.
-fn settled(result: Result<()>, already: ErrorKind) -> Result<()> {
+pub(crate) fn settled(result: Result<()>, already: ErrorKind) -> Result<()> {
     match result {
         Err(error) if error.kind == already => Ok(()),
         other => other,
@@ -411,10 +408,12 @@ fn subject(action: &Action) -> String {
         Action::Create { name, .. }
         | Action::Start { name, .. }
         | Action::Recreate { name, .. }
+        | Action::Change { name, .. }
+        | Action::Rename { name, .. }
         | Action::Restart { name, .. }
         | Action::Stop { name, .. }
         | Action::Remove { name, .. } => format!("Container {name}"),
-        Action::Await { service, .. } => format!("Service {service}"),
+        Action::Update { service, .. } | Action::Await { service, .. } => format!("Service {service}"),
     }
 }
 
@@ -423,6 +422,9 @@ fn service(action: &Action) -> Option<&str> {
         Action::Create { service, .. }
         | Action::Start { service, .. }
         | Action::Recreate { service, .. }
+        | Action::Update { service, .. }
+        | Action::Change { service, .. }
+        | Action::Rename { service, .. }
         | Action::Restart { service, .. }
         | Action::Stop { service, .. }
         | Action::Remove { service, .. }

@@ -10,6 +10,8 @@ pub const NUMBER: &str = "com.docker.compose.container-number";
 pub const ONEOFF: &str = "com.docker.compose.oneoff";
 /// Of what the container was made from.
 pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
+/// Hashes of the container's parts: what differs may be changed in place.
+pub const PARTS: &str = "sampan.parts";
 /// Id of the image that it was made from.
 pub const IMAGE: &str = "com.docker.compose.image";
 /// `service:condition:restart`, separated by commas.

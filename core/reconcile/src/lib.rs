@@ -8,15 +8,20 @@
 //! is completed by the next one; what is not the stack's own is never touched.
 
 pub mod desired;
+pub mod develop;
+pub mod diff;
 mod execute;
 mod host_files;
 mod images;
+pub mod in_place;
 pub mod labels;
 mod observe;
 pub mod observed;
 pub mod plan;
 mod progress;
+mod replace;
 mod request;
+pub mod rollout;
 mod stack;
 mod watch;
 
@@ -50,8 +55,12 @@ pub struct StackInfo {
     pub config_files: Vec<String>,
     /// Whether its files are followed.
     pub watching: bool,
+    /// Whether the daemon leaves it alone for now.
+    pub paused: bool,
     /// What is wrong with its files, or with what was tried last.
     pub problem: Option<String>,
+    /// Services whose update failed, and why: what ran before runs on.
+    pub held: BTreeMap<String, String>,
     /// How it stands with each service.
     pub services: Vec<ServiceInfo>,
     /// Whether the daemon keeps it up; others are only seen by their labels.
@@ -69,6 +78,19 @@ pub struct ServiceInfo {
     pub desired: u32,
     /// How many there are and run.
     pub running: u32,
+}
+
+/// What a stack was brought to once.
+#[derive(Debug, Clone, Serialize)]
+pub struct HistoryEntry {
+    /// How many versions ago; 0 is the last one.
+    pub back: usize,
+    /// Milliseconds since the epoch.
+    pub at_ms: u64,
+    /// How many it had.
+    pub services: usize,
+    /// What was different from the one before.
+    pub changes: Vec<diff::FieldChange>,
 }
 
 /// The stacks of an engine. Clones share them.
@@ -97,16 +119,20 @@ impl Stacks {
         let stacks = Self { inner: Arc::new(Inner { engine, stacks: Mutex::new(BTreeMap::new()) }) };
         let mut open = stacks.inner.stacks.lock().await;
         for (name, mut record) in records {
-            match stack::load(&record.request).await {
-                Ok(loaded) if loaded.project.name == name => {
+            // One whose files are not followed stays what it was.
+            let loaded = if record.watch { Some(stack::load(&record.request).await) } else { None };
+            match loaded {
+                None => {}
+                Some(Ok(loaded)) if loaded.project.name == name => {
+                    record.held.retain(|name, held| loaded.project.services.get(name) == Some(&held.refused));
                     record.project = loaded.project;
                     record.inputs = loaded.inputs;
                 }
-                Ok(_) => {
+                Some(Ok(_)) => {
                     record.problem =
                         Some("the files name another project now; the last one that was applied goes on".to_owned())
                 }
-                Err(broken) => {
+                Some(Err(broken)) => {
                     record.problem = Some(format!("{}\nthe last project that was applied goes on", broken.message));
                 }
             }
@@ -174,6 +200,87 @@ impl Stacks {
         self.send(name, |progress| Command::Act { verb, services, options, progress }).await
     }
 
+    /// `stack pause` and `resume`: whether the daemon leaves a stack alone, its files and its containers.
+    pub async fn hold(&self, name: &str, paused: bool) -> Result<mpsc::Receiver<StackEvent>> {
+        self.inspect(name).await?;
+        self.send(name, |progress| Command::Hold { paused, progress }).await
+    }
+
+    /// `stack rollback`: applies again what the stack was brought to before; 1 is the one before the last.
+    pub async fn roll_back(&self, name: &str, back: usize) -> Result<mpsc::Receiver<StackEvent>> {
+        self.inspect(name).await?;
+        self.send(name, |progress| Command::RollBack { back, progress }).await
+    }
+
+    /// What a stack was brought to in whole, the newest first.
+    pub async fn history(&self, name: &str) -> Result<Vec<HistoryEntry>> {
+        self.inspect(name).await?;
+        let (store, key) = (self.inner.engine.store().clone(), name.to_owned());
+        let read = move || store.read::<_, sampan_store::StoreError>(|tx| request::HISTORY.get(tx, &key));
+        let history = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| Error::internal(error.to_string()))?
+            .map_err(|error| Error::internal(error.to_string()))?
+            .unwrap_or_default();
+        let older = history.iter().skip(1).map(Some).chain([None]);
+        let entries = history.iter().zip(older).enumerate();
+        Ok(entries
+            .map(|(back, (applied, older))| HistoryEntry {
+                back,
+                at_ms: applied.at_ms,
+                services: applied.project.services.len(),
+                changes: diff::fields(older.map(|older| &older.project), &applied.project),
+            })
+            .collect())
+    }
+
+    /// `watch`: follows the files that services' `develop.watch` names, as long as the answer is listened to.
+    pub async fn watch(&self, name: &str, services: BTreeSet<String>) -> Result<mpsc::Receiver<StackEvent>> {
+        check_name(name)?;
+        let record =
+            self.records().await.remove(name).ok_or_else(|| Error::not_found(format!("no such stack: {name}")))?;
+        if let Some(unknown) = services.iter().find(|service| !record.project.services.contains_key(*service)) {
+            return Err(Error::not_found(format!("no such service: {unknown}")));
+        }
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        let progress = Progress::to(sender);
+        let watching =
+            develop::Watching { engine: self.inner.engine.clone(), name: name.to_owned(), services, progress };
+        let stacks = self.clone();
+        tokio::spawn(async move {
+            let rebuild = |service: String| stacks.rebuild(&record.name, &record.request, service, &watching.progress);
+            // Rules that were edited meanwhile hold from the next watch on.
+            let result = watching.run(&record.effective(), rebuild).await;
+            if let Err(error) = &result {
+                watching.progress.error(error.message.clone()).await;
+            }
+            watching.progress.done(result.is_ok()).await;
+        });
+        Ok(receiver)
+    }
+
+    /// Builds a service's image, and makes its containers anew; whether that went well.
+    async fn rebuild(&self, name: &str, request: &StackRequest, service: String, progress: &Progress) -> bool {
+        let options = StackOptions { build: true, no_deps: true, ..StackOptions::default() };
+        let services = BTreeSet::from([service.clone()]);
+        let mut events = match self.up(name, request.clone(), services, options).await {
+            Ok(events) => events,
+            Err(error) => {
+                progress.watch(&service, error.message).await;
+                return false;
+            }
+        };
+        let mut ok = false;
+        while let Some(event) = events.recv().await {
+            match event.kind {
+                "done" => ok = event.ok.unwrap_or(false),
+                "error" => progress.watch(&service, event.message.unwrap_or_default()).await,
+                _ => {}
+            }
+        }
+        ok
+    }
+
     /// The stacks that the daemon keeps, and projects that others made.
     pub async fn list(&self) -> Result<Vec<StackInfo>> {
         let records = self.records().await;
@@ -215,8 +322,12 @@ impl Stacks {
                         .flat_map(|text| text.split(',').map(str::to_owned).collect::<Vec<_>>())
                         .collect(),
                 },
-                watching: record.is_some_and(|record| record.watch),
-                problem: record.and_then(|record| record.problem.clone()),
+                watching: record.is_some_and(|record| record.watch && !record.paused),
+                paused: record.is_some_and(|record| record.paused),
+                problem: record.and_then(StackRecord::trouble),
+                held: record
+                    .map(|record| record.held.iter().map(|(name, held)| (name.clone(), held.why.clone())).collect())
+                    .unwrap_or_default(),
                 services: record
                     .map(|record| {
                         record

@@ -76,6 +76,7 @@ async fn container(engine: &Engine, summary: ContainerSummary) -> ObservedContai
         number: label(labels::NUMBER).parse().unwrap_or(0),
         oneoff: label(labels::ONEOFF).eq_ignore_ascii_case("true"),
         hash: label(labels::CONFIG_HASH),
+        parts: label(labels::PARTS),
         image: summary.image_id.unwrap_or_default(),
         status,
         networks: networks.into_keys().collect(),

@@ -41,6 +41,8 @@ pub struct ObservedContainer {
     pub oneoff: bool,
     /// Of what it was made from.
     pub hash: String,
+    /// Of its parts, as [`crate::in_place`] writes them; empty when something else made it.
+    pub parts: String,
     /// Id of its image.
     pub image: String,
     /// How it stands.

@@ -8,10 +8,12 @@ use sampan_compose::model::Condition;
 use serde::Serialize;
 
 use crate::desired::{self, DesiredContainer};
+use crate::in_place::{self, Change};
 use crate::observed::{Observed, ObservedContainer, Status};
+use crate::rollout::{self, Order, Policy};
 
 /// One thing to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
 pub enum Action {
     /// Make a network of the project.
@@ -28,6 +30,12 @@ pub enum Action {
     Start { service: String, number: u32, name: String },
     /// Make a container anew in the place of another, and start it.
     Recreate { service: String, number: u32, name: String, old: String, why: Why },
+    /// Replace running containers of a service as its `update_config` says.
+    Update { service: String, replicas: Vec<Replica>, policy: Policy },
+    /// Change a container as it is.
+    Change { service: String, number: u32, name: String, id: String, changes: Vec<Change> },
+    /// Give a container the name that it should have.
+    Rename { service: String, name: String, id: String, before: String },
     /// Stop and start a container.
     Restart { service: String, name: String },
     /// Stop a container.
@@ -36,6 +44,19 @@ pub enum Action {
     Remove { service: String, name: String, id: String },
     /// Wait until a service is as another needs it.
     Await { service: String, condition: Condition, required: bool },
+}
+
+/// A container that is replaced while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Replica {
+    /// Which of the service's.
+    pub number: u32,
+    /// Name of the new one.
+    pub name: String,
+    /// Id of the old one.
+    pub old: String,
+    /// Why.
+    pub why: Why,
 }
 
 /// Why a container is made anew.
@@ -76,6 +97,18 @@ impl fmt::Display for Action {
             Self::Create { name, .. } => write!(f, "create container {name}"),
             Self::Start { name, .. } => write!(f, "start container {name}"),
             Self::Recreate { name, why, .. } => write!(f, "recreate container {name}: {why}"),
+            Self::Update { replicas, policy, .. } => {
+                let order = if policy.order == Order::StartFirst { "start" } else { "stop" };
+                let names: Vec<&str> = replicas.iter().map(|replica| replica.name.as_str()).collect();
+                write!(f, "update {} {order} first", names.join(", "))?;
+                replicas.first().map_or(Ok(()), |replica| write!(f, ": {}", replica.why))
+            }
+            Self::Change { name, changes, .. } => {
+                let mut words: Vec<String> = changes.iter().map(ToString::to_string).collect();
+                words.dedup();
+                write!(f, "change container {name} in place: {}", words.join(", "))
+            }
+            Self::Rename { name, before, .. } => write!(f, "rename container {before} to {name}"),
             Self::Restart { name, .. } => write!(f, "restart container {name}"),
             Self::Stop { name, .. } => write!(f, "stop container {name}"),
             Self::Remove { name, .. } => write!(f, "remove container {name}"),
@@ -85,7 +118,7 @@ impl fmt::Display for Action {
 }
 
 /// An action and the numbers of those before it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Node {
     /// What to do.
     #[serde(flatten)]
@@ -95,7 +128,7 @@ pub struct Node {
 }
 
 /// What to do, in an order that is possible: an action stands behind those that it needs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Plan {
     /// The actions.
     pub nodes: Vec<Node>,
@@ -120,7 +153,9 @@ impl Plan {
     /// Takes out what cannot be done for services without an image, and what needs it.
     pub(crate) fn leave_out(&mut self, services: &BTreeSet<String>) {
         let lacking = |action: &Action| match action {
-            Action::Create { service, .. } | Action::Recreate { service, .. } => services.contains(service),
+            Action::Create { service, .. } | Action::Recreate { service, .. } | Action::Update { service, .. } => {
+                services.contains(service)
+            }
             _ => false,
         };
         let mut keep: Vec<bool> = Vec::new();
@@ -190,6 +225,10 @@ pub struct PlanOptions {
     pub healing: bool,
     /// Services that the user stopped as a whole.
     pub stopped: BTreeSet<String>,
+    /// Services whose update failed and stands still: what runs stays as it is.
+    pub frozen: BTreeSet<String>,
+    /// Services that go back to the version before.
+    pub rolling_back: BTreeSet<String>,
 }
 
 /// A project that cannot be planned for as things are.
@@ -248,6 +287,10 @@ struct Planner<'a> {
     /// Services of which a container is made anew or started again.
     renewed: BTreeSet<String>,
     gates: BTreeMap<(String, &'static str), usize>,
+    /// Ids of containers that are removed.
+    going: BTreeSet<String>,
+    /// Running containers of the service at hand that are replaced.
+    updates: Vec<Replica>,
 }
 
 /// Plans `up`: every selected service with the containers of `desired`.
@@ -268,6 +311,8 @@ pub fn up(
         running: BTreeMap::new(),
         renewed: BTreeSet::new(),
         gates: BTreeMap::new(),
+        going: BTreeSet::new(),
+        updates: Vec::new(),
     };
     let services = selected(project, options);
     planner.orphans();
@@ -291,6 +336,7 @@ impl Planner<'_> {
     /// Stops (if it runs) and removes a container.
     fn discard(&mut self, container: &ObservedContainer, after: Vec<usize>) -> usize {
         let (service, name, id) = (container.service.clone(), container.name.clone(), container.id.clone());
+        self.going.insert(id.clone());
         let after = if container.status.is_alive() {
             vec![self.plan.add(Action::Stop { service: service.clone(), name: name.clone(), id: id.clone() }, after)]
         } else {
@@ -428,11 +474,21 @@ impl Planner<'_> {
         let needs = desired::needs(service);
         let mut made: Vec<usize> = service.networks.keys().filter_map(|key| self.networks.get(key).copied()).collect();
         made.extend(service.volumes.iter().filter_map(|mount| self.volumes.get(&mount.source).copied()));
-        let existing: Vec<ObservedContainer> = Self::containers_of(self.observed, name)
+        let policy = self.policy(name);
+        let mut existing: Vec<ObservedContainer> = Self::containers_of(self.observed, name)
             .into_iter()
             .filter(|container| !container.networks.iter().any(|network| self.replaced.contains(network)))
             .cloned()
             .collect();
+        let frozen = self.options.frozen.contains(name);
+        existing.sort_by_key(|container| {
+            let current = self.is_current(name, container, wanted);
+            let aside = wanted.iter().all(|desired| desired.name != container.name);
+            (container.number, !container.status.is_alive(), current == frozen, aside, container.id.clone())
+        });
+        if policy.as_ref().is_some_and(|policy| policy.order == Order::StartFirst) && !self.options.no_recreate && !frozen {
+            self.resume(name, &mut existing, wanted);
+        }
         let mut kept: BTreeMap<u32, ObservedContainer> = BTreeMap::new();
         let mut discarded = Vec::new();
         for container in existing {
@@ -473,9 +529,21 @@ impl Planner<'_> {
                         Some(created)
                     }
                 }
-                Some(found) => self.plan_existing(name, desired, found, &needs, &made, (peer_renewed, shares)),
+                Some(found) => {
+                    let before: Vec<usize> = made.iter().chain(&discarded).copied().collect();
+                    let place = (found, policy.as_ref());
+                    self.plan_existing(name, desired, place, &needs, &before, (peer_renewed, shares))
+                }
             };
             running.extend(step);
+        }
+        if let Some(policy) = policy
+            && !self.updates.is_empty()
+        {
+            let replicas = std::mem::take(&mut self.updates);
+            let mut after: Vec<usize> = made.iter().chain(&discarded).copied().collect();
+            after.extend(self.gates_of(&needs));
+            running.push(self.plan.add(Action::Update { service: name.to_owned(), replicas, policy }, after));
         }
         running.extend(discarded);
         self.running.insert(name.to_owned(), running);
@@ -504,13 +572,13 @@ impl Planner<'_> {
         &mut self,
         name: &str,
         desired: &DesiredContainer,
-        found: &ObservedContainer,
+        (found, policy): (&ObservedContainer, Option<&Policy>),
         needs: &BTreeMap<String, (Condition, bool, bool)>,
         made: &[usize],
         (peer_renewed, shares): (bool, bool),
     ) -> Option<usize> {
         let image = self.observed.images.get(&self.project.image_name(name));
-        let why = if self.options.no_recreate {
+        let why = if self.options.no_recreate || self.options.frozen.contains(name) {
             None
         } else if self.options.force_recreate {
             Some(Why::Forced)
@@ -524,8 +592,41 @@ impl Planner<'_> {
             None
         };
         let idle = self.options.no_start || self.options.stopped.contains(name);
+        let mut made = made.to_vec();
+        let mut done = None;
+        let mut own_name = found.name.clone();
+        let why = match why {
+            Some(Why::Definition) if !shares && image.is_none_or(|image| *image == found.image) => {
+                match in_place::changes(&found.parts, &desired.parts) {
+                    None => why,
+                    Some(changes) => {
+                        let (service, number) = (name.to_owned(), desired.number);
+                        let (name, id) = (found.name.clone(), found.id.clone());
+                        let action = Action::Change { service, number, name, id, changes };
+                        let changed = self.plan.add(action, made.clone());
+                        made.push(changed);
+                        done = Some(changed);
+                        None
+                    }
+                }
+            }
+            other => other,
+        };
+        if let (Some(why), Some(_), false, true) = (why, policy, idle, found.status.is_alive()) {
+            self.renewed.insert(name.to_owned());
+            let (name, old) = (desired.name.clone(), found.id.clone());
+            self.updates.push(Replica { number: desired.number, name, old, why });
+            return None;
+        }
+        if why.is_none() && self.is_misnamed(name, found, desired) {
+            let (service, id, before) = (name.to_owned(), found.id.clone(), found.name.clone());
+            let renamed = self.plan.add(Action::Rename { service, name: desired.name.clone(), id, before }, made.clone());
+            made.push(renamed);
+            done = Some(renamed);
+            own_name.clone_from(&desired.name);
+        }
         if let Some(why) = why {
-            let mut after = made.to_vec();
+            let mut after = made;
             if !idle {
                 after.extend(self.gates_of(needs));
             }
@@ -542,16 +643,16 @@ impl Planner<'_> {
             ));
         }
         if idle {
-            return None;
+            return done;
         }
         let start = match found.status {
             Status::Running | Status::Paused => {
                 if peer_renewed && found.status == Status::Running {
-                    let after = self.gates_of(needs);
+                    let mut after = self.gates_of(needs);
+                    after.extend(done);
                     self.renewed.insert(name.to_owned());
-                    return Some(
-                        self.plan.add(Action::Restart { service: name.to_owned(), name: found.name.clone() }, after),
-                    );
+                    let restart = Action::Restart { service: name.to_owned(), name: own_name };
+                    return Some(self.plan.add(restart, after));
                 }
                 false
             }
@@ -559,17 +660,65 @@ impl Planner<'_> {
             _ => true,
         };
         if !start {
-            return None;
+            return done;
         }
-        let mut after = made.to_vec();
+        let mut after = made;
         after.extend(self.gates_of(needs));
         self.renewed.insert(name.to_owned());
         Some(
             self.plan.add(
-                Action::Start { service: name.to_owned(), number: desired.number, name: found.name.clone() },
+                Action::Start { service: name.to_owned(), number: desired.number, name: own_name },
                 after,
             ),
         )
+    }
+
+    /// How running containers of a service are replaced, when it says how.
+    fn policy(&mut self, name: &str) -> Option<Policy> {
+        let (policy, warning) = rollout::policy(self.project, name, self.options.rolling_back.contains(name))?;
+        self.plan.warnings.extend(warning.filter(|_| !self.options.healing));
+        Some(policy)
+    }
+
+    /// An update that was cut short has left two: the old one, which serves, and the new one, which may not yet. The old
+    /// one is what is replaced; the new one is found by its name.
+    fn resume(&self, name: &str, existing: &mut Vec<ObservedContainer>, wanted: &[DesiredContainer]) {
+        for desired in wanted {
+            let alive = |container: &&ObservedContainer| {
+                container.number == desired.number && container.status.is_alive()
+            };
+            let new = existing
+                .iter()
+                .filter(alive)
+                .find(|container| container.name == desired.name && self.is_current(name, container, wanted));
+            let replaced = |container: &ObservedContainer| {
+                !self.is_current(name, container, wanted)
+                    && in_place::changes(&container.parts, &desired.parts).is_none()
+            };
+            let others = |container: &&ObservedContainer| alive(container) && container.name != desired.name;
+            if let Some(new) = new.map(|container| container.id.clone())
+                && existing.iter().any(|container| others(&container))
+                && existing.iter().filter(others).all(replaced)
+            {
+                existing.retain(|container| container.id != new);
+            }
+        }
+    }
+
+    /// Whether a container is of the wanted definition and image.
+    fn is_current(&self, name: &str, found: &ObservedContainer, wanted: &[DesiredContainer]) -> bool {
+        let image = self.observed.images.get(&self.project.image_name(name));
+        image.is_none_or(|image| *image == found.image)
+            && wanted.iter().any(|desired| desired.number == found.number && desired.hash == found.hash)
+    }
+
+    /// Whether a container lies aside, as one that is being replaced does, or has another name than its service says.
+    fn is_misnamed(&self, name: &str, found: &ObservedContainer, desired: &DesiredContainer) -> bool {
+        let aside = found.name.strip_suffix(desired.name.as_str()).is_some_and(|start| start.len() == 13);
+        let named = self.project.services.get(name).is_some_and(|service| !service.container_name.is_empty());
+        let holds = |other: &ObservedContainer| other.name == desired.name && !self.going.contains(&other.id);
+        let taken = self.observed.containers.iter().any(holds);
+        found.name != desired.name && (aside || named) && !taken
     }
 
     /// Networks of the project that it no longer declares go when services were retired with them.

@@ -3,10 +3,12 @@
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::diff::FieldChange;
+
 /// One line of a request's answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct StackEvent {
-    /// `action`, `log`, `warning`, `error`, `plan` or `done`.
+    /// `action`, `log`, `warning`, `error`, `plan`, `watch` or `done`.
     pub kind: &'static str,
     /// Such as `Container demo-web-1`, `Network demo_default`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -23,6 +25,9 @@ pub struct StackEvent {
     /// The plan's lines, of a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<Vec<String>>,
+    /// What a dry run found to be different in the files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<FieldChange>>,
     /// Whether all went well; with `done`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
@@ -75,9 +80,23 @@ impl Progress {
         self.tell(StackEvent { kind: "error", message: Some(message), ..StackEvent::default() }).await;
     }
 
+    /// Something that a watch did.
+    pub async fn watch(&self, service: &str, message: String) {
+        let service = (!service.is_empty()).then(|| service.to_owned());
+        self.tell(StackEvent { kind: "watch", service, message: Some(message), ..StackEvent::default() }).await;
+    }
+
+    /// Ends when nobody listens any more.
+    pub async fn closed(&self) {
+        if let Some(listener) = &self.0 {
+            listener.closed().await;
+        }
+    }
+
     /// What would be done.
-    pub async fn plan(&self, lines: Vec<String>) {
-        self.tell(StackEvent { kind: "plan", plan: Some(lines), ..StackEvent::default() }).await;
+    pub async fn plan(&self, lines: Vec<String>, changes: Vec<FieldChange>) {
+        let (plan, changes) = (Some(lines), Some(changes));
+        self.tell(StackEvent { kind: "plan", plan, changes, ..StackEvent::default() }).await;
     }
 
     /// The end.

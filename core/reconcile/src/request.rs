@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use sampan_compose::model::Service;
 use sampan_compose::{LoadOptions, Project};
 use sampan_store::Collection;
 use serde::{Deserialize, Serialize};
@@ -96,12 +97,79 @@ pub(crate) struct StackRecord {
     pub stopped: BTreeSet<String>,
     /// Whether the files are followed.
     pub watch: bool,
+    /// The daemon leaves it alone.
+    #[serde(default)]
+    pub paused: bool,
+    /// Services whose update failed.
+    #[serde(default)]
+    pub held: BTreeMap<String, Held>,
     /// What is wrong with the files now, or with the last attempt.
     #[serde(skip)]
     pub problem: Option<String>,
 }
 
+/// A service whose update failed, until its definition changes or it is brought up again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    /// The definition that is not tried again.
+    pub refused: Service,
+    /// For a person.
+    pub why: String,
+    /// What runs instead; none: the update stands still.
+    pub back: Option<Box<Back>>,
+}
+
+/// The version before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Back {
+    pub project: Project,
+    /// Id of the image.
+    pub image: String,
+}
+
+/// What a stack was brought to in whole.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Applied {
+    /// Since the epoch.
+    pub at_ms: u64,
+    pub project: Project,
+}
+
+/// What stacks were brought to, the newest first, by project name.
+pub(crate) const HISTORY: Collection<Vec<Applied>> = Collection::new("stack-history");
+/// How much of it is kept.
+pub(crate) const KEPT: usize = 10;
+
 impl StackRecord {
+    /// What shall be there: the project with the numbers that `--scale` asked for, and with the versions before in the
+    /// place of what was rolled back.
+    pub(crate) fn effective(&self) -> Project {
+        let mut project = self.project.clone();
+        for (name, held) in &self.held {
+            if let Some(back) = &held.back
+                && let Some(service) = back.project.services.get(name)
+            {
+                let scale = project.services.get(name).map(Service::replicas);
+                let service = Service {
+                    image: back.image.clone(),
+                    build: None,
+                    pull_policy: String::new(),
+                    scale,
+                    ..service.clone()
+                };
+                project.services.insert(name.clone(), service);
+            }
+        }
+        self.scaled(&project)
+    }
+
+    /// What the user should know, if something is wrong.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let held = self.held.values().map(|held| held.why.clone());
+        let all: Vec<String> = self.problem.iter().cloned().chain(held).collect();
+        (!all.is_empty()).then(|| all.join("\n"))
+    }
+
     /// The project with the numbers that `--scale` asked for.
     pub(crate) fn scaled(&self, project: &Project) -> Project {
         let mut project = project.clone();
@@ -146,6 +214,14 @@ pub(crate) enum Command {
         verb: Verb,
         services: BTreeSet<String>,
         options: StackOptions,
+        progress: Progress,
+    },
+    Hold {
+        paused: bool,
+        progress: Progress,
+    },
+    RollBack {
+        back: usize,
         progress: Progress,
     },
     /// Let go of everything, the daemon ends.

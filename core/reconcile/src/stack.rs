@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -18,15 +18,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::desired::{self, DesiredContainer};
+use crate::diff;
 use crate::execute::{Executor, Outcome};
-use crate::host_files::{HostFiles, fingerprints};
+use crate::host_files::{Fingerprint, HostFiles, fingerprints};
 use crate::images::{self, ImageOptions, Source};
 use crate::labels;
 use crate::observe::observe;
 use crate::observed::Observed;
 use crate::plan::{self, Action, DownOptions, Plan, PlanOptions};
 use crate::progress::Progress;
-use crate::request::{Command, STACKS, StackOptions, StackRecord, StackRequest, Verb};
+use crate::replace::FailedUpdate;
+use crate::request::{Applied, Back, Command, HISTORY, Held, KEPT, STACKS, StackOptions, StackRecord, StackRequest, Verb};
+use crate::rollout::FailureAction;
 use crate::watch::{DEBOUNCE, FileWatch};
 
 /// Events of containers within this time are looked at together.
@@ -41,9 +44,9 @@ pub(crate) struct Stack {
     /// None until the first `up` has succeeded in loading.
     record: Arc<RwLock<Option<StackRecord>>>,
     files: FileWatch,
-    hints: mpsc::Receiver<()>,
+    hints: Option<mpsc::Receiver<()>>,
     /// Of the inputs, when they were last looked at.
-    seen: BTreeMap<PathBuf, crate::host_files::Fingerprint>,
+    seen: Arc<Mutex<BTreeMap<PathBuf, Fingerprint>>>,
     /// Folder for the texts of configs and secrets.
     material: PathBuf,
     backoff: Duration,
@@ -68,8 +71,8 @@ impl Stack {
             name,
             record,
             files: FileWatch::new(sender),
-            hints,
-            seen: BTreeMap::new(),
+            hints: Some(hints),
+            seen: Arc::default(),
             material,
             backoff: BACKOFF.0,
         }
@@ -77,6 +80,10 @@ impl Stack {
 
     fn record(&self) -> Option<StackRecord> {
         self.record.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_paused(&self) -> bool {
+        self.record().is_some_and(|record| record.paused)
     }
 
     fn set_problem(&self, problem: Option<String>) {
@@ -96,19 +103,22 @@ impl Stack {
         filters.add("type", "container");
         filters.add("label", &format!("{}={}", labels::PROJECT, self.name));
         let Ok(mut events) = self.engine.events_stream(None, None, filters).await else { return };
+        let Some(mut hints) = self.hints.take() else { return };
         // A stack that was there before this daemon: its files may have changed meanwhile, its containers ended.
         let mut heal_at = self.record().map(|_| Instant::now());
         if heal_at.is_some() {
             self.follow();
         }
         let mut pending: Option<Command> = None;
+        let mut edited = false;
         loop {
             let next = match pending.take() {
                 Some(command) => Next::Command(Some(command)),
+                None if std::mem::take(&mut edited) => Next::Files,
                 None => tokio::select! {
                     biased;
                     command = commands.recv() => Next::Command(command),
-                    Some(()) = self.hints.recv() => Next::Files,
+                    Some(()) = hints.recv() => Next::Files,
                     Some(event) = events.next() => {
                         let action = event.action.as_deref().unwrap_or_default();
                         if matches!(action, "die" | "destroy" | "rename" | "stop" | "kill") {
@@ -131,7 +141,9 @@ impl Stack {
                         if let Some(
                             Command::Up { progress, .. }
                             | Command::Down { progress, .. }
-                            | Command::Act { progress, .. },
+                            | Command::Act { progress, .. }
+                            | Command::Hold { progress, .. }
+                            | Command::RollBack { progress, .. },
                         ) = pending.take()
                         {
                             progress.error("the stack was taken down meanwhile; try again".to_owned()).await;
@@ -141,15 +153,20 @@ impl Stack {
                     }
                     heal_at = None;
                 }
+                Next::Files | Next::Heal if self.is_paused() => heal_at = None,
                 Next::Files => {
                     tokio::time::sleep(DEBOUNCE).await;
-                    while self.hints.try_recv().is_ok() {}
+                    while hints.try_recv().is_ok() {}
                     let (cancel, cancelled) = watch::channel(false);
-                    unless_newer(self.files_changed(cancelled), &cancel, &mut commands, &mut pending).await;
+                    let edits = Edits::of(&self, &mut hints, &mut edited);
+                    let work = edits.over(self.files_changed(cancelled), &cancel);
+                    unless_newer(work, &cancel, &mut commands, &mut pending).await;
                 }
                 Next::Heal => {
                     let (cancel, cancelled) = watch::channel(false);
-                    let healed = unless_newer(self.heal(cancelled), &cancel, &mut commands, &mut pending).await;
+                    let edits = Edits::of(&self, &mut hints, &mut edited);
+                    let work = edits.over(self.heal(cancelled), &cancel);
+                    let healed = unless_newer(work, &cancel, &mut commands, &mut pending).await;
                     heal_at = match healed {
                         Healed::Whole => {
                             self.backoff = BACKOFF.0;
@@ -177,7 +194,7 @@ impl Stack {
         if let Err(problem) = self.files.set(&record.inputs) {
             tracing::warn!(stack = self.name, "{problem}; edits there show at the next `up`");
         }
-        self.seen = fingerprints(&record.inputs);
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = fingerprints(&record.inputs);
     }
 
     /// Serves a request; whether the stack is gone after it.
@@ -192,6 +209,8 @@ impl Stack {
             Command::Act { verb, services, options, progress } => {
                 (self.act(verb, services, &options, &progress, cancel).await, progress, false)
             }
+            Command::Hold { paused, progress } => (self.hold(paused, &progress, cancel).await, progress, false),
+            Command::RollBack { back, progress } => (self.roll_back(back, &progress, cancel).await, progress, false),
             Command::Leave => return false,
         };
         let ok = match result {
@@ -247,6 +266,17 @@ impl Stack {
             return Err(format!("no such service: {unknown}"));
         }
         let before = self.record();
+        if let Some(before) = &before
+            && before.project.working_dir != loaded.project.working_dir
+            && before.project.compose_files.iter().any(|file| file.exists())
+        {
+            return Err(format!(
+                "a stack named {} is up already, from {}; give this one another name (-p), or take that one down first (`sampan stack rm {}`)",
+                self.name,
+                before.project.working_dir.display(),
+                self.name
+            ));
+        }
         let mut record = StackRecord {
             name: self.name.clone(),
             request,
@@ -262,6 +292,8 @@ impl Stack {
             scale: before.as_ref().map(|before| before.scale.clone()).unwrap_or_default(),
             stopped: before.as_ref().map(|before| before.stopped.clone()).unwrap_or_default(),
             watch: options.watch.unwrap_or(true),
+            paused: false,
+            held: BTreeMap::new(),
             problem: None,
         };
         record.scale.extend(options.scale.clone());
@@ -273,7 +305,7 @@ impl Stack {
                 record.stopped.remove(&service);
             }
         }
-        let project = Arc::new(record.scaled(&record.project));
+        let project = Arc::new(record.effective());
         let plan_options = PlanOptions {
             services,
             no_deps: options.no_deps,
@@ -291,7 +323,9 @@ impl Stack {
         // The intent is kept before anything is done: a daemon that dies meanwhile goes on with it.
         self.keep(record).await?;
         self.follow();
+        let whole = plan_options.services.is_empty();
         let outcome = self.apply(&project, plan_options, &images, progress, cancel.clone(), options.timeout_s).await?;
+        let outcome = self.settle(outcome, whole, progress, cancel.clone()).await;
         outcome.tell(progress).await;
         if outcome.cancelled {
             progress.error("something newer was asked for".to_owned()).await;
@@ -331,7 +365,8 @@ impl Stack {
         for warning in plan.warnings {
             progress.warning(warning).await;
         }
-        progress.plan(lines).await;
+        let before = self.record().map(|record| record.project);
+        progress.plan(lines, diff::fields(before.as_ref(), project)).await;
         Ok(true)
     }
 
@@ -345,11 +380,14 @@ impl Stack {
         project: &Project,
         services: &[String],
     ) -> Result<BTreeMap<String, Vec<DesiredContainer>>, String> {
+        let held = self.record().map(|record| record.held).unwrap_or_default();
         let mut all = BTreeMap::new();
         for service in services {
             let Some(found) = project.services.get(service) else { continue };
+            // A service that was rolled back is as its project of then said, secrets and all.
+            let back = held.get(service).and_then(|held| held.back.as_ref()).map(|back| &back.project);
             let containers = (1..=found.replicas())
-                .map(|number| desired::container(project, service, number, &self.material))
+                .map(|number| desired::container(back.unwrap_or(project), service, number, &self.material))
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|error| error.to_string())?;
             all.insert(service.clone(), containers);
@@ -367,12 +405,13 @@ impl Stack {
     async fn apply(
         &self,
         project: &Arc<Project>,
-        options: PlanOptions,
+        mut options: PlanOptions,
         images: &ImageOptions,
         progress: &Progress,
         cancel: watch::Receiver<bool>,
         timeout: Option<i64>,
     ) -> Result<Outcome, String> {
+        options.frozen = self.frozen();
         let services = plan::selected(project, &options);
         let mut observed = self.observe(project, &services).await?;
         let present: BTreeSet<String> = observed.images.keys().cloned().collect();
@@ -484,7 +523,7 @@ impl Stack {
         };
         let plan = plan::down(&self.name, project.as_ref(), &observed, &down);
         if options.dry_run {
-            progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect()).await;
+            progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect(), Vec::new()).await;
             return Ok(true);
         }
         if services.is_empty() {
@@ -541,7 +580,7 @@ impl Stack {
             Verb::Build | Verb::Pull => return self.bring(&record.project, &named, verb, progress).await,
             Verb::Start => {
                 record.stopped.retain(|service| !named.contains(service));
-                let project = Arc::new(record.scaled(&record.project));
+                let project = Arc::new(record.effective());
                 self.keep(record).await?;
                 let options = PlanOptions { services: named, no_recreate: true, ..PlanOptions::default() };
                 let outcome = self.apply(&project, options, &ImageOptions::default(), progress, cancel, None).await?;
@@ -628,15 +667,74 @@ impl Stack {
         Ok(ok)
     }
 
+    /// Leaves the stack alone, or takes it up again with what its files say by now.
+    async fn hold(
+        &mut self,
+        paused: bool,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Result<bool, String> {
+        let Some(record) = self.record() else { return Err(format!("there is no stack {}", self.name)) };
+        self.keep(StackRecord { paused, ..record }).await?;
+        progress.action(format!("Stack {}", self.name), None, if paused { "Paused" } else { "Resumed" }, None).await;
+        if !paused {
+            self.files_changed(cancel.clone()).await;
+            self.heal(cancel).await;
+        }
+        Ok(true)
+    }
+
+    /// Applies again what was applied before. The files say something else: they are not followed until the next `up`.
+    async fn roll_back(
+        &mut self,
+        back: usize,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Result<bool, String> {
+        let Some(record) = self.record() else { return Err(format!("there is no stack {}", self.name)) };
+        let history = self.history().await;
+        let Some(applied) = history.get(back) else {
+            return Err(format!("the stack {} was brought to {} versions that are known", self.name, history.len()));
+        };
+        let retired = record
+            .project
+            .services
+            .keys()
+            .filter(|name| !applied.project.services.contains_key(*name))
+            .cloned()
+            .collect();
+        let record = StackRecord {
+            project: applied.project.clone(),
+            watch: false,
+            held: BTreeMap::new(),
+            problem: None,
+            ..record
+        };
+        let project = Arc::new(record.effective());
+        let options = PlanOptions { stopped: record.stopped.clone(), retired, ..PlanOptions::default() };
+        self.keep(record).await?;
+        self.follow();
+        progress
+            .warning("the files are not followed until the next `sampan up`, as they say something else".to_owned())
+            .await;
+        let outcome = self.apply(&project, options, &ImageOptions::default(), progress, cancel.clone(), None).await?;
+        let outcome = self.settle(outcome, true, progress, cancel).await;
+        outcome.tell(progress).await;
+        Ok(outcome.ok())
+    }
+
     /// A file may have changed: load anew, and apply what is different. A broken file changes nothing.
     async fn files_changed(&mut self, cancel: watch::Receiver<bool>) {
         let Some(record) = self.record() else { return };
         let inputs = record.inputs.clone();
         let Ok(now) = tokio::task::spawn_blocking(move || fingerprints(&inputs)).await else { return };
-        if now == self.seen {
-            return;
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if now == *seen {
+                return;
+            }
+            *seen = now;
         }
-        self.seen = now;
         let loaded = match load(&record.request).await {
             Ok(loaded) => loaded,
             Err(broken) => {
@@ -677,8 +775,10 @@ impl Stack {
         next.project = loaded.project;
         next.inputs = loaded.inputs;
         next.problem = None;
+        // A version that failed is not tried again before its definition changes.
+        next.held.retain(|name, held| next.project.services.get(name) == Some(&held.refused));
         tracing::info!(stack = self.name, "the files have changed");
-        let project = Arc::new(next.scaled(&next.project));
+        let project = Arc::new(next.effective());
         let options = PlanOptions {
             services: next.services.clone(),
             no_deps: next.no_deps,
@@ -692,9 +792,14 @@ impl Stack {
             return;
         }
         self.follow();
-        let result = self.apply(&project, options, &ImageOptions::default(), &Progress::default(), cancel, None).await;
+        let whole = options.services.is_empty();
+        let quiet = Progress::default();
+        let result = self.apply(&project, options, &ImageOptions::default(), &quiet, cancel.clone(), None).await;
         let problem = match result {
-            Ok(outcome) => (!outcome.failures.is_empty()).then(|| outcome.failures.join("\n")),
+            Ok(outcome) => {
+                let outcome = self.settle(outcome, whole, &quiet, cancel).await;
+                (!outcome.failures.is_empty()).then(|| outcome.failures.join("\n"))
+            }
             Err(problem) => Some(problem),
         };
         self.set_problem(problem);
@@ -703,12 +808,13 @@ impl Stack {
     /// Makes the containers as they should be, leaving alone what ended as it was meant to.
     async fn heal(&mut self, cancel: watch::Receiver<bool>) -> Healed {
         let Some(record) = self.record() else { return Healed::Whole };
-        let project = Arc::new(record.scaled(&record.project));
+        let project = Arc::new(record.effective());
         let options = PlanOptions {
             services: record.services.clone(),
             no_deps: record.no_deps,
             healing: true,
             stopped: record.stopped.clone(),
+            frozen: self.frozen(),
             ..PlanOptions::default()
         };
         let services = plan::selected(&project, &options);
@@ -719,8 +825,14 @@ impl Stack {
         match needed {
             Ok(false) => Healed::Whole,
             Ok(true) => {
-                let result =
-                    self.apply(&project, options, &ImageOptions::default(), &Progress::default(), cancel, None).await;
+                let whole = options.services.is_empty();
+                let quiet = Progress::default();
+                let images = ImageOptions::default();
+                let result = self.apply(&project, options, &images, &quiet, cancel.clone(), None).await;
+                let result = match result {
+                    Ok(outcome) => Ok(self.settle(outcome, whole, &quiet, cancel).await),
+                    Err(problem) => Err(problem),
+                };
                 match result {
                     Ok(outcome) if outcome.failures.is_empty() => {}
                     Ok(outcome) => self.set_problem(Some(outcome.failures.join("\n"))),
@@ -732,6 +844,104 @@ impl Stack {
                 self.set_problem(Some(problem));
                 Healed::Mended
             }
+        }
+    }
+
+    fn frozen(&self) -> BTreeSet<String> {
+        let held = self.record().map(|record| record.held).unwrap_or_default();
+        held.into_iter().filter(|(_, held)| held.back.is_none()).map(|(name, _)| name).collect()
+    }
+
+    /// After a plan was carried out: updates that failed are held, those that shall go back do, and what was reached in
+    /// whole is remembered as good.
+    async fn settle(
+        &self,
+        outcome: Outcome,
+        whole: bool,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Outcome {
+        let Some(mut record) = self.record() else { return outcome };
+        if outcome.ok() {
+            if whole {
+                self.remember(record.project).await;
+            }
+            return outcome;
+        }
+        let failed: Vec<FailedUpdate> =
+            outcome.updates.iter().filter(|update| update.action != FailureAction::Continue).cloned().collect();
+        let mut rolling_back = BTreeSet::new();
+        for update in failed {
+            let Some(refused) = record.project.services.get(&update.service).cloned() else { continue };
+            let before = match update.action {
+                FailureAction::Rollback => self.before(&update).await,
+                _ => None,
+            };
+            let (service, reason) = (&update.service, &update.why);
+            let why = match (&before, update.action) {
+                (Some(_), _) => format!("service {service}: the update failed and was rolled back: {reason}"),
+                (None, FailureAction::Rollback) => format!(
+                    "service {service}: the update failed and stands still, as the version before is not known: {reason}"
+                ),
+                _ => format!("service {service}: the update failed and stands still: {reason}"),
+            };
+            tracing::warn!(stack = self.name, "{why}");
+            progress.warning(why.clone()).await;
+            if before.is_some() {
+                rolling_back.insert(service.clone());
+            }
+            record.held.insert(service.clone(), Held { refused, why, back: before.map(Box::new) });
+        }
+        if record.held.is_empty() {
+            return outcome;
+        }
+        let project = Arc::new(record.effective());
+        if let Err(problem) = self.keep(record).await {
+            progress.error(problem).await;
+            return outcome;
+        }
+        if !rolling_back.is_empty() {
+            let options =
+                PlanOptions { services: rolling_back.clone(), no_deps: true, rolling_back, ..PlanOptions::default() };
+            match self.apply(&project, options, &ImageOptions::default(), progress, cancel, None).await {
+                Ok(back) => back.tell(progress).await,
+                Err(problem) => progress.error(problem).await,
+            }
+        }
+        outcome
+    }
+
+    /// The version that an update was to replace, as it was applied.
+    async fn before(&self, update: &FailedUpdate) -> Option<Back> {
+        let history = self.history().await;
+        let is_it = |project: &Project| {
+            desired::container(project, &update.service, 1, &self.material)
+                .is_ok_and(|container| container.hash == update.hash)
+        };
+        let found = history.into_iter().find(|applied| is_it(&applied.project))?;
+        Some(Back { project: found.project, image: update.image.clone() })
+    }
+
+    async fn history(&self) -> Vec<Applied> {
+        let (store, name) = (self.engine.store().clone(), self.name.clone());
+        let read = move || store.read::<_, StoreError>(|tx| HISTORY.get(tx, &name));
+        tokio::task::spawn_blocking(read).await.ok().and_then(Result::ok).flatten().unwrap_or_default()
+    }
+
+    /// The project is how the stack is now, in whole.
+    async fn remember(&self, project: Project) {
+        let mut history = self.history().await;
+        if history.first().is_some_and(|applied| applied.project == project) {
+            return;
+        }
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        history.insert(0, Applied { at_ms, project });
+        history.truncate(KEPT);
+        let (store, name) = (self.engine.store().clone(), self.name.clone());
+        let write = move || store.write::<_, StoreError>(Durability::Process, |tx| HISTORY.put(tx, &name, &history));
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
+            tracing::warn!(stack = self.name, %error, "the stack's history could not be kept");
         }
     }
 
@@ -749,7 +959,10 @@ impl Stack {
 
     async fn forget(&self) -> Result<(), String> {
         let (store, name) = (self.engine.store().clone(), self.name.clone());
-        let write = move || store.write::<_, StoreError>(Durability::Power, |tx| STACKS.delete(tx, &name));
+        let write = move || store.write::<_, StoreError>(Durability::Power, |tx| {
+            HISTORY.delete(tx, &name)?;
+            STACKS.delete(tx, &name)
+        });
         tokio::task::spawn_blocking(write)
             .await
             .map_err(|error| error.to_string())?
@@ -764,6 +977,46 @@ enum Healed {
     Whole,
     /// Something was done, or tried.
     Mended,
+}
+
+/// Edits of the files while something goes on: it is told to come to its end, as it is outdated.
+struct Edits<'a> {
+    hints: &'a mut mpsc::Receiver<()>,
+    edited: &'a mut bool,
+    record: Arc<RwLock<Option<StackRecord>>>,
+    seen: Arc<Mutex<BTreeMap<PathBuf, Fingerprint>>>,
+}
+
+impl<'a> Edits<'a> {
+    fn of(stack: &Stack, hints: &'a mut mpsc::Receiver<()>, edited: &'a mut bool) -> Self {
+        Self { hints, edited, record: Arc::clone(&stack.record), seen: Arc::clone(&stack.seen) }
+    }
+
+    async fn over<T>(self, work: impl Future<Output = T>, cancel: &watch::Sender<bool>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Some(()) = self.hints.recv(), if !*self.edited => {
+                    tokio::select! {
+                        done = &mut work => {
+                            *self.edited = true;
+                            return done;
+                        }
+                        () = tokio::time::sleep(DEBOUNCE) => {}
+                    }
+                    let record = self.record.read().unwrap_or_else(PoisonError::into_inner).clone();
+                    let inputs = record.map(|record| record.inputs).unwrap_or_default();
+                    let now = tokio::task::spawn_blocking(move || fingerprints(&inputs)).await.unwrap_or_default();
+                    // Something else in the same folder is no edit.
+                    if now != *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
+                        *self.edited = true;
+                        let _ = cancel.send(true);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Does work to its end. What is asked for meanwhile is kept for next, and the work is told to come to its end soon: the

@@ -48,6 +48,10 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
     let hash = |service: &str, number: u32| {
         desired[service].iter().find(|container| container.number == number).unwrap().hash.clone()
     };
+    let parts = |service: &str, number: u32| {
+        let desired = desired[service].iter().find(|container| container.number == number).unwrap();
+        desired.body.labels.as_ref().unwrap()["sampan.parts"].clone()
+    };
     let networks = |service: &str| {
         let keys = project.services[service].networks.keys();
         keys.map(|key| project.networks[key].name.clone()).collect::<Vec<_>>()
@@ -94,6 +98,7 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
                     service: service.clone(),
                     number: *number,
                     hash: hash(service, *number),
+                    parts: parts(service, *number),
                     image: image(observed, service),
                     networks: networks(service),
                     ..ObservedContainer::default()
@@ -112,11 +117,44 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
                     id: format!("{fresh:064x}"),
                     name: name.clone(),
                     hash: hash(service, *number),
+                    parts: parts(service, *number),
                     image,
                     status: Status::Running,
                     networks: networks(service),
                     ..container.clone()
                 };
+            }
+            Action::Update { service, replicas, .. } => {
+                let image = image(observed, service);
+                for replica in replicas {
+                    // One that an update which was cut short has made is taken as it is.
+                    observed.containers.retain(|container| container.id == replica.old || container.name != replica.name);
+                    let old = observed.containers.iter_mut().find(|container| container.id == replica.old).unwrap();
+                    assert!(old.status.is_alive(), "{} does not run", replica.name);
+                    let fresh = fresh();
+                    *old = ObservedContainer {
+                        id: format!("{fresh:064x}"),
+                        name: replica.name.clone(),
+                        hash: hash(service, replica.number),
+                        parts: parts(service, replica.number),
+                        image: image.clone(),
+                        status: Status::Running,
+                        networks: networks(service),
+                        ..old.clone()
+                    };
+                }
+            }
+            Action::Change { service, number, id, changes, .. } => {
+                let container = observed.containers.iter_mut().find(|container| container.id == *id).unwrap();
+                assert!(!changes.is_empty() || container.hash != hash(service, *number));
+                container.hash = hash(service, *number);
+                container.parts = parts(service, *number);
+                container.networks = networks(service);
+            }
+            Action::Rename { id, name, .. } => {
+                assert!(!observed.containers.iter().any(|container| container.name == *name), "{name} is taken");
+                let container = observed.containers.iter_mut().find(|container| container.id == *id).unwrap();
+                container.name.clone_from(name);
             }
             Action::Stop { id, .. } => {
                 let container = observed.containers.iter_mut().find(|container| container.id == *id).unwrap();
@@ -263,12 +301,26 @@ fn services_that_left_the_file_go_with_their_networks_when_the_daemon_follows() 
 
 /// A project of up to five services that need only earlier ones.
 fn projects() -> impl Strategy<Value = Project> {
-    let service = (0_u32..4, 0_u8..3, proptest::collection::vec(any::<bool>(), 5), any::<bool>());
+    let place = (0_u8..3, 0_u8..3, 0_u8..3, 0_u8..2);
+    let service = (0_u32..4, 0_u8..3, proptest::collection::vec(any::<bool>(), 5), any::<bool>(), place);
     proptest::collection::vec(service, 1..5).prop_map(|services| {
         let mut yaml = String::from("services:\n");
-        for (number, (scale, version, needs, restart)) in services.iter().enumerate() {
+        for (number, (scale, version, needs, restart, (limit, label, order, network))) in services.iter().enumerate() {
             yaml +=
                 &format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n{}]\n", version % 2);
+            match limit {
+                0 => {}
+                limit => yaml += &format!("    mem_limit: {limit}g\n    pids_limit: {limit}\n"),
+            }
+            if *label > 0 {
+                yaml += &format!("    labels: {{ l: '{label}' }}\n");
+            }
+            if let Some(order) = ["start-first", "stop-first"].get(usize::from(*order)) {
+                yaml += &format!("    deploy: {{ update_config: {{ order: {order} }} }}\n");
+            }
+            if *network > 0 {
+                yaml = yaml.replace(&format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n"), &format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n2, n"));
+            }
             let needs: Vec<usize> = (0..number).filter(|other| needs[*other]).collect();
             if !needs.is_empty() {
                 yaml += "    depends_on:\n";
@@ -277,9 +329,83 @@ fn projects() -> impl Strategy<Value = Project> {
                 }
             }
         }
-        yaml += "networks: { n0: {}, n1: {} }\n";
+        yaml += "networks: { n0: {}, n1: {}, n2: {} }\n";
         project(&yaml)
     })
+}
+
+const ROLLING: &str = "
+services:
+  web:
+    image: web
+    scale: 3
+    environment: { V: '1' }
+    mem_limit: 64m
+    labels: { owner: me }
+    networks: { front: { aliases: [page] } }
+    deploy: { update_config: { order: start-first, parallelism: 2, failure_action: rollback } }
+  db: { image: db, networks: [front] }
+networks: { front: {}, back: {}, zone: {} }
+";
+
+#[test]
+fn a_running_service_is_updated_as_it_says() {
+    let before = project(ROLLING);
+    let after = project(&ROLLING.replace("V: '1'", "V: '2'"));
+    let mut observed = running(&before);
+    insta::assert_snapshot!(up(&after, &observed, &PlanOptions::default()));
+    observed.containers.iter_mut().find(|container| container.service == "web").unwrap().status =
+        Status::Exited { code: 1, by_hand: false, lost: false };
+    let plan = up(&after, &observed, &PlanOptions::default());
+    assert!(plan.nodes.iter().any(|node| matches!(node.action, Action::Recreate { .. })), "what serves nobody is made anew at once:\n{plan}");
+    let frozen = PlanOptions { frozen: BTreeSet::from(["web".to_owned()]), healing: true, ..PlanOptions::default() };
+    assert!(up(&after, &running(&before), &frozen).is_empty(), "an update that failed stands still");
+}
+
+#[test]
+fn an_update_that_was_cut_short_goes_on_with_what_it_made() {
+    let before = project(ROLLING);
+    let after = project(&ROLLING.replace("V: '1'", "V: '2'"));
+    let mut observed = running(&before);
+    let at = observed.containers.iter().position(|container| container.name == "p-web-2").unwrap();
+    let current = wanted(&after)["web"][1].clone();
+    let new = ObservedContainer { id: "f".repeat(64), hash: current.hash, ..observed.containers[at].clone() };
+    observed.containers[at].name = format!("{}_p-web-2", &observed.containers[at].id[..12]);
+    let old = observed.containers[at].id.clone();
+    observed.containers.push(new);
+    let plan = up(&after, &observed, &PlanOptions::default());
+    assert_eq!(plan.nodes.len(), 1, "{plan}");
+    let Action::Update { replicas, .. } = &plan.nodes[0].action else { panic!("{plan}") };
+    assert!(replicas.iter().any(|replica| replica.number == 2 && replica.old == old), "the one that serves is the old one");
+    // The file goes back meanwhile: the old one gets its name again.
+    let plan = up(&before, &observed, &PlanOptions::default());
+    apply(&before, &mut observed, &plan);
+    assert!(up(&before, &observed, &PlanOptions::default()).is_empty());
+    assert!(observed.containers.iter().any(|container| container.id == old && container.name == "p-web-2"));
+}
+
+#[test]
+fn what_the_kernel_can_change_is_changed_in_place() {
+    let before = project(ROLLING);
+    let edit = |from: &str, to: &str| {
+        let after = project(&ROLLING.replace(from, to));
+        let mut observed = running(&before);
+        let plan = up(&after, &observed, &PlanOptions::default());
+        let ids: BTreeSet<String> = observed.containers.iter().map(|container| container.id.clone()).collect();
+        apply(&after, &mut observed, &plan);
+        assert!(up(&after, &observed, &PlanOptions::default()).is_empty());
+        let kept = observed.containers.iter().all(|container| ids.contains(&container.id));
+        let first = plan.nodes.iter().find(|node| !matches!(node.action, Action::CreateNetwork { .. })).unwrap();
+        (kept, first.action.to_string())
+    };
+    let changed = |what: &str| (true, format!("change container p-web-1 in place: {what}"));
+    assert_eq!(edit("64m", "128m"), changed("memory"));
+    assert_eq!(edit("owner: me", "owner: you"), changed("labels"));
+    assert_eq!(edit("aliases: [page]", "aliases: [site]"), changed("join network p_front"));
+    assert_eq!(edit("    scale: 3", "    scale: 3\n    restart: always"), changed("restart policy"));
+    assert_eq!(edit("networks: { front: { aliases: [page] } }", "networks: { front: { aliases: [page] }, zone: {} }").0, true);
+    assert!(!edit("    mem_limit: 64m\n", "").0, "a limit that is taken away");
+    assert!(!edit("image: web", "image: web\n    read_only: true").0);
 }
 
 proptest! {
@@ -287,7 +413,7 @@ proptest! {
     fn a_plan_carried_out_leaves_nothing_to_plan(
         before in projects(),
         after in projects(),
-        mess in proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..4), 0..4),
+        mess in proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..6), 0..4),
     ) {
         let mut observed = running(&before);
         for (which, what) in mess {
@@ -298,7 +424,27 @@ proptest! {
             match what {
                 0 => drop(observed.containers.remove(at)),
                 1 => observed.containers[at].status = Status::Exited { code: 137, by_hand: false, lost: false },
-                2 => observed.containers[at].hash = "other".into(),
+                2 => {
+                    observed.containers[at].hash = "other".into();
+                    observed.containers[at].parts.clear();
+                }
+                // A replacement that was cut short: the old one aside, with or without the new one.
+                3 | 4 => {
+                    let new = observed.containers[at].clone();
+                    let aside = format!("{}_{}", &new.id[..12], new.name);
+                    let old = &mut observed.containers[at];
+                    old.name = aside;
+                    if what == 4 && !observed.containers.iter().any(|container| container.name == new.name) {
+                        let wanted = wanted(&after);
+                        let id = format!("{:064x}", fresh());
+                        let current = wanted.get(&new.service).and_then(|all| all.iter().find(|one| one.number == new.number));
+                        if let Some(current) = current {
+                            let parts = current.body.labels.as_ref().unwrap()["sampan.parts"].clone();
+                            let hash = current.hash.clone();
+                            observed.containers.push(ObservedContainer { id, hash, parts, ..new });
+                        }
+                    }
+                }
                 _ => observed.containers[at].status = Status::Dead,
             }
         }

@@ -22,6 +22,14 @@ struct Body {
     options: StackOptions,
 }
 
+/// The body of `rollback`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RollBack {
+    /// How many versions; 1 when not said.
+    back: Option<usize>,
+}
+
 /// Routes below `/sampan/v1/stacks`. Requests that change something answer with one JSON document a line; the last one
 /// is `done`.
 pub async fn route(server: &Server, method: &Method, path: &[&str], call: &mut Call) -> Answer {
@@ -38,6 +46,17 @@ pub async fn route(server: &Server, method: &Method, path: &[&str], call: &mut C
         ("POST", [name, "down"]) => {
             let body: Body = call.json_or_default().await?;
             json_stream(receiver(stacks.down(name, body.services, body.options).await?))
+        }
+        ("GET", [name, "history"]) => json(&stacks.history(name).await?),
+        ("POST", [name, "hold"]) => json_stream(receiver(stacks.hold(name, true).await?)),
+        ("POST", [name, "resume"]) => json_stream(receiver(stacks.hold(name, false).await?)),
+        ("POST", [name, "rollback"]) => {
+            let body: RollBack = call.json_or_default().await?;
+            json_stream(receiver(stacks.roll_back(name, body.back.unwrap_or(1)).await?))
+        }
+        ("POST", [name, "watch"]) => {
+            let body: Body = call.json_or_default().await?;
+            json_stream(receiver(stacks.watch(name, body.services).await?))
         }
         ("POST", [name, verb]) => {
             let verb = match *verb {

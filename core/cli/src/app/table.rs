@@ -361,9 +361,9 @@ static COMPOSE_CREATE: Verb =
     verb!(["create"], "Creates containers for a service", "[OPTIONS] [SERVICE...]", up::UpArgs, up::create);
 static WATCH: Verb = verb!(
     ["watch"],
-    "Bring a stack up, follow its files and show its logs",
+    "Bring a stack up, and changes of its sources into its containers",
     "[OPTIONS] [SERVICE...]",
-    up::UpArgs,
+    up::WatchArgs,
     up::watch
 );
 static COMPOSE_DIFF: Verb = verb!(["diff"], "Show what up would do", "[OPTIONS] [SERVICE...]", up::UpArgs, up::diff);

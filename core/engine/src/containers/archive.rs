@@ -310,6 +310,34 @@ impl Engine {
         .await
     }
 
+    /// Removes files and folders. What is not there is gone already.
+    pub async fn remove_paths(&self, id: &str, paths: Vec<String>) -> Result<()> {
+        let containers = &self.inner.containers;
+        let container = containers.find(id)?;
+        for path in paths {
+            let root = containers.root_for(&container, &path, true).await?;
+            let name = container.name();
+            blocking(move || {
+                let failed = |errno: nix::errno::Errno| {
+                    Error::internal(format!("remove {path} from container {name}: {errno}"))
+                };
+                let wanted = Wanted::parse(&root.path);
+                let tree = tree::Tree::open(&root.anchor)
+                    .map_err(|error| Error::internal(format!("open the root of container {name}: {error}")))?;
+                let folder = match tree.open_folder(&wanted.folder) {
+                    Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => return Ok(()),
+                    other => other.map_err(failed)?,
+                };
+                match tree::remove(&folder, &wanted.name) {
+                    Err(nix::errno::Errno::ENOENT) => Ok(()),
+                    other => other.map_err(failed),
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// The whole root as a tar.
     pub async fn export(&self, id: &str) -> Result<Download> {
         let containers = &self.inner.containers;

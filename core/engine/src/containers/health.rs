@@ -188,6 +188,11 @@ impl Checks {
     }
 }
 
+/// Whether a container has a check.
+pub(crate) fn has_check(record: &super::record::ContainerRecord) -> bool {
+    record.config.healthcheck.as_ref().is_some_and(|health| Check::of(health, record.config.shell.as_deref()).is_some())
+}
+
 /// The container runs (started or adopted): begins to check, when it has a check.
 pub(crate) fn begin(containers: &Containers, container: &Arc<Container>) {
     let check = {
@@ -232,6 +237,7 @@ async fn watch(containers: Containers, container: Arc<Container>, check: Check) 
         let in_start_period = schedule.in_start_period(Instant::now());
         let changed = container.checks.inner().state.judge(result, counts, check.retries, in_start_period);
         if let Some(status) = changed {
+            containers.networks().set_ready(&container.id, status == HealthStatusEnum::HEALTHY).await;
             containers.publish(&container, &format!("health_status: {status}"), []);
         }
     }

@@ -9,6 +9,7 @@ mod commit;
 mod container;
 mod create;
 mod devices;
+mod drain;
 mod end;
 mod exec;
 mod extract;

@@ -15,7 +15,7 @@ use super::link::{Shim, ShimEvents};
 use super::record::{ContainerRecord, MountRecord, Status};
 use super::spec::{self, Resolved};
 use super::validate::{self, Sharing};
-use super::{Container, Containers, create, devices, files, health, populate, ports};
+use super::{Container, Containers, create, devices, drain, files, health, populate, ports};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::now_ns;
 use crate::networks::{Join, Mode, Resolver};
@@ -230,6 +230,8 @@ impl Containers {
             has_ports: true,
             ..Network::default()
         };
+        // Until its check has passed, others of its name are found before it.
+        self.networks().set_ready(&record.id, !health::has_check(record)).await;
         for (name, settings) in in_order(record) {
             let join = Join {
                 container: record.id.clone(),
@@ -243,7 +245,7 @@ impl Containers {
         }
         let wanted = ports::to_publish(&record.config, &record.host);
         if !wanted.is_empty() {
-            network.published = self.networks().publish(&record.id, &wanted).await?;
+            network.published = self.networks().publish(&record.id, &wanted, drain::group(record)).await?;
         }
         network.resolver = Some(self.networks().resolver(&record.id).await?);
         Ok(network)

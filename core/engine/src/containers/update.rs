@@ -1,5 +1,7 @@
 //! `update`.
 
+use std::collections::HashMap;
+
 use bollard_stubs::models::{ContainerUpdateBody, ContainerUpdateResponse, HostConfig, RestartPolicyNameEnum};
 
 use super::limits::{self, Host};
@@ -14,6 +16,20 @@ impl Engine {
         let containers = self.inner.containers.clone();
         let id = id.to_owned();
         detached(async move { containers.update_limits(&id, body).await }).await
+    }
+
+    /// Gives a container other labels, in place of all it has.
+    pub async fn relabel(&self, id: &str, labels: HashMap<String, String>) -> Result<()> {
+        let containers = self.inner.containers.clone();
+        let id = id.to_owned();
+        detached(async move {
+            let container = containers.find(&id)?;
+            let _operation = container.operation.lock().await;
+            containers.update(&container, |record| record.config.labels = Some(labels))?;
+            containers.publish(&container, "update", []);
+            Ok(())
+        })
+        .await
     }
 }
 

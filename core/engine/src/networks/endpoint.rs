@@ -231,6 +231,7 @@ impl Inner {
         let endpoints: Vec<(EndpointRecord, Option<NetworkRecord>)> = {
             let mut state = self.state();
             state.sandboxes.remove(container);
+            state.standby.forget(container);
             let with_network =
                 |endpoint: &EndpointRecord| (endpoint.clone(), state.networks.get(&endpoint.network).cloned());
             state.endpoints_of(container).map(with_network).collect()

@@ -8,7 +8,7 @@ use sampan_network::{Protocol, Publish};
 use sampan_store::Durability;
 
 use super::record::{PUBLISHED, PublishedPort, PublishedRecord};
-use super::state::{Inner, lock};
+use super::state::{Inner, State, lock};
 use crate::error::{Error, Result};
 
 /// One binding of the request.
@@ -23,32 +23,34 @@ struct Wanted {
 }
 
 /// Addresses of an endpoint that ports lead to.
-#[derive(Clone, Copy)]
-struct Target {
+#[derive(Clone, Copy, Default)]
+pub(super) struct Target {
     v4: Option<IpAddr>,
     v6: Option<IpAddr>,
 }
 
 impl Target {
     /// Where a port leads: to the same family if the endpoint has it, else from IPv6 to IPv4 by the daemon.
-    fn of(self, port: &PublishedPort) -> Option<SocketAddr> {
+    pub(super) fn of(self, port: &PublishedPort) -> Option<SocketAddr> {
         let address = if port.host.is_ipv4() { self.v4 } else { self.v6.or(self.v4) };
         address.map(|address| SocketAddr::new(address, port.container))
     }
 
     /// What the packet filter carries of a port.
     fn filtered(self, port: &PublishedPort) -> Option<Publish> {
+        if port.shared {
+            return None;
+        }
         let target = self.of(port)?;
         let by_daemon = target.is_ipv4() != port.host.is_ipv4() || port.host.ip() == IpAddr::V6(Ipv6Addr::LOCALHOST);
         (!by_daemon).then_some(Publish { protocol: port.protocol, host: port.host, target })
     }
 }
 
-impl Inner {
+impl State {
     /// The endpoint that leads, among those of networks whose ports are published.
-    fn target(&self, container: &str) -> Option<(Target, Option<String>)> {
-        let state = self.state();
-        let list = state.in_order(container);
+    pub(super) fn target(&self, container: &str) -> Option<(Target, Option<String>)> {
+        let list = self.in_order(container);
         let (endpoint, network) = list.into_iter().find(|(_, network)| network.publishes)?;
         let target = Target {
             v4: endpoint.address(true).map(|net| net.addr()),
@@ -56,8 +58,15 @@ impl Inner {
         };
         Some((target, network.options.get("com.docker.network.bridge.host_binding_ipv4").cloned()))
     }
+}
 
-    pub(super) fn publish(&self, container: &str, ports: &PortMap) -> Result<PortMap> {
+impl Inner {
+    fn target(&self, container: &str) -> Option<(Target, Option<String>)> {
+        self.state().target(container)
+    }
+
+    /// `group`: whoever is of the same has fixed ports together with the container.
+    pub(super) fn publish(&self, container: &str, ports: &PortMap, group: Option<&str>) -> Result<PortMap> {
         let mut map: PortMap = ports.keys().map(|key| (normal(key), None)).collect();
         let mut wanted = wanted(ports)?;
         if wanted.is_empty() {
@@ -68,12 +77,13 @@ impl Inner {
             default_ip.and_then(|text| text.parse::<IpAddr>().ok()).filter(|address| !address.is_unspecified());
         // Those that want one port come before those that take what is left.
         wanted.sort_by_key(|wanted| wanted.range.is_none_or(|(first, last)| first != last));
-        let mut record = PublishedRecord::default();
+        let mut record = PublishedRecord { group: group.map(str::to_owned), ..PublishedRecord::default() };
         let mut holds = Vec::new();
         let _choice = lock(&self.choice);
         for wanted in wanted {
             let host_ip = wanted.host_ip.or(default_ip);
-            let (chosen, held) = self.choose(container, &wanted, host_ip, target)?;
+            let chosen = self.choose(container, &wanted, host_ip, target, group);
+            let (chosen, held) = chosen.inspect_err(|_| self.settle_shares())?;
             for port in chosen {
                 let bindings = map.entry(wanted.key.clone()).or_default().get_or_insert_default();
                 bindings.push(PortBinding {
@@ -97,6 +107,7 @@ impl Inner {
             self.unpublish(container)?;
             return Err(Error::internal(format!("publish ports: {error}")));
         }
+        self.settle_shares();
         Ok(map)
     }
 
@@ -107,7 +118,9 @@ impl Inner {
         wanted: &Wanted,
         host_ip: Option<IpAddr>,
         target: Target,
+        group: Option<&str>,
     ) -> Result<(Vec<PublishedPort>, Vec<Hold>)> {
+        let group = group.filter(|_| wanted.range.is_some_and(|(first, last)| first == last));
         let hosts = self.hosts(host_ip, target)?;
         let candidates: Vec<u16> = match wanted.range {
             Some((first, last)) => (first..=last).collect(),
@@ -115,7 +128,7 @@ impl Inner {
         };
         let mut refused = None;
         for port in candidates {
-            match self.hold_all(wanted, &hosts, port, target) {
+            match self.hold_all(wanted, &hosts, port, target, group) {
                 Ok(found) => return Ok(found),
                 Err((host, error)) => refused = Some((host, error)),
             }
@@ -167,14 +180,20 @@ impl Inner {
         hosts: &[IpAddr],
         port: u16,
         target: Target,
+        group: Option<&str>,
     ) -> Result<(Vec<PublishedPort>, Vec<Hold>), (SocketAddr, std::io::Error)> {
         let mut ports = Vec::new();
         let mut holds = Vec::new();
         for host in hosts {
             let host = SocketAddr::new(*host, port);
-            let published = PublishedPort { protocol: wanted.protocol, host, container: wanted.container };
+            let (protocol, shared) = (wanted.protocol, group.is_some());
+            let published = PublishedPort { protocol, host, container: wanted.container, shared };
             let Some(target) = target.of(&published) else { continue };
-            holds.push(hold(&self.runtime, wanted.protocol, host, target).map_err(|error| (host, error))?);
+            let held = match group {
+                Some(group) => self.hold_for_group(group, protocol, host).map(|()| None),
+                None => hold(&self.runtime, protocol, host, target).map(Some),
+            };
+            holds.extend(held.map_err(|error| (host, error))?);
             ports.push(published);
         }
         Ok((ports, holds))
@@ -205,6 +224,9 @@ impl Inner {
         if let Some(sandbox) = self.state().sandboxes.get_mut(container) {
             sandbox.holds.clear();
         }
+        if record.ports.iter().any(|port| port.shared) {
+            self.settle_shares();
+        }
         Ok(())
     }
 
@@ -213,6 +235,9 @@ impl Inner {
         let Some(record) = self.state().published.get(container).cloned() else { return Ok(()) };
         let target = self.target(container).map_or(Target { v4: None, v6: None }, |(target, _)| target);
         let filter: Vec<Publish> = record.ports.iter().filter_map(|port| target.filtered(port)).collect();
+        if record.ports.iter().any(|port| port.shared) {
+            self.settle_shares();
+        }
         if filter == record.filter {
             return Ok(());
         }
@@ -241,6 +266,10 @@ impl Inner {
         let mut holds = Vec::new();
         for port in ports {
             let Some(target) = target.of(&port) else { continue };
+            if port.shared {
+                self.hold_shared_again(container, &port);
+                continue;
+            }
             match hold(&self.runtime, port.protocol, port.host, target) {
                 Ok(held) => holds.push(held),
                 Err(error) => tracing::warn!(container, host = %port.host, %error, "a published port cannot be held"),

@@ -185,8 +185,11 @@ pub(super) struct PublishedRecord {
     pub map: PortMap,
     /// The same, one by one.
     pub ports: Vec<PublishedPort>,
-    /// What the filter carries.
+    /// What the filter carries, shared ports apart.
     pub filter: Vec<Publish>,
+    /// Containers of one group have fixed ports of the host together.
+    #[serde(default)]
+    pub group: Option<String>,
 }
 
 /// A port of the host that leads to a container's.
@@ -195,4 +198,7 @@ pub(super) struct PublishedPort {
     pub protocol: sampan_network::Protocol,
     pub host: std::net::SocketAddr,
     pub container: u16,
+    /// Had together with the others of the group.
+    #[serde(default)]
+    pub shared: bool,
 }

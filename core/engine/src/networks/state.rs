@@ -1,7 +1,7 @@
 //! The tables of networks and endpoints, and what is done to them when the daemon starts.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use sampan_network::names::{Endpoint, Names};
 use sampan_network::plan::Attachment;
 use sampan_network::ports::Hold;
 use sampan_network::{
-    ExecuteError, Executor, Filter, Purpose, Refusal, Rules, Validated, Wanted, ensure_forwarding, validate,
+    ExecuteError, Executor, Filter, Protocol, Purpose, Refusal, Rules, Validated, Wanted, ensure_forwarding, validate,
 };
 use sampan_store::Durability;
 use tokio::runtime::Handle;
@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use super::record::{
     ENDPOINTS, EndpointRecord, NETWORKS, NetworkRecord, PREDEFINED, PUBLISHED, PublishedRecord, Stage,
 };
+use super::share::{SharedPort, Standby};
 use crate::Shared;
 use crate::error::{Error, Result};
 
@@ -55,6 +56,8 @@ pub(super) struct Inner {
     pub(super) shape: Mutex<()>,
     /// One choice of host ports at a time.
     pub(super) choice: Mutex<()>,
+    /// One change of shared ports at a time. Taken behind `choice`.
+    pub(super) settling: Mutex<()>,
 }
 
 /// Tables. Changed by this process alone, after the store.
@@ -65,6 +68,8 @@ pub(super) struct State {
     pub(super) endpoints: BTreeMap<String, BTreeMap<String, EndpointRecord>>,
     pub(super) published: BTreeMap<String, PublishedRecord>,
     pub(super) sandboxes: HashMap<String, Sandbox>,
+    pub(super) shared: BTreeMap<(Protocol, SocketAddr), SharedPort>,
+    pub(super) standby: Standby,
 }
 
 /// What the daemon serves for a container.
@@ -168,6 +173,7 @@ impl Inner {
             state: Mutex::new(state),
             shape: Mutex::default(),
             choice: Mutex::default(),
+            settling: Mutex::default(),
             shared: Arc::clone(shared),
         };
         Ok(inner)
@@ -194,6 +200,7 @@ impl Inner {
                 tracing::error!(network = network.name, %error, "a network could not be restored");
             }
         }
+        self.open_shares();
         self.rebuild_filter();
         for name in PREDEFINED {
             if self.state().find(name).is_err()
@@ -265,6 +272,7 @@ impl Inner {
             Wanted {
                 networks: joined.map(|network| (network.id.clone(), network.side.filter.clone())).collect(),
                 publishes: state.published.values().flat_map(|published| published.filter.clone()).collect(),
+                shares: state.shared.values().map(|shared| shared.applied.clone()).collect(),
             }
         };
         let problem = self.filter.rebuild(&wanted).err().map(|error| {
@@ -349,7 +357,8 @@ impl Inner {
         let Some(network) = state.networks.get(&endpoint.network) else { return };
         if network.has_names() {
             let addresses = endpoint.addresses.iter().map(|net| net.addr()).collect();
-            let known = Endpoint { names: endpoint.names(), addresses };
+            let standby = state.standby.has(&endpoint.container);
+            let known = Endpoint { names: endpoint.names(), addresses, standby };
             self.names.set(&network.id, &network.name, &endpoint.id, known);
         }
     }

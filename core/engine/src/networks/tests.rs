@@ -250,22 +250,53 @@ fn containers_join_find_each_other_and_are_published() {
 
         let web1 = format!("{:0>64}", "web1");
         serve(&namespace(&networks, "web1"));
-        let map = networks.publish(&web1, &port("", "18080")).await.unwrap();
+        let map = networks.publish(&web1, &port("", "18080"), None).await.unwrap();
         assert_eq!(chosen(&map), 18080);
         assert_eq!(map["80/tcp"].as_ref().unwrap().len(), 2, "both families");
         for at in ["127.0.0.1:18080", "[::1]:18080", "10.80.0.1:18080"] {
             assert_eq!(ask(at.parse().unwrap()).as_deref(), Some("hello"), "{at}");
         }
         let web2 = format!("{:0>64}", "web2");
-        let taken = message(networks.publish(&web2, &port("", "18080")).await);
+        let taken = message(networks.publish(&web2, &port("", "18080"), None).await);
         assert_eq!(taken, "Bind for 0.0.0.0:18080 failed: port is already allocated (by container renamed)");
         let program = TcpListener::bind("127.0.0.1:18081").unwrap();
-        let taken = message(networks.publish(&web2, &port("", "18081")).await);
+        let taken = message(networks.publish(&web2, &port("", "18081"), None).await);
         assert!(taken.contains("address already in use"), "{taken}");
-        assert_eq!(chosen(&networks.publish(&web2, &port("127.0.0.1", "18080-18082")).await.unwrap()), 18082);
+        assert_eq!(chosen(&networks.publish(&web2, &port("127.0.0.1", "18080-18082"), None).await.unwrap()), 18082);
         drop(program);
         inner.unpublish(&web2).unwrap();
-        assert!(chosen(&networks.publish(&web2, &port("", "")).await.unwrap()) > 1024);
+        assert!(chosen(&networks.publish(&web2, &port("", ""), None).await.unwrap()) > 1024);
+
+        // Two of a group have one port: each connection goes to whoever is ready, or to all.
+        let one = TcpListener::bind("127.0.0.1:18083").unwrap();
+        let group = || Some("demo/web".to_owned());
+        assert!(message(networks.publish(&web2, &port("", "18083"), group()).await).contains("address already in use"));
+        drop(one);
+        inner.unpublish(&web1).unwrap();
+        inner.unpublish(&web2).unwrap();
+        networks.publish(&web1, &port("", "18084"), group()).await.unwrap();
+        networks.publish(&web2, &port("", "18084"), group()).await.unwrap();
+        let other = format!("{:0>64}", "other");
+        let foreign = message(networks.publish(&other, &port("", "18084"), Some("demo/db".to_owned())).await);
+        assert!(foreign.contains("port is already allocated"), "{foreign}");
+        let reached = |at: &str| (0..32).filter(|_| ask(at.parse().unwrap()).as_deref() == Some("hello")).count();
+        // Nobody listens in web2: what is sent there is refused.
+        for at in ["127.0.0.1:18084", "10.80.0.1:18084"] {
+            let hits = reached(at);
+            assert!(0 < hits && hits < 32, "{at}: {hits} of 32 came to the first of two");
+        }
+        networks.set_ready(&web2, false).await;
+        assert_eq!(resolve(&from, "web"), Some(1), "the name means who is ready");
+        for at in ["127.0.0.1:18084", "[::1]:18084", "10.80.0.1:18084"] {
+            assert_eq!(reached(at), 32, "{at}");
+        }
+        networks.withdraw(&web1, true).await.unwrap();
+        assert_eq!(resolve(&from, "web"), Some(2), "rather one of them than none");
+        networks.set_ready(&web2, true).await;
+        assert_eq!(reached("127.0.0.1:18084"), 0, "the one that is about to go gets nothing");
+        networks.withdraw(&web1, false).await.unwrap();
+        inner.unpublish(&web2).unwrap();
+        assert_eq!(reached("127.0.0.1:18084"), 32);
 
         let in_use = message(inner.remove("app"));
         assert!(in_use.contains("has active endpoints") && in_use.contains("renamed"), "{in_use}");
@@ -295,7 +326,7 @@ fn traffic_leaves_by_the_network_that_leads() {
         let id = format!("{:0>64}", "c");
         start(&networks, join("c", "closed")).await;
         networks.join(join("c", "beta")).await.unwrap();
-        let map = networks.publish(&id, &port("", "18090")).await.unwrap();
+        let map = networks.publish(&id, &port("", "18090"), None).await.unwrap();
         assert_eq!(chosen(&map), 18090);
         let leaves_by = || {
             let namespace = namespace(&networks, "c");
@@ -329,7 +360,7 @@ fn what_another_program_removes_is_made_again() {
         start(&networks, join("web", "app")).await;
         let web = format!("{:0>64}", "web");
         serve(&namespace(&networks, "web"));
-        networks.publish(&web, &port("", "18110")).await.unwrap();
+        networks.publish(&web, &port("", "18110"), None).await.unwrap();
         let at: SocketAddr = "127.0.0.1:18110".parse().unwrap();
         let heals = || {
             (0..50).any(|_| {
@@ -355,8 +386,8 @@ fn the_next_daemon_goes_on_where_the_last_one_died() {
         start(&first, join("dies", "app")).await;
         let (lives, dies) = (format!("{:0>64}", "lives"), format!("{:0>64}", "dies"));
         serve(&namespace(&first, "lives"));
-        first.publish(&lives, &port("", "18100")).await.unwrap();
-        first.publish(&dies, &port("", "18101")).await.unwrap();
+        first.publish(&lives, &port("", "18100"), None).await.unwrap();
+        first.publish(&dies, &port("", "18101"), None).await.unwrap();
         let kept = namespace(&first, "lives");
         first.shutdown().await;
         drop(first);

@@ -54,7 +54,11 @@ pub async fn ls(context: Context, args: LsArgs) -> Outcome {
                 ("Name", stack["name"].clone()),
                 ("Problem", stack["problem"].clone()),
                 ("Services", stack["services"].clone()),
-                ("Status", json!(if broken { format!("{status}, files broken") } else { status.to_owned() })),
+                ("Status", json!(match (held(stack), broken) {
+                    (true, _) => format!("{status}, update held back"),
+                    (false, true) => format!("{status}, files broken"),
+                    (false, false) => status.to_owned(),
+                })),
                 ("Watching", stack["watching"].clone()),
             ])
         })
@@ -72,6 +76,11 @@ pub async fn ls(context: Context, args: LsArgs) -> Outcome {
     table::print(&rows, &COLUMNS, args.format.as_deref())?;
     stacks.iter().for_each(problems::tell_of);
     Ok(())
+}
+
+/// Whether an update failed, and what ran before runs on.
+fn held(stack: &Value) -> bool {
+    stack["held"].as_object().is_some_and(|held| !held.is_empty())
 }
 
 /// Options of `compose ps`.

@@ -9,7 +9,7 @@ use super::display::{self, Mode};
 use super::follow::{Follower, Turn, Wanted};
 use super::logs::colors;
 use super::{ProjectArgs, project};
-use crate::client::{Client, escape};
+use crate::client::{Client, JsonLines, escape};
 use crate::commands::container::run::low_byte;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -99,7 +99,7 @@ pub struct UpArgs {
     /// Maximum duration in seconds to wait for the project to be running|healthy
     #[arg(long, value_name = "int")]
     pub wait_timeout: Option<u32>,
-    /// Have the daemon follow the files (default)
+    /// Watch source code and sync or rebuild when files change, as `develop.watch` says
     #[arg(long)]
     pub watch: bool,
     /// Do not have the daemon follow the files
@@ -124,7 +124,7 @@ fn check(args: &UpArgs) -> Parsed<()> {
     match args {
         _ if args.build && args.no_build => both("--build", "--no-build"),
         _ if args.force_recreate && args.no_recreate => both("--force-recreate", "--no-recreate"),
-        _ if args.watch && args.no_watch => both("--watch", "--no-watch"),
+        _ if args.watch && (args.detach || args.wait) => both("--watch", "--detach or --wait"),
         _ if (args.detach || args.wait) && aborts => {
             both("--detach or --wait", "--abort-on-container-exit, --abort-on-container-failure or --exit-code-from")
         }
@@ -211,7 +211,30 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
         }
     }
     tell!("Attaching to {}", attached_to(client, &wanted).await);
-    watch_over(client, wanted, &args, &mut interrupts).await
+    if !args.watch {
+        return watch_over(client, wanted, &args, &mut interrupts).await;
+    }
+    let sources = follow_sources(client, &chosen.name, &args.services);
+    tokio::select! {
+        outcome = watch_over(client, wanted, &args, &mut interrupts) => outcome,
+        failed = sources => failed,
+    }
+}
+
+/// Has the daemon bring sources into containers as they are saved, and shows a line for each thing that it did.
+async fn follow_sources(client: &Client, project: &str, services: &[String]) -> Outcome {
+    let path = format!("/sampan/v1/stacks/{}/watch", escape(project));
+    let response = client.call(Method::POST, &path, Some(&json!({ "services": services }))).await?;
+    let mut lines = JsonLines::new(response);
+    while let Some(event) = lines.next::<Value>().await? {
+        let message = event["message"].as_str().unwrap_or_default();
+        match event["kind"].as_str() {
+            Some("watch") => tell!("{message}"),
+            Some("error") => return Err(Failure::new(message)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 async fn attached_to(client: &Client, wanted: &Wanted) -> String {
@@ -346,9 +369,43 @@ pub async fn create(context: Context, args: UpArgs) -> Outcome {
     up(context, UpArgs { no_start: true, ..args }).await
 }
 
-/// `watch`: brings the stack up, followed by the daemon, and shows its logs.
-pub async fn watch(context: Context, args: UpArgs) -> Outcome {
-    up(context, UpArgs { watch: true, no_watch: false, ..args }).await
+/// Options of `watch`.
+#[derive(Debug, Default, clap::Args)]
+pub struct WatchArgs {
+    /// Which project.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// Do not build & start services before watching
+    #[arg(long)]
+    pub no_up: bool,
+    /// Hide build output
+    #[arg(long)]
+    pub quiet: bool,
+    /// Services
+    pub services: Vec<String>,
+}
+
+/// `watch`: brings the stack up, and its sources into its containers as they are saved.
+pub async fn watch(context: Context, mut args: WatchArgs) -> Outcome {
+    let options = context.project.clone().joined(std::mem::take(&mut args.project));
+    let name = if args.no_up {
+        project::find(&context.client, &options).await?.name
+    } else {
+        let chosen = project::to_own(&options)?;
+        let up_args = UpArgs { detach: true, services: args.services.clone(), ..UpArgs::default() };
+        let progress = options.progress.as_deref().or(args.quiet.then_some("quiet"));
+        let mode = Mode::chosen(progress, options.ansi.as_deref())?;
+        let body = body(&up_args, &chosen.request.unwrap_or_default());
+        let path = format!("/sampan/v1/stacks/{}/up", escape(&chosen.name));
+        let response = context.client.call(Method::POST, &path, Some(&body)).await?;
+        display::show(response, mode, "Running").await?.outcome()?;
+        chosen.name
+    };
+    let mut interrupts = Interrupts::new()?;
+    tokio::select! {
+        outcome = follow_sources(&context.client, &name, &args.services) => outcome,
+        () = interrupts.next() => Ok(()),
+    }
 }
 
 /// `diff`: what `up` would do.
@@ -447,7 +504,7 @@ mod tests {
             &["-d", "--exit-code-from", "web"],
             &["--force-recreate", "--no-recreate"],
             &["--pull", "often"],
-            &["--watch", "--no-watch"],
+            &["--watch", "-d"],
         ] {
             assert!(check(&parse_for_test(words).unwrap()).is_err(), "{words:?}");
         }
