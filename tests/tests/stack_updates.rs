@@ -11,9 +11,7 @@ use sampan_tests::{Host, IMAGE, load};
 
 /// A page that says its version and who serves it; it is healthy when `check` says so.
 fn web(version: &str, policy: &str, start: &str, extra: &str) -> String {
-    let script = format!(
-        "{start} mkdir -p /www; echo $V-$HOSTNAME > /www/index.html; exec httpd -f -p 80 -h /www"
-    );
+    let script = format!("{start} mkdir -p /www; echo $V-$HOSTNAME > /www/index.html; exec httpd -f -p 80 -h /www");
     format!(
         "name: demo
 services:
@@ -39,10 +37,10 @@ fn folder(file: &Path) -> PathBuf {
 
 /// The versions that run, one for each container.
 fn versions(host: &Host) -> Vec<String> {
-    let names = host.ok(&["ps", "--format", "{{.Names}}"]);
-    let mut all: Vec<String> = names
+    // Names change while containers are replaced.
+    let ids = host.ok(&["ps", "-q", "--no-trunc", "--filter", "label=com.docker.compose.service=web"]);
+    let mut all: Vec<String> = ids
         .lines()
-        .filter(|name| name.contains("web"))
         .map(|name| {
             let (status, found) = host.api("GET", &format!("/containers/{name}/json"), None);
             let env = found["Config"]["Env"].as_array().cloned().unwrap_or_default();
@@ -199,8 +197,15 @@ fn limits_labels_and_networks_change_in_place() {
     assert_eq!((&after["Id"], &after["State"]["Pid"]), (&before["Id"], &before["State"]["Pid"]), "it is the same");
     assert_eq!(after["HostConfig"]["Memory"], 48 << 20);
     assert_eq!(after["HostConfig"]["RestartPolicy"]["Name"], "no");
-    assert_eq!(host.ok(&["exec", "demo-other-1", "sh", "-c", "ping -c1 -W2 site >/dev/null && echo reached"]), "reached");
-    assert_ne!(host.run(&["exec", "demo-other-1", "ping", "-c1", "-W1", "page"]).code, 0, "the alias of before is gone");
+    assert_eq!(
+        host.ok(&["exec", "demo-other-1", "sh", "-c", "ping -c1 -W2 site >/dev/null && echo reached"]),
+        "reached"
+    );
+    assert_ne!(
+        host.run(&["exec", "demo-other-1", "ping", "-c1", "-W1", "page"]).code,
+        0,
+        "the alias of before is gone"
+    );
     let dry = host.run_in(file.parent().unwrap(), &["up", "-d", "--dry-run"]);
     assert!(!format!("{}{}", dry.out, dry.err).contains("demo-web-1"), "it is as it should be: {}{}", dry.out, dry.err);
 }
@@ -281,7 +286,10 @@ services:
         std::fs::create_dir(folder.join(empty)).unwrap();
     }
     let watch = Following::start(&host, &folder, &["watch"]);
-    host.wait_until("the watch is on", || watch.said().contains("Watch enabled"));
+    host.wait_until("the watch is on", || {
+        assert!(!watch.said().contains("rror") && !watch.said().contains("unknown"), "{}", watch.said());
+        watch.said().contains("Watch enabled")
+    });
     let read = |path: &str| host.run(&["exec", "demo-web-1", "cat", path]).out;
     assert_eq!(read("/app/first.txt"), "one", "what was there is synced at first");
     let id = host.inspect("demo-web-1")["Id"].clone();
@@ -314,4 +322,126 @@ services:
     drop(watch);
     let none = host.run_in(&folder, &["watch", "--no-up", "still"]);
     assert!(none.code != 0 && none.err.contains("consider setting a 'develop' section"), "{}", none.err);
+}
+
+#[test]
+fn a_stack_is_left_alone_goes_back_and_shows_what_would_change() {
+    let Some(host) = Host::with_image("a_stack_is_left_alone_goes_back_and_shows_what_would_change") else { return };
+    let stack = |version: &str| {
+        format!(
+            "name: demo\nservices:\n  web: {{ image: {IMAGE}, init: true, command: [sleep, '1000'], environment: {{ V: '{version}' }} }}\n"
+        )
+    };
+    let file = host.write("stack/compose.yaml", stack("1"));
+    let folder = file.parent().unwrap().to_owned();
+    host.ok_in(&folder, &["up", "-d"]);
+    host.ok(&["stack", "pause", "demo"]);
+    assert!(host.ok(&["stack", "ls"]).contains("paused"));
+    host.write("stack/compose.yaml", stack("2"));
+    let diff = host.ok_in(&folder, &["compose", "diff"]);
+    assert!(diff.contains("services.web.environment.V\n  - \"1\"\n  + \"2\"\n"), "{diff}");
+    let json: serde_json::Value =
+        serde_json::from_str(&host.ok_in(&folder, &["compose", "diff", "--format", "json"])).unwrap();
+    assert_eq!(json["changes"][0]["path"], "services.web.environment.V");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(versions(&host), ["1"], "a paused stack is left alone");
+    host.ok(&["stack", "resume", "demo"]);
+    host.wait_until("the edit is applied", || versions(&host) == ["2"]);
+    host.wait_until("it is remembered", || {
+        host.ok(&["stack", "history", "demo"]).contains("services.web.environment.V")
+    });
+    host.ok(&["stack", "rollback", "demo"]);
+    assert_eq!(versions(&host), ["1"]);
+    host.ok_in(&folder, &["up", "-d"]);
+    assert_eq!(versions(&host), ["2"], "an up follows the files again");
+    let other = host.write("elsewhere/compose.yaml", stack("3"));
+    let refused = host.run_in(other.parent().unwrap(), &["up", "-d"]);
+    assert!(refused.code != 0 && refused.err.contains("is up already, from"), "{}", refused.err);
+    assert_eq!(versions(&host), ["2"]);
+}
+
+/// Numbers that follow from a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+/// Random services: for each its number of containers and its version.
+fn roll(dice: &mut Dice) -> (String, Vec<(u64, u64)>) {
+    let services: Vec<(u64, u64)> = (0..1 + dice.below(3)).map(|_| (dice.below(3), dice.below(3))).collect();
+    let mut yaml = "name: demo\nservices:\n".to_owned();
+    for (number, (scale, version)) in services.iter().enumerate() {
+        yaml += &format!(
+            "  s{number}:\n    image: {IMAGE}\n    init: true\n    command: [sleep, '1000']\n    scale: {scale}\n    environment: {{ V: '{version}' }}\n    labels: {{ l: '{}' }}\n    mem_limit: {}m\n",
+            dice.below(2),
+            32 + dice.below(2) * 16
+        );
+        match dice.below(3) {
+            0 => yaml += "    deploy: { update_config: { order: start-first } }\n",
+            1 => yaml += "    networks: [back, default]\n",
+            _ => {}
+        }
+    }
+    (yaml + "networks: { back: {} }\n", services)
+}
+
+#[test]
+fn random_edits_and_kills_converge_to_the_last_valid_file() {
+    let Some(mut host) = Host::with_image("random_edits_and_kills_converge_to_the_last_valid_file") else { return };
+    let number = |name: &str, usual: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
+    let seed = number("SAMPAN_SEED", 7);
+    println!("SAMPAN_SEED={seed}");
+    let mut dice = Dice(seed);
+    let (yaml, mut wanted) = roll(&mut dice);
+    let file = host.write("stack/compose.yaml", yaml);
+    host.ok_in(file.parent().unwrap(), &["up", "-d"]);
+    for round in 0..number("SAMPAN_ROUNDS", 12) {
+        if dice.below(4) == 0 {
+            std::fs::write(&file, "services: [").unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(dice.below(100)));
+        }
+        let (yaml, next) = roll(&mut dice);
+        std::fs::write(&file, yaml).unwrap();
+        wanted = next;
+        std::thread::sleep(std::time::Duration::from_millis(dice.below(400)));
+        match dice.below(4) {
+            0 => host.crash_and_restart(),
+            1 => drop(host.run(&["rm", "-f", "demo-s0-1"])),
+            2 => {
+                let pid = host.api("GET", "/containers/demo-s0-1/json", None).1["State"]["Pid"].as_i64().unwrap_or(0);
+                if pid > 1 {
+                    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+                    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                }
+            }
+            _ => {}
+        }
+        let expected: Vec<String> = wanted
+            .iter()
+            .enumerate()
+            .flat_map(|(service, (scale, version))| (1..=*scale).map(move |n| format!("demo-s{service}-{n} {version}")))
+            .collect();
+        host.wait_until(&format!("round {round} of seed {seed}: {expected:?}"), || {
+            let all = host.api("GET", "/containers/json?all=1", None).1;
+            let mut found: Vec<String> = all
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|container| {
+                    let id = container["Id"].as_str().unwrap_or_default();
+                    let seen = host.api("GET", &format!("/containers/{id}/json"), None).1;
+                    let env = seen["Config"]["Env"].to_string();
+                    let version = env.split("V=").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+                    let state = if seen["State"]["Running"] == true { "" } else { "not running " };
+                    format!("{state}{} {version}", seen["Name"].as_str().unwrap_or_default().trim_start_matches('/'))
+                })
+                .collect();
+            found.sort();
+            found == expected
+        });
+    }
 }

@@ -156,13 +156,22 @@ impl Networks {
     /// Whether those that look for one of several containers shall find this one.
     pub(crate) async fn set_ready(&self, container: &str, ready: bool) {
         let container = container.to_owned();
-        let _ = self.run(move |inner| { inner.set_ready(&container, ready); Ok(()) }).await;
+        let _ = self
+            .run(move |inner| {
+                inner.set_ready(&container, ready);
+                Ok(())
+            })
+            .await;
     }
 
     /// Takes a container out of what is found by name and by port where there are others, or back in.
     pub(crate) async fn withdraw(&self, container: &str, away: bool) -> Result<()> {
         let container = container.to_owned();
-        self.run(move |inner| { inner.withdraw(&container, away); Ok(()) }).await
+        self.run(move |inner| {
+            inner.withdraw(&container, away);
+            Ok(())
+        })
+        .await
     }
 
     /// What belongs into the container's `resolv.conf`, now that it has joined.

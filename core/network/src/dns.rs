@@ -450,7 +450,11 @@ mod tests {
                 "n",
                 "net",
                 &format!("e{last}"),
-                Endpoint { names: vec![format!("web-{last}"), "web".into()], addresses: addresses(last), standby: false },
+                Endpoint {
+                    names: vec![format!("web-{last}"), "web".into()],
+                    addresses: addresses(last),
+                    standby: false,
+                },
             );
         }
         names.set(
@@ -508,7 +512,11 @@ mod tests {
                 "n",
                 "net",
                 &format!("e{last}"),
-                Endpoint { names: vec!["many".into()], addresses: vec![IpAddr::from([10, 0, 0, last])], standby: false },
+                Endpoint {
+                    names: vec!["many".into()],
+                    addresses: vec![IpAddr::from([10, 0, 0, last])],
+                    standby: false,
+                },
             );
         }
         let zone = Zone { names: Arc::new(names), ..zone(Upstream::Nobody) };

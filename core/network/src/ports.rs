@@ -69,12 +69,7 @@ pub fn hold(runtime: &Handle, protocol: Protocol, host: SocketAddr, target: Sock
 /// Takes a port of the host. An IPv6 one is served towards the targets, wherever the filter does not do it.
 ///
 /// `EADDRINUSE` means that another program has it; `EADDRNOTAVAIL` that the address is not the host's.
-pub fn hold_shared(
-    runtime: &Handle,
-    protocol: Protocol,
-    host: SocketAddr,
-    targets: Arc<Targets>,
-) -> io::Result<Hold> {
+pub fn hold_shared(runtime: &Handle, protocol: Protocol, host: SocketAddr, targets: Arc<Targets>) -> io::Result<Hold> {
     let mut proxy = JoinSet::new();
     let held = match protocol {
         // A bound socket is enough of a hindrance, and nobody is ever connected to it by accident.

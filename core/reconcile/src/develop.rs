@@ -147,7 +147,8 @@ impl Rule {
         }
         let included = self.include.is_empty()
             || self.include.iter().any(|pattern| {
-                pattern.ignores(text) || below.file_name().and_then(|name| name.to_str()).is_some_and(|name| pattern.ignores(name))
+                pattern.ignores(text)
+                    || below.file_name().and_then(|name| name.to_str()).is_some_and(|name| pattern.ignores(name))
             });
         (included && !self.ignore.ignores(text)).then_some(below)
     }
@@ -450,7 +451,8 @@ mod tests {
             "secret\n",
         );
         assert_eq!(targets(&work(&rules, &["/p/src/a/b.js", "/p/other/c.js"])), ["/app/src/a/b.js"]);
-        let ignored = ["/p/src/node_modules/x.js", "/p/src/x.log", "/p/src/secret", "/p/src/.git/HEAD", "/p/src/a/b.js~"];
+        let ignored =
+            ["/p/src/node_modules/x.js", "/p/src/x.log", "/p/src/secret", "/p/src/.git/HEAD", "/p/src/a/b.js~"];
         assert_eq!(work(&rules, &ignored), Work::default());
         let conf = work(&rules, &["/p/conf/app.ini"]);
         assert!(conf.restart && targets(&conf) == ["/etc/app/app.ini"]);

@@ -116,7 +116,9 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let of = |text: &str| {
-            project(&format!("services: {{ web: {{ image: web, configs: [c] }} }}\nconfigs: {{ c: {{ content: {text} }} }}"))
+            project(&format!(
+                "services: {{ web: {{ image: web, configs: [c] }} }}\nconfigs: {{ c: {{ content: {text} }} }}"
+            ))
         };
         let changes = fields(Some(&of("hush")), &of("other"));
         assert!(!changes.is_empty());

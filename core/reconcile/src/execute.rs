@@ -19,8 +19,8 @@ use crate::desired::{self, DesiredContainer, Material};
 use crate::labels;
 use crate::observe::summaries;
 use crate::plan::{Action, Plan};
-use crate::replace::FailedUpdate;
 use crate::progress::Progress;
+use crate::replace::FailedUpdate;
 
 /// Actions at once.
 const PARALLEL: usize = 16;
@@ -266,7 +266,9 @@ impl Executor {
         match self.engine.create(Some(name), body, platform.as_deref()).await {
             Ok(_) => Ok(()),
             // A plan that was cut short has made it already; another's container of that name is the user's to remove.
-            Err(error) if error.kind == ErrorKind::Conflict && self.is_ours(name, &wanted.hash, &image_id).await => Ok(()),
+            Err(error) if error.kind == ErrorKind::Conflict && self.is_ours(name, &wanted.hash, &image_id).await => {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -284,7 +286,8 @@ impl Executor {
         let Ok(found) = self.engine.inspect_container(name, false).await else { return false };
         let all = found.config.and_then(|config| config.labels).unwrap_or_default();
         found.image.as_deref() == Some(image)
-            && all.get(labels::PROJECT) == Some(&self.name) && all.get(labels::CONFIG_HASH).is_some_and(|found| found == hash)
+            && all.get(labels::PROJECT) == Some(&self.name)
+            && all.get(labels::CONFIG_HASH).is_some_and(|found| found == hash)
     }
 
     /// Waits until every container of a service is as wanted; fails when one cannot become so.

@@ -486,7 +486,10 @@ impl Planner<'_> {
             let aside = wanted.iter().all(|desired| desired.name != container.name);
             (container.number, !container.status.is_alive(), current == frozen, aside, container.id.clone())
         });
-        if policy.as_ref().is_some_and(|policy| policy.order == Order::StartFirst) && !self.options.no_recreate && !frozen {
+        if policy.as_ref().is_some_and(|policy| policy.order == Order::StartFirst)
+            && !self.options.no_recreate
+            && !frozen
+        {
             self.resume(name, &mut existing, wanted);
         }
         let mut kept: BTreeMap<u32, ObservedContainer> = BTreeMap::new();
@@ -620,7 +623,8 @@ impl Planner<'_> {
         }
         if why.is_none() && self.is_misnamed(name, found, desired) {
             let (service, id, before) = (name.to_owned(), found.id.clone(), found.name.clone());
-            let renamed = self.plan.add(Action::Rename { service, name: desired.name.clone(), id, before }, made.clone());
+            let renamed =
+                self.plan.add(Action::Rename { service, name: desired.name.clone(), id, before }, made.clone());
             made.push(renamed);
             done = Some(renamed);
             own_name.clone_from(&desired.name);
@@ -665,12 +669,7 @@ impl Planner<'_> {
         let mut after = made;
         after.extend(self.gates_of(needs));
         self.renewed.insert(name.to_owned());
-        Some(
-            self.plan.add(
-                Action::Start { service: name.to_owned(), number: desired.number, name: own_name },
-                after,
-            ),
-        )
+        Some(self.plan.add(Action::Start { service: name.to_owned(), number: desired.number, name: own_name }, after))
     }
 
     /// How running containers of a service are replaced, when it says how.
@@ -684,9 +683,8 @@ impl Planner<'_> {
     /// one is what is replaced; the new one is found by its name.
     fn resume(&self, name: &str, existing: &mut Vec<ObservedContainer>, wanted: &[DesiredContainer]) {
         for desired in wanted {
-            let alive = |container: &&ObservedContainer| {
-                container.number == desired.number && container.status.is_alive()
-            };
+            let alive =
+                |container: &&ObservedContainer| container.number == desired.number && container.status.is_alive();
             let new = existing
                 .iter()
                 .filter(alive)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use sampan_compose::model::Condition;
+use sampan_compose::model::{Condition, Service};
 use sampan_compose::{Loaded, Project};
 use sampan_engine::{Engine, Filters};
 use sampan_store::{Durability, StoreError};
@@ -28,7 +28,9 @@ use crate::observed::Observed;
 use crate::plan::{self, Action, DownOptions, Plan, PlanOptions};
 use crate::progress::Progress;
 use crate::replace::FailedUpdate;
-use crate::request::{Applied, Back, Command, HISTORY, Held, KEPT, STACKS, StackOptions, StackRecord, StackRequest, Verb};
+use crate::request::{
+    Applied, Back, Command, HISTORY, Held, KEPT, STACKS, StackOptions, StackRecord, StackRequest, Verb,
+};
 use crate::rollout::FailureAction;
 use crate::watch::{DEBOUNCE, FileWatch};
 
@@ -668,12 +670,7 @@ impl Stack {
     }
 
     /// Leaves the stack alone, or takes it up again with what its files say by now.
-    async fn hold(
-        &mut self,
-        paused: bool,
-        progress: &Progress,
-        cancel: watch::Receiver<bool>,
-    ) -> Result<bool, String> {
+    async fn hold(&mut self, paused: bool, progress: &Progress, cancel: watch::Receiver<bool>) -> Result<bool, String> {
         let Some(record) = self.record() else { return Err(format!("there is no stack {}", self.name)) };
         self.keep(StackRecord { paused, ..record }).await?;
         progress.action(format!("Stack {}", self.name), None, if paused { "Paused" } else { "Resumed" }, None).await;
@@ -874,7 +871,7 @@ impl Stack {
         for update in failed {
             let Some(refused) = record.project.services.get(&update.service).cloned() else { continue };
             let before = match update.action {
-                FailureAction::Rollback => self.before(&update).await,
+                FailureAction::Rollback => self.before(&update, Some(&refused)).await,
                 _ => None,
             };
             let (service, reason) = (&update.service, &update.why);
@@ -912,14 +909,21 @@ impl Stack {
     }
 
     /// The version that an update was to replace, as it was applied.
-    async fn before(&self, update: &FailedUpdate) -> Option<Back> {
+    async fn before(&self, update: &FailedUpdate, refused: Option<&Service>) -> Option<Back> {
         let history = self.history().await;
         let is_it = |project: &Project| {
             desired::container(project, &update.service, 1, &self.material)
                 .is_ok_and(|container| container.hash == update.hash)
         };
-        let found = history.into_iter().find(|applied| is_it(&applied.project))?;
-        Some(Back { project: found.project, image: update.image.clone() })
+        if let Some(found) = history.iter().find(|applied| is_it(&applied.project)) {
+            return Some(Back { project: found.project.clone(), image: update.image.clone() });
+        }
+        // What it was to replace had never come to its end: the last version that had counts.
+        let project = history
+            .into_iter()
+            .map(|applied| applied.project)
+            .find(|project| project.services.get(&update.service).is_some_and(|found| Some(found) != refused))?;
+        Some(Back { image: project.image_name(&update.service), project })
     }
 
     async fn history(&self) -> Vec<Applied> {
@@ -959,10 +963,12 @@ impl Stack {
 
     async fn forget(&self) -> Result<(), String> {
         let (store, name) = (self.engine.store().clone(), self.name.clone());
-        let write = move || store.write::<_, StoreError>(Durability::Power, |tx| {
-            HISTORY.delete(tx, &name)?;
-            STACKS.delete(tx, &name)
-        });
+        let write = move || {
+            store.write::<_, StoreError>(Durability::Power, |tx| {
+                HISTORY.delete(tx, &name)?;
+                STACKS.delete(tx, &name)
+            })
+        };
         tokio::task::spawn_blocking(write)
             .await
             .map_err(|error| error.to_string())?

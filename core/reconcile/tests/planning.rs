@@ -128,7 +128,9 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
                 let image = image(observed, service);
                 for replica in replicas {
                     // One that an update which was cut short has made is taken as it is.
-                    observed.containers.retain(|container| container.id == replica.old || container.name != replica.name);
+                    observed
+                        .containers
+                        .retain(|container| container.id == replica.old || container.name != replica.name);
                     let old = observed.containers.iter_mut().find(|container| container.id == replica.old).unwrap();
                     assert!(old.status.is_alive(), "{} does not run", replica.name);
                     let fresh = fresh();
@@ -319,7 +321,10 @@ fn projects() -> impl Strategy<Value = Project> {
                 yaml += &format!("    deploy: {{ update_config: {{ order: {order} }} }}\n");
             }
             if *network > 0 {
-                yaml = yaml.replace(&format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n"), &format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n2, n"));
+                yaml = yaml.replace(
+                    &format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n"),
+                    &format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n2, n"),
+                );
             }
             let needs: Vec<usize> = (0..number).filter(|other| needs[*other]).collect();
             if !needs.is_empty() {
@@ -357,7 +362,10 @@ fn a_running_service_is_updated_as_it_says() {
     observed.containers.iter_mut().find(|container| container.service == "web").unwrap().status =
         Status::Exited { code: 1, by_hand: false, lost: false };
     let plan = up(&after, &observed, &PlanOptions::default());
-    assert!(plan.nodes.iter().any(|node| matches!(node.action, Action::Recreate { .. })), "what serves nobody is made anew at once:\n{plan}");
+    assert!(
+        plan.nodes.iter().any(|node| matches!(node.action, Action::Recreate { .. })),
+        "what serves nobody is made anew at once:\n{plan}"
+    );
     let frozen = PlanOptions { frozen: BTreeSet::from(["web".to_owned()]), healing: true, ..PlanOptions::default() };
     assert!(up(&after, &running(&before), &frozen).is_empty(), "an update that failed stands still");
 }
@@ -376,7 +384,10 @@ fn an_update_that_was_cut_short_goes_on_with_what_it_made() {
     let plan = up(&after, &observed, &PlanOptions::default());
     assert_eq!(plan.nodes.len(), 1, "{plan}");
     let Action::Update { replicas, .. } = &plan.nodes[0].action else { panic!("{plan}") };
-    assert!(replicas.iter().any(|replica| replica.number == 2 && replica.old == old), "the one that serves is the old one");
+    assert!(
+        replicas.iter().any(|replica| replica.number == 2 && replica.old == old),
+        "the one that serves is the old one"
+    );
     // The file goes back meanwhile: the old one gets its name again.
     let plan = up(&before, &observed, &PlanOptions::default());
     apply(&before, &mut observed, &plan);
@@ -403,7 +414,10 @@ fn what_the_kernel_can_change_is_changed_in_place() {
     assert_eq!(edit("owner: me", "owner: you"), changed("labels"));
     assert_eq!(edit("aliases: [page]", "aliases: [site]"), changed("join network p_front"));
     assert_eq!(edit("    scale: 3", "    scale: 3\n    restart: always"), changed("restart policy"));
-    assert_eq!(edit("networks: { front: { aliases: [page] } }", "networks: { front: { aliases: [page] }, zone: {} }").0, true);
+    assert_eq!(
+        edit("networks: { front: { aliases: [page] } }", "networks: { front: { aliases: [page] }, zone: {} }").0,
+        true
+    );
     assert!(!edit("    mem_limit: 64m\n", "").0, "a limit that is taken away");
     assert!(!edit("image: web", "image: web\n    read_only: true").0);
 }

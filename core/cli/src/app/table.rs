@@ -4,7 +4,7 @@ use clap::Command;
 
 use super::{Group, Verb, refine, verb};
 use crate::commands::compose::{
-    act, config, exec as service_exec, images as stack_images, logs as stack_logs, show as stacks, up,
+    act, config, exec as service_exec, images as stack_images, logs as stack_logs, show as stacks, stack, up,
 };
 use crate::commands::container::{
     attach, change, commit, copy, create, exec, list, logs, prune, run, show, stats, update,
@@ -366,7 +366,28 @@ static WATCH: Verb = verb!(
     up::WatchArgs,
     up::watch
 );
-static COMPOSE_DIFF: Verb = verb!(["diff"], "Show what up would do", "[OPTIONS] [SERVICE...]", up::UpArgs, up::diff);
+static COMPOSE_DIFF: Verb =
+    verb!(["diff"], "Show what up would change and do", "[OPTIONS] [SERVICE...]", stack::DiffArgs, stack::diff);
+static STACK_INSPECT: Verb =
+    verb!(["inspect"], "Show how stacks stand, as JSON", "STACK [STACK...]", stack::NamedArgs, stack::inspect);
+static STACK_PAUSE: Verb = verb!(
+    ["pause"],
+    "Leave stacks alone: neither follow their files nor heal them",
+    "STACK [STACK...]",
+    stack::NamedArgs,
+    stack::pause
+);
+static STACK_RESUME: Verb =
+    verb!(["resume"], "Take stacks up again that were paused", "STACK [STACK...]", stack::NamedArgs, stack::resume);
+static STACK_HISTORY: Verb =
+    verb!(["history"], "Show what a stack was brought to", "[OPTIONS] STACK", stack::HistoryArgs, stack::history);
+static STACK_ROLLBACK: Verb = verb!(
+    ["rollback"],
+    "Apply again what a stack was brought to before",
+    "[OPTIONS] STACK",
+    stack::RollbackArgs,
+    stack::rollback
+);
 static COMPOSE_PS: Verb = verb!(["ps"], "List containers", "[OPTIONS] [SERVICE...]", stacks::PsArgs, stacks::ps);
 static COMPOSE_LS: Verb = verb!(["ls", "list"], "List stacks", "[OPTIONS]", stacks::LsArgs, stacks::ls);
 static COMPOSE_LOGS: Verb =
@@ -502,6 +523,7 @@ pub static TOP: &[&Verb] = &[
     &UPDATE,
     &VERSION,
     &WAIT,
+    &WATCH,
 ];
 
 /// Groups of commands.
@@ -545,7 +567,19 @@ pub static GROUPS: &[Group] = &[
     Group {
         names: &["stack"],
         about: "Manage stacks by name",
-        verbs: &[&COMPOSE_LS, &STACK_PS, &STACK_RM, &CONFIG, &UP, &COMPOSE_DIFF],
+        verbs: &[
+            &COMPOSE_LS,
+            &STACK_PS,
+            &STACK_RM,
+            &STACK_INSPECT,
+            &STACK_PAUSE,
+            &STACK_RESUME,
+            &STACK_HISTORY,
+            &STACK_ROLLBACK,
+            &CONFIG,
+            &UP,
+            &COMPOSE_DIFF,
+        ],
         project: true,
     },
     Group {

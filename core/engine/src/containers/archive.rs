@@ -318,9 +318,8 @@ impl Engine {
             let root = containers.root_for(&container, &path, true).await?;
             let name = container.name();
             blocking(move || {
-                let failed = |errno: nix::errno::Errno| {
-                    Error::internal(format!("remove {path} from container {name}: {errno}"))
-                };
+                let failed =
+                    |errno: nix::errno::Errno| Error::internal(format!("remove {path} from container {name}: {errno}"));
                 let wanted = Wanted::parse(&root.path);
                 let tree = tree::Tree::open(&root.anchor)
                     .map_err(|error| Error::internal(format!("open the root of container {name}: {error}")))?;

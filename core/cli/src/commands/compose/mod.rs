@@ -10,6 +10,7 @@ pub mod logs;
 pub mod problems;
 pub mod project;
 pub mod show;
+pub mod stack;
 pub mod up;
 
 use std::path::PathBuf;

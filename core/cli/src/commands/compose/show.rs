@@ -54,11 +54,15 @@ pub async fn ls(context: Context, args: LsArgs) -> Outcome {
                 ("Name", stack["name"].clone()),
                 ("Problem", stack["problem"].clone()),
                 ("Services", stack["services"].clone()),
-                ("Status", json!(match (held(stack), broken) {
-                    (true, _) => format!("{status}, update held back"),
-                    (false, true) => format!("{status}, files broken"),
-                    (false, false) => status.to_owned(),
-                })),
+                (
+                    "Status",
+                    json!(match (held(stack), broken) {
+                        _ if stack["paused"] == true => format!("{status}, paused"),
+                        (true, _) => format!("{status}, update held back"),
+                        (false, true) => format!("{status}, files broken"),
+                        (false, false) => status.to_owned(),
+                    }),
+                ),
                 ("Watching", stack["watching"].clone()),
             ])
         })

@@ -408,11 +408,6 @@ pub async fn watch(context: Context, mut args: WatchArgs) -> Outcome {
     }
 }
 
-/// `diff`: what `up` would do.
-pub async fn diff(context: Context, args: UpArgs) -> Outcome {
-    up(context, UpArgs { dry_run: true, ..args }).await
-}
-
 /// Options of `down`.
 #[derive(Debug, Default, clap::Args)]
 pub struct DownArgs {

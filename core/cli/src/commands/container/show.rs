@@ -124,7 +124,7 @@ pub struct DiffArgs {
 /// `diff`
 pub async fn diff(context: Context, args: DiffArgs) -> Outcome {
     let Some(container) = args.container.filter(|_| !args.stack) else {
-        return compose::up::diff(context, compose::up::UpArgs::default()).await;
+        return compose::stack::diff(context, compose::stack::DiffArgs::default()).await;
     };
     let changes: Option<Vec<Value>> =
         context.client.get(&format!("/containers/{}/changes", escape(&container))).await?;
