@@ -4,9 +4,23 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use sampan_compose::{Files, PathKind, ReadError};
 use sha2::{Digest as _, Sha256};
+
+/// Times of files come in steps as coarse as this.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Whether some file was written since a moment, or may have been.
+pub(crate) fn written_since(inputs: &[PathBuf], since: SystemTime) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(TICK);
+    inputs.iter().filter_map(|input| fs::metadata(input).ok()).any(|found| {
+        let seconds = u64::try_from(found.ctime()).unwrap_or(0);
+        Duration::new(seconds, u32::try_from(found.ctime_nsec()).unwrap_or(0)) >= since
+    })
+}
 
 /// Files as the daemon sees them.
 #[derive(Debug, Clone, Copy, Default)]

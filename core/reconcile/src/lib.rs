@@ -27,6 +27,7 @@ mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use sampan_engine::{Engine, Error, Result};
 use serde::Serialize;
@@ -118,6 +119,7 @@ impl Stacks {
         let records = engine.store().read(|tx| STACKS.all(tx))?;
         let stacks = Self { inner: Arc::new(Inner { engine, stacks: Mutex::new(BTreeMap::new()) }) };
         let mut open = stacks.inner.stacks.lock().await;
+        let since = SystemTime::now();
         for (name, mut record) in records {
             // One whose files are not followed stays what it was.
             let loaded = if record.watch { Some(stack::load(&record.request).await) } else { None };
@@ -136,19 +138,20 @@ impl Stacks {
                     record.problem = Some(format!("{}\nthe last project that was applied goes on", broken.message));
                 }
             }
-            let handle = stacks.spawn(&name, Some(record));
+            let handle = stacks.spawn(&name, Some(record), since);
             open.insert(name, handle);
         }
         drop(open);
         Ok(stacks)
     }
 
-    fn spawn(&self, name: &str, record: Option<StackRecord>) -> Handle {
+    /// `since`: when the record's files were looked at.
+    fn spawn(&self, name: &str, record: Option<StackRecord>, since: SystemTime) -> Handle {
         let record = Arc::new(RwLock::new(record));
         let (commands, receiver) = mpsc::channel(QUEUE);
         let engine = self.inner.engine.clone();
         let material = stack::material(&engine, name);
-        let stack = Stack::new(engine, name.to_owned(), Arc::clone(&record), material);
+        let stack = Stack::new(engine, name.to_owned(), Arc::clone(&record), (material, since));
         Handle { commands, record, task: tokio::spawn(stack.run(receiver)) }
     }
 
@@ -160,7 +163,7 @@ impl Stacks {
         if stacks.get(name).is_some_and(|handle| handle.task.is_finished() || handle.commands.is_closed()) {
             stacks.remove(name);
         }
-        let handle = stacks.entry(name.to_owned()).or_insert_with(|| self.spawn(name, None));
+        let handle = stacks.entry(name.to_owned()).or_insert_with(|| self.spawn(name, None, SystemTime::now()));
         handle
             .commands
             .try_send(command)

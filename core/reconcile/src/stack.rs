@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::desired::{self, DesiredContainer};
 use crate::diff;
 use crate::execute::{Executor, Outcome};
-use crate::host_files::{Fingerprint, HostFiles, fingerprints};
+use crate::host_files::{Fingerprint, HostFiles, fingerprints, written_since};
 use crate::images::{self, ImageOptions, Source};
 use crate::labels;
 use crate::observe::observe;
@@ -51,6 +51,8 @@ pub(crate) struct Stack {
     seen: Arc<Mutex<BTreeMap<PathBuf, Fingerprint>>>,
     /// Folder for the texts of configs and secrets.
     material: PathBuf,
+    /// Just before the files were loaded last.
+    loaded_at: SystemTime,
     backoff: Duration,
 }
 
@@ -65,7 +67,7 @@ impl Stack {
         engine: Engine,
         name: String,
         record: Arc<RwLock<Option<StackRecord>>>,
-        material: PathBuf,
+        (material, loaded_at): (PathBuf, SystemTime),
     ) -> Self {
         let (sender, hints) = mpsc::channel(1);
         Self {
@@ -76,6 +78,7 @@ impl Stack {
             hints: Some(hints),
             seen: Arc::default(),
             material,
+            loaded_at,
             backoff: BACKOFF.0,
         }
     }
@@ -196,7 +199,13 @@ impl Stack {
         if let Err(problem) = self.files.set(&record.inputs) {
             tracing::warn!(stack = self.name, "{problem}; edits there show at the next `up`");
         }
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = fingerprints(&record.inputs);
+        let mut seen = fingerprints(&record.inputs);
+        // Written between the loading and the watching: nobody would tell of it.
+        if written_since(&record.inputs, self.loaded_at) {
+            seen.clear();
+            self.files.hint();
+        }
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 
     /// Serves a request; whether the stack is gone after it.
@@ -255,6 +264,7 @@ impl Stack {
         progress: &Progress,
         cancel: watch::Receiver<bool>,
     ) -> Result<bool, String> {
+        self.loaded_at = SystemTime::now();
         let loaded = load(&request).await?;
         for warning in &loaded.warnings {
             progress.warning(warning.to_string()).await;
@@ -732,6 +742,7 @@ impl Stack {
             }
             *seen = now;
         }
+        self.loaded_at = SystemTime::now();
         let loaded = match load(&record.request).await {
             Ok(loaded) => loaded,
             Err(broken) => {

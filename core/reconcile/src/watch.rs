@@ -54,6 +54,11 @@ impl FileWatch {
         problem.map_or(Ok(()), Err)
     }
 
+    /// Has the files looked at as if something had changed.
+    pub fn hint(&self) {
+        let _ = self.hints.try_send(());
+    }
+
     /// Watches nothing.
     pub fn clear(&mut self) {
         self.watcher = None;
