@@ -79,6 +79,7 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
         ("POST", ["commit"]) => images::commit(engine, &mut call).await,
         ("POST", ["build"]) => build::build(engine, &mut call).await,
         ("POST", ["build", "prune"]) => build::prune(engine, &call).await,
+        ("POST", ["sampan", "v1", "build", "cache"]) => build::export_cache(engine, &mut call).await,
 
         ("GET", ["volumes"]) => volumes::list(engine, &call).await,
         ("POST", ["volumes", "create"]) => volumes::create(engine, &mut call).await,

@@ -9,8 +9,11 @@ use sampan_image::{ChainId, Digest, ImageConfig, ImageRecord, ImageRef, LayerRef
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::cache::{Entry, Key};
+use crate::context::Context;
 use crate::error::Result;
+use crate::lint::Warning;
 use crate::mount::Sharing;
+use crate::remote::Remote;
 
 /// Progress of a build, in Docker's classic terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +22,10 @@ pub enum Message {
     Stream(String),
     /// The progress of a pull, as the engine tells it: a JSON document.
     Pull(serde_json::Value),
-    /// The image.
-    Image(Digest),
+    /// The image, and the manifest by which it can be pushed.
+    Image { id: Digest, manifest: Digest },
+    /// What the linter found.
+    Warnings(Vec<Warning>),
 }
 
 /// Where progress goes. A slow reader slows the build.
@@ -55,8 +60,32 @@ pub struct RunStep {
     pub memory: Option<i64>,
     /// Bytes of memory and swap.
     pub memory_swap: Option<i64>,
+    /// Limits of its processes.
+    pub ulimits: Vec<Ulimit>,
     /// Over the root.
     pub mounts: Vec<StepMount>,
+}
+
+/// A limit of processes, as `setrlimit` knows it; -1 is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ulimit {
+    /// Such as `nofile`.
+    pub name: String,
+    /// The limit in force.
+    pub soft: i64,
+    /// What it may be raised to.
+    pub hard: i64,
+}
+
+/// Files that were fetched; they go with the value.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Where they are.
+    pub context: Context,
+    /// The file or directory that was asked for, in the context.
+    pub path: String,
+    /// What the user should know of.
+    pub note: Option<String>,
 }
 
 /// A mount of a step, resolved.
@@ -79,6 +108,8 @@ pub enum MountSource {
     Tmpfs { size: Option<u64> },
     /// A file in memory only.
     Secret { content: Arc<[u8]>, mode: u32, owner: (u32, u32) },
+    /// A socket that leads to an agent's.
+    Ssh { agent: PathBuf, mode: u32, owner: (u32, u32) },
 }
 
 /// The engine's part in builds. Futures may be dropped at any time, which ends what they do.
@@ -101,8 +132,22 @@ pub trait Backend: Send + Sync + 'static {
     /// Runs a program; its exit code.
     fn run(&self, root: &Self::Root, step: RunStep, output: &Output) -> impl Future<Output = Result<i32>> + Send;
 
-    /// Makes a layer of what a root has over its parents (nearest first).
-    fn commit(&self, root: &Self::Root, parents: &[ChainId]) -> impl Future<Output = Result<LayerRef>> + Send;
+    /// Makes a layer of what a root has over its parents (nearest first). Times after `latest` (seconds since 1970) become
+    /// that.
+    fn commit(
+        &self,
+        root: &Self::Root,
+        parents: &[ChainId],
+        latest: Option<i64>,
+    ) -> impl Future<Output = Result<LayerRef>> + Send;
+
+    /// Fetches a file or a repository. `checksum` is `sha256:…` of a file, the commit of a repository.
+    fn fetch(
+        &self,
+        remote: &Remote,
+        keep_git_dir: bool,
+        checksum: Option<&str>,
+    ) -> impl Future<Output = Result<Fetched>> + Send;
 
     /// A remembered result whose layer is still here.
     fn cached(&self, key: Key) -> impl Future<Output = Option<Entry>> + Send;

@@ -79,6 +79,25 @@ impl Context {
         Self { root, ignore: Ignore::default(), digests: Mutex::default(), _scratch: None }
     }
 
+    /// What was fetched into a folder of its own, which goes with the value.
+    #[must_use]
+    pub fn scratch(scratch: Scratch) -> Self {
+        let root = scratch.path().to_owned();
+        Self { root, ignore: Ignore::default(), digests: Mutex::default(), _scratch: Some(scratch) }
+    }
+
+    /// The same, of which only a directory below counts; links are followed inside. Blocks.
+    pub fn below(mut self, folder: &str) -> Result<Self> {
+        let wrong = |error: &dyn std::fmt::Display| BuildError::Context(format!("{folder}: {error}"));
+        let mut tree = Tree::open(&self.root).map_err(|error| wrong(&error))?;
+        let (path, stat) = crate::copy::resolve(&mut tree, folder.as_bytes()).map_err(|error| wrong(&error))?;
+        if stat.is_none_or(|stat| tree::format(&stat) != libc::S_IFDIR) {
+            return Err(wrong(&"is not a directory there"));
+        }
+        self.root.push(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&path));
+        Ok(self)
+    }
+
     /// A text file of the context, links followed inside it; `None` when there is none. Blocks.
     pub fn read_text(&self, path: &str) -> Result<Option<String>> {
         let wrong = |error: &dyn std::fmt::Display| BuildError::Context(format!("{path}: {error}"));

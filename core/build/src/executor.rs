@@ -1,18 +1,20 @@
 //! Walks the graph: stages that do not need each other at once, each stage's steps in order.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sampan_image::{ImageRecord, ImageRef, Platform, timestamp};
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::backend::{Backend, Message, Output};
+use crate::backend::{Backend, Message, Output, Ulimit};
 use crate::context::Context;
 use crate::error::{BuildError, Result};
 use crate::extract::Digests;
 use crate::graph::{Base, Graph};
-use crate::instruction::{Dockerfile, Kind};
+use crate::instruction::{Dockerfile, Instruction, Kind};
+use crate::lint;
 use crate::parser;
 use crate::scope::BuildArgs;
 use crate::source::Source;
@@ -48,14 +50,33 @@ pub struct Request {
     pub memory: Option<i64>,
     /// Bytes of memory and swap of RUN.
     pub memory_swap: Option<i64>,
+    /// Limits of RUN's processes.
+    pub ulimits: Vec<Ulimit>,
     /// Take no remembered result.
     pub no_cache: bool,
+    /// Take none in these stages, by name or number.
+    pub no_cache_stages: Vec<String>,
+    /// Times in layers that are after `SOURCE_DATE_EPOCH` become that.
+    pub rewrite_timestamp: bool,
     /// Ask for newer base images.
     pub pull: bool,
     /// Tell the id alone.
     pub quiet: bool,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Arc<[u8]>>,
+    /// Sockets of agents by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// `--build-context`, by name in lower case.
+    pub contexts: BTreeMap<String, Named>,
+}
+
+/// A context beside the main one.
+#[derive(Debug, Clone)]
+pub enum Named {
+    /// Files.
+    Files(Arc<Context>),
+    /// An image by its name or id.
+    Image(String),
 }
 
 /// Made once, by the first who needs it.
@@ -88,9 +109,21 @@ pub async fn build<B: Backend>(backend: Arc<B>, request: Request, output: Output
     let host = Platform::host();
     let target = request.target.clone().unwrap_or_default();
     let args = BuildArgs::new(&request.build_args, &host, &request.platform, &target);
-    let graph = Graph::plan(&file, &args, request.target.as_deref())?;
+    if request.rewrite_timestamp && args.source_date_epoch().is_none() {
+        let why = "rewrite-timestamp needs a time: --build-arg SOURCE_DATE_EPOCH=SECONDS";
+        return Err(BuildError::Invalid(why.to_owned()));
+    }
+    let contexts = request.contexts.keys().cloned().collect();
+    let graph = Graph::plan(&file, &args, request.target.as_deref(), contexts)?;
+    for wanted in &request.no_cache_stages {
+        let known = |index: &usize| graph.label(*index) == wanted.to_ascii_lowercase() || index.to_string() == *wanted;
+        if !(0..graph.stages.len()).any(|index| known(&index)) {
+            return Err(BuildError::Invalid(format!("--no-cache-filter {wanted}: there is no such stage")));
+        }
+    }
     let quiet = request.quiet;
     warn(&file, &args, quiet, &output).await?;
+    lint(&file, quiet, &output).await?;
 
     let (mut senders, mut stages) = (HashMap::new(), HashMap::new());
     for index in &graph.order {
@@ -142,6 +175,12 @@ pub async fn build<B: Backend>(backend: Arc<B>, request: Request, output: Output
         }
     }
     if let Some(failure) = failure {
+        // The error is Docker's sentence; where it happened stands before it.
+        if let BuildError::Run { place, .. } = &failure
+            && !quiet
+        {
+            say(&output, format!("{place}\n")).await?;
+        }
         return Err(failure);
     }
     let state = build.result(target).await?;
@@ -164,6 +203,48 @@ async fn warn(file: &Dockerfile, args: &BuildArgs, quiet: bool, output: &Output)
         return Ok(());
     }
     say(output, format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" "))).await
+}
+
+/// What the linter finds; an error where `# check=error=true` makes it one.
+async fn lint(file: &Dockerfile, quiet: bool, output: &Output) -> Result<()> {
+    let options = lint_options(file)?;
+    let found = lint::check(file, &options);
+    if options.error
+        && let Some(first) = found.first()
+    {
+        return Err(first.place.clone().into());
+    }
+    if quiet {
+        return Ok(());
+    }
+    for warning in found {
+        let place = &warning.place;
+        say(output, format!("[Warning] {}:{}: {}\n", place.file, place.line, place.message)).await?;
+    }
+    Ok(())
+}
+
+fn lint_options(file: &Dockerfile) -> Result<lint::Options> {
+    let text = file.directives.check.as_deref().unwrap_or_default();
+    lint::Options::parse(text).map_err(BuildError::Invalid)
+}
+
+/// Reads a Dockerfile as a build would, and builds nothing; what the linter finds.
+pub async fn check(request: &Request, output: &Output) -> Result<()> {
+    let file = parser::parse(&request.dockerfile, &request.text)?;
+    let host = Platform::host();
+    let target = request.target.clone().unwrap_or_default();
+    let args = BuildArgs::new(&request.build_args, &host, &request.platform, &target);
+    let contexts = request.contexts.keys().cloned().collect();
+    Graph::plan(&file, &args, request.target.as_deref(), contexts)?;
+    let options = lint_options(&file)?;
+    let found = lint::check(&file, &options);
+    let count = found.len();
+    output.send(Message::Warnings(found)).await.map_err(|_| BuildError::Cancelled)?;
+    if options.error && count > 0 {
+        return Err(BuildError::Invalid(format!("the check found {count} warnings, and check=error=true is set")));
+    }
+    Ok(())
 }
 
 /// Tells what the stages say, one stage after the other.
@@ -189,7 +270,7 @@ async fn finish<B: Backend>(build: &Build<B>, state: Arc<StageState>, output: &O
         config.created = Some(timestamp::format(build.now()));
     }
     let image = build.backend.create(config, state.layers.clone(), state.base, build.request.names.clone()).await?;
-    output.send(Message::Image(image.id)).await.map_err(|_| BuildError::Cancelled)?;
+    output.send(Message::Image { id: image.id, manifest: image.manifest }).await.map_err(|_| BuildError::Cancelled)?;
     if build.request.quiet {
         say(output, format!("{}\n", image.id)).await?;
         return Ok(image);
@@ -205,6 +286,17 @@ impl<B: Backend> Build<B> {
     /// The time of a step that is made now, nanoseconds since 1970.
     pub(crate) fn now(&self) -> i64 {
         self.args.source_date_epoch().map_or_else(timestamp::now, |seconds| seconds.saturating_mul(1_000_000_000))
+    }
+
+    /// Whether a stage takes no remembered results.
+    pub(crate) fn no_cache(&self, index: usize) -> bool {
+        let named = |wanted: &String| *wanted == index.to_string() || wanted.to_ascii_lowercase() == self.graph.label(index);
+        self.request.no_cache || self.request.no_cache_stages.iter().any(named)
+    }
+
+    /// The time that no file of a new layer may be after, in seconds since 1970.
+    pub(crate) fn latest(&self) -> Option<i64> {
+        self.args.source_date_epoch().filter(|_| self.request.rewrite_timestamp)
     }
 
     /// Waits for a stage.
@@ -227,13 +319,15 @@ impl<B: Backend> Build<B> {
         let (state, triggers) = match &stage.base {
             Base::Scratch => (StageState::scratch(&self.platform(stage.platform.as_deref())?), Vec::new()),
             Base::Stage(base) => StageState::from_stage(&*self.result(*base).await?),
-            Base::Image(name) => {
-                let image = self.image(name, stage.platform.as_deref(), output).await.map_err(|error| match error {
-                    BuildError::Invalid(why) => self.file.source.diagnostic(from.span, why).into(),
-                    other => other,
-                })?;
-                StageState::from_image(&image)
-            }
+            Base::Image(name) => self.base(name, stage.platform.as_deref(), from, output).await?,
+            Base::Context(name) => match self.request.contexts.get(name) {
+                Some(Named::Image(image)) => self.base(image, stage.platform.as_deref(), from, output).await?,
+                _ => {
+                    let why = format!("the context {name} holds files: FROM takes an image");
+                    let help = format!("--build-context {name}=docker-image://IMAGE, or COPY --from={name}");
+                    return Err(self.file.source.diagnostic(from.span, why).help(help).into());
+                }
+            },
         };
         let shown = match (&state.base, state.top()) {
             (Some(image), _) if state.layers.len() <= 1 || matches!(stage.base, Base::Image(_)) => image.hex(),
@@ -259,6 +353,21 @@ impl<B: Backend> Build<B> {
             run.step(&self.file.source, instruction).await?;
         }
         Ok(run.into_state())
+    }
+
+    /// An image that a stage begins with, and its triggers.
+    async fn base(
+        &self,
+        name: &str,
+        platform: Option<&str>,
+        from: &Instruction,
+        output: &Output,
+    ) -> Result<(StageState, Vec<String>)> {
+        let image = self.image(name, platform, output).await.map_err(|error| match error {
+            BuildError::Invalid(why) => self.file.source.diagnostic(from.span, why).into(),
+            other => other,
+        })?;
+        Ok(StageState::from_image(&image))
     }
 
     fn platform(&self, text: Option<&str>) -> Result<Platform> {

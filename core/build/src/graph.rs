@@ -18,6 +18,8 @@ pub enum Base {
     Stage(usize),
     /// An image.
     Image(String),
+    /// A context of the user's, which stands for a stage or an image.
+    Context(String),
 }
 
 /// What `--from` names.
@@ -27,6 +29,8 @@ pub enum Origin {
     Stage(usize),
     /// An image.
     Image(String),
+    /// A context of the user's.
+    Context(String),
 }
 
 /// One stage.
@@ -57,14 +61,22 @@ pub struct Graph {
     pub order: Vec<usize>,
     /// The ARGs before the first FROM.
     pub globals: Globals,
+    /// Names of the user's contexts (`--build-context`).
+    contexts: BTreeSet<String>,
 }
 
 /// A fault without a place.
 type Plain = String;
 
 impl Graph {
-    /// Plans a build of `target` (a name or a number; the last stage by default).
-    pub fn plan(file: &Dockerfile, args: &BuildArgs, target: Option<&str>) -> Result<Self, Diagnostic> {
+    /// Plans a build of `target` (a name or a number; the last stage by default). `contexts` are names that come before
+    /// stages and images.
+    pub fn plan(
+        file: &Dockerfile,
+        args: &BuildArgs,
+        target: Option<&str>,
+        contexts: BTreeSet<String>,
+    ) -> Result<Self, Diagnostic> {
         let mut globals = Globals::default();
         let mut stages: Vec<Stage> = Vec::new();
         for (at, instruction) in file.instructions.iter().enumerate() {
@@ -100,10 +112,11 @@ impl Graph {
                             format!("the stage {name} is there already, in line {line}"),
                         ));
                     }
-                    let base = match by_name(&stages, &image) {
-                        Some(index) => Base::Stage(index),
-                        None if image == "scratch" => Base::Scratch,
-                        None => Base::Image(image),
+                    let base = match (context_named(&contexts, &image), by_name(&stages, &image)) {
+                        (Some(context), _) => Base::Context(context),
+                        (None, Some(index)) => Base::Stage(index),
+                        (None, None) if image == "scratch" => Base::Scratch,
+                        (None, None) => Base::Image(image),
                     };
                     let platform = from.platform.as_deref().map(expand).transpose()?.filter(|text| !text.is_empty());
                     stages.push(Stage {
@@ -123,7 +136,7 @@ impl Graph {
             }
         }
         let target = find_target(file, &stages, target)?;
-        let mut graph = Self { stages, target, order: Vec::new(), globals };
+        let mut graph = Self { stages, target, order: Vec::new(), globals, contexts };
         graph.link(file)?;
         graph.order = graph.sort(file)?;
         Ok(graph)
@@ -133,6 +146,9 @@ impl Graph {
     pub fn origin(&self, stage: usize, text: &str) -> Result<Origin, Plain> {
         if text.contains('$') {
             return Err(format!("--from={text}: no variables here; give a stage a name: FROM {text} AS name"));
+        }
+        if let Some(context) = context_named(&self.contexts, text) {
+            return Ok(Origin::Context(context));
         }
         let lower = text.to_ascii_lowercase();
         let index = by_name(&self.stages, &lower).or_else(|| {
@@ -224,6 +240,16 @@ pub fn origins(instruction: &Instruction) -> Vec<String> {
     }
 }
 
+/// The user's context of a name; an image's name stands for all its spellings.
+fn context_named(contexts: &BTreeSet<String>, name: &str) -> Option<String> {
+    let familiar = |text: &str| sampan_image::ImageRef::parse(text).ok().map(|name| name.familiar());
+    let lower = name.to_ascii_lowercase();
+    let same = |each: &&String| {
+        **each == lower || (each.contains([':', '/', '.']) && familiar(each).is_some_and(|it| familiar(name) == Some(it)))
+    };
+    contexts.iter().find(same).cloned()
+}
+
 fn by_name(stages: &[Stage], name: &str) -> Option<usize> {
     let name = name.to_ascii_lowercase();
     stages.iter().position(|stage| stage.name.as_ref() == Some(&name))
@@ -260,7 +286,7 @@ mod tests {
     fn plan(text: &str, target: Option<&str>) -> Result<Graph, Diagnostic> {
         let host = Platform::host();
         let args = BuildArgs::new(&HashMap::new(), &host, &host, "");
-        Graph::plan(&parse("Dockerfile", text).unwrap(), &args, target)
+        Graph::plan(&parse("Dockerfile", text).unwrap(), &args, target, BTreeSet::new())
     }
 
     #[test]
@@ -273,6 +299,19 @@ mod tests {
         assert_eq!(graph.origin(4, "busybox").unwrap(), Origin::Image("busybox".into()));
         assert_eq!(plan(text, Some("unused")).unwrap().order, [0, 2]);
         assert_eq!(plan(text, Some("1")).unwrap().target, 1);
+    }
+
+    #[test]
+    fn contexts_of_the_user_come_before_stages_and_images() {
+        let host = Platform::host();
+        let args = BuildArgs::new(&HashMap::new(), &host, &host, "");
+        let text = "FROM alpine AS deps\nRUN x\nFROM docker.io/library/debian:12\nCOPY --from=deps / /\nCOPY --from=Lib / /\n";
+        let contexts: BTreeSet<String> = ["deps", "lib", "debian:12"].map(str::to_owned).into();
+        let graph = Graph::plan(&parse("Dockerfile", text).unwrap(), &args, None, contexts).unwrap();
+        assert_eq!(graph.order, [1], "the stage is replaced");
+        assert_eq!(graph.stages[1].base, Base::Context("debian:12".into()));
+        assert_eq!(graph.origin(1, "Lib").unwrap(), Origin::Context("lib".into()));
+        assert_eq!(graph.origin(1, "deps").unwrap(), Origin::Context("deps".into()));
     }
 
     #[test]

@@ -7,11 +7,12 @@ use sampan_image::ChainId;
 use sampan_image::tree::Tree;
 
 use crate::backend::{Backend, MountSource, Output, Root, RunStep, StepMount};
+use crate::context::Context;
 use crate::cache::{Entry, Key, KeyWriter};
 use crate::copy::{self, CopyError, Landing, Match, Selection};
 use crate::dockerignore::Ignore;
 use crate::error::{BuildError, Result};
-use crate::executor::{Build, OriginRoot, say};
+use crate::executor::{Build, Named, OriginRoot, say};
 use crate::expand::Expander;
 use crate::extract::ensure_folder;
 use crate::graph::Origin;
@@ -19,6 +20,7 @@ use crate::instruction::{Command, Instruction, Kind, Run, Transfer, TransferSour
 use crate::lines::{Heredoc, heredoc_mark};
 use crate::mount::{self, MountKind};
 use crate::owner::{ModeChange, resolve_owner};
+use crate::remote::Remote;
 use crate::scope::is_proxy;
 use crate::source::Source;
 use crate::state::{DEFAULT_PATH, StageState};
@@ -43,31 +45,34 @@ pub(crate) struct StageRun<B: Backend> {
 
 /// Where files are copied from.
 enum Files<B: Backend> {
-    Context,
+    Context(Arc<Context>),
     Layers { root: Arc<OriginRoot<B::Root>>, top: Option<ChainId>, label: String },
-}
-
-impl<B: Backend> Clone for Files<B> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Context => Self::Context,
-            Self::Layers { root, top, label } => {
-                Self::Layers { root: Arc::clone(root), top: *top, label: label.clone() }
-            }
-        }
-    }
 }
 
 /// A transfer with its variables expanded.
 struct Copying {
     keyword: &'static str,
     paths: Vec<String>,
+    /// What is fetched, as it was written.
+    remote: Vec<(String, Remote)>,
+    keep_git_dir: bool,
+    checksum: Option<String>,
     inline: Vec<(String, String)>,
     dest: String,
     chown: Option<String>,
     chmod: Option<String>,
     exclude: Vec<String>,
     parents: bool,
+    unpack: bool,
+    /// The same for what is fetched.
+    unpack_fetched: bool,
+}
+
+/// One tree that a transfer takes from, and what of it.
+struct Part<B: Backend> {
+    files: Files<B>,
+    paths: Vec<String>,
+    matches: Vec<Match>,
     unpack: bool,
 }
 
@@ -210,7 +215,7 @@ impl<B: Backend> StageRun<B> {
                 key.text(&step);
                 let key = key.finish();
                 match self.build.backend.cached(key).await {
-                    Some(entry) if !self.build.request.no_cache => entry.created,
+                    Some(entry) if !self.build.no_cache(self.index) => entry.created,
                     _ => {
                         let created = self.build.now();
                         let entry = Entry { layer: None, created, description: step.clone() };
@@ -230,7 +235,7 @@ impl<B: Backend> StageRun<B> {
 
     /// Takes a remembered result; whether there was one.
     async fn take(&mut self, key: Key, step: &str) -> Result<bool> {
-        if self.build.request.no_cache {
+        if self.build.no_cache(self.index) {
             return Ok(false);
         }
         let Some(entry) = self.build.backend.cached(key).await else { return Ok(false) };
@@ -252,7 +257,8 @@ impl<B: Backend> StageRun<B> {
     }
 
     fn epoch(&self) -> Option<String> {
-        self.build.args.source_date_epoch().map(|seconds| seconds.to_string())
+        let rewritten = if self.build.latest().is_some() { " rewritten" } else { "" };
+        self.build.args.source_date_epoch().map(|seconds| format!("{seconds}{rewritten}"))
     }
 
     /// The time of new directories.
@@ -293,7 +299,7 @@ impl<B: Backend> StageRun<B> {
             Ok(true)
         })
         .await?;
-        let layer = if is_new { Some(self.build.backend.commit(&root, &parents).await?) } else { None };
+        let layer = if is_new { Some(self.build.backend.commit(&root, &parents, self.build.latest()).await?) } else { None };
         drop(root);
         self.keep(key, &step, Entry { layer, created, description: step.clone() }).await
     }
@@ -318,12 +324,15 @@ impl<B: Backend> StageRun<B> {
         {
             return Ok(());
         }
-        let matches = Arc::new(self.collect(&copying, &files).await?);
+        let parts = self.parts(&copying, files).await?;
+        let parts = self.collect(&copying, parts).await?;
         let mut key = self.copy_key("copy", &copying);
-        copy::hash_into(&mut key, &matches);
+        for part in &parts {
+            copy::hash_into(&mut key, &part.matches);
+        }
         let key = key.finish();
         let _flight = self.build.backend.flights().lock(key).await;
-        if !self.build.request.no_cache
+        if !self.build.no_cache(self.index)
             && let Some(entry) = self.build.backend.cached(key).await
         {
             say(&self.output, " ---> Using cache\n".to_owned()).await?;
@@ -335,8 +344,8 @@ impl<B: Backend> StageRun<B> {
         let parents = self.state.parents();
         let root = self.build.backend.open(&parents).await?;
         let created = self.build.now();
-        self.land(copying, files, matches, root.path().to_owned(), created).await?;
-        let layer = self.build.backend.commit(&root, &parents).await?;
+        self.land(copying, parts, root.path().to_owned(), created).await?;
+        let layer = self.build.backend.commit(&root, &parents, self.build.latest()).await?;
         drop(root);
         let entry = Entry { layer: Some(layer), created, description: step.clone() };
         if let Some(quick) = quick {
@@ -346,26 +355,21 @@ impl<B: Backend> StageRun<B> {
     }
 
     fn copying(&self, keyword: &'static str, transfer: &Transfer) -> Result<Copying> {
-        if transfer.keep_git_dir || transfer.checksum.is_some() {
-            return Err(BuildError::Unsupported(
-                "ADD from the network is not there yet: fetch it in a RUN, or before the build".to_owned(),
-            ));
-        }
         let maybe = |text: &Option<String>| text.as_deref().map(|text| self.word(text)).transpose();
-        let (mut paths, mut inline) = (Vec::new(), Vec::new());
+        let (mut paths, mut remote, mut inline) = (Vec::new(), Vec::new(), Vec::new());
         for source in &transfer.sources {
             match source {
                 TransferSource::Path(text) => {
                     let path = self.word(text)?;
-                    let remote =
-                        ["http://", "https://", "git://", "git@"].iter().any(|scheme| path.starts_with(scheme));
-                    if remote && keyword == "ADD" {
-                        return Err(BuildError::Unsupported(format!(
-                            "ADD {path}: fetching is not there yet: fetch it in a RUN, or before the build"
-                        )));
-                    }
-                    if remote {
-                        return Err(BuildError::Invalid(format!("{path}: COPY takes no URLs")));
+                    match Remote::parse(&path).map_err(BuildError::Invalid)? {
+                        Some(_) if keyword != "ADD" && transfer.from.is_none() => {
+                            return Err(BuildError::Invalid(format!("{path}: COPY takes no URLs; ADD does")));
+                        }
+                        Some(found) if keyword == "ADD" => {
+                            remote.push((path, found));
+                            continue;
+                        }
+                        _ => {}
                     }
                     paths.push(path);
                 }
@@ -376,6 +380,10 @@ impl<B: Backend> StageRun<B> {
                 }
             }
         }
+        let checksum = maybe(&transfer.checksum)?;
+        if checksum.is_some() && (remote.len() != 1 || !paths.is_empty() || !inline.is_empty()) {
+            return Err(BuildError::Invalid("ADD --checksum: exactly one URL is expected".to_owned()));
+        }
         let dest = self.word(&transfer.dest)?;
         if dest.is_empty() {
             return Err(BuildError::Invalid(format!("{keyword}: the destination is empty")));
@@ -383,6 +391,9 @@ impl<B: Backend> StageRun<B> {
         Ok(Copying {
             keyword,
             paths,
+            remote,
+            keep_git_dir: transfer.keep_git_dir,
+            checksum,
             inline,
             dest,
             chown: maybe(&transfer.chown)?,
@@ -390,6 +401,7 @@ impl<B: Backend> StageRun<B> {
             exclude: transfer.exclude.iter().map(|text| self.word(text)).collect::<Result<_>>()?,
             parents: transfer.parents,
             unpack: keyword == "ADD" && transfer.unpack.unwrap_or(true),
+            unpack_fetched: keyword == "ADD" && transfer.unpack.unwrap_or(false),
         })
     }
 
@@ -399,6 +411,7 @@ impl<B: Backend> StageRun<B> {
         key.text(&self.state.absolute(&copying.dest)).number(is_folder(&copying.dest).into());
         key.maybe(copying.chown.as_deref()).maybe(copying.chmod.as_deref()).list(&copying.exclude);
         key.number(copying.parents.into()).number(copying.unpack.into()).number(copying.paths.len() as u64);
+        key.number(copying.unpack_fetched.into()).number(copying.remote.len() as u64);
         key.maybe(self.epoch().as_deref());
         for (name, content) in &copying.inline {
             key.text(name).text(content);
@@ -407,12 +420,20 @@ impl<B: Backend> StageRun<B> {
     }
 
     async fn files(&self, from: Option<&str>) -> Result<Files<B>> {
-        let Some(from) = from else { return Ok(Files::Context) };
+        let Some(from) = from else { return Ok(Files::Context(Arc::clone(&self.build.request.context))) };
         let (layers, label) = match self.build.graph.origin(self.index, from).map_err(BuildError::Invalid)? {
             Origin::Stage(index) => {
                 let state = self.build.result(index).await?;
                 (state.parents(), format!("the stage {}", self.build.graph.label(index)))
             }
+            Origin::Context(name) => match self.build.request.contexts.get(&name) {
+                Some(Named::Files(context)) => return Ok(Files::Context(Arc::clone(context))),
+                Some(Named::Image(image)) => {
+                    let image = self.build.image(image, None, &self.output).await?;
+                    (image.chain_top_first(), format!("the context {name}"))
+                }
+                None => return Err(BuildError::Invalid(format!("the context {name} is not given"))),
+            },
             Origin::Image(name) => {
                 let image = self.build.image(&name, None, &self.output).await?;
                 (image.chain_top_first(), format!("the image {name}"))
@@ -422,46 +443,74 @@ impl<B: Backend> StageRun<B> {
         Ok(Files::Layers { root: self.build.origin(&layers).await?, top, label })
     }
 
-    async fn collect(&self, copying: &Copying, files: &Files<B>) -> Result<Vec<Match>> {
+    /// The trees that a transfer takes from; what is remote is fetched.
+    async fn parts(&self, copying: &Copying, files: Files<B>) -> Result<Vec<Part<B>>> {
+        let mut parts = Vec::new();
+        if !copying.paths.is_empty() {
+            parts.push(Part { files, paths: copying.paths.clone(), matches: Vec::new(), unpack: copying.unpack });
+        }
+        for (written, remote) in &copying.remote {
+            if matches!(remote, Remote::Http { .. }) && remote.file_name().is_empty() && is_folder(&copying.dest) {
+                return Err(BuildError::Invalid(format!("ADD {written}: the URL names no file; name it in the destination")));
+            }
+            say(&self.output, format!("Fetching {}\n", remote.shown())).await?;
+            let fetched =
+                self.build.backend.fetch(remote, copying.keep_git_dir, copying.checksum.as_deref()).await?;
+            if let Some(note) = fetched.note {
+                say(&self.output, format!("[Warning] {note}\n")).await?;
+            }
+            parts.push(Part {
+                files: Files::Context(Arc::new(fetched.context)),
+                paths: vec![fetched.path],
+                matches: Vec::new(),
+                unpack: copying.unpack_fetched,
+            });
+        }
+        Ok(parts)
+    }
+
+    async fn collect(&self, copying: &Copying, mut parts: Vec<Part<B>>) -> Result<Vec<Part<B>>> {
         let selection = Selection {
             exclude: Ignore::from_patterns(copying.exclude.iter().map(String::as_str))
                 .map_err(|error| BuildError::Invalid(format!("--exclude: {error}")))?,
             parents: copying.parents,
         };
-        let (build, files, paths) = (Arc::clone(&self.build), files.clone(), copying.paths.clone());
         let keyword = copying.keyword;
-        let matches = blocking(move || {
-            with_origin(&build, &files, |origin| {
-                let mut matches = Vec::new();
-                for path in &paths {
-                    matches.extend(copy::collect(origin, path, &selection).map_err(copy_fault)?);
+        let parts = blocking(move || {
+            for part in &mut parts {
+                let found = with_origin(&part.files, |origin| {
+                    let mut matches = Vec::new();
+                    for path in &part.paths {
+                        matches.extend(copy::collect(origin, path, &selection).map_err(copy_fault)?);
+                    }
+                    Ok(matches)
+                })?;
+                if found.is_empty() {
+                    return Err(BuildError::Invalid(format!("{keyword} {}: nothing matches", part.paths.join(" "))));
                 }
-                if matches.is_empty() && !paths.is_empty() {
-                    return Err(BuildError::Invalid(format!("{keyword} {}: nothing matches", paths.join(" "))));
-                }
-                Ok(matches)
-            })
+                part.matches = found;
+            }
+            Ok(parts)
         })
         .await?;
-        let most = matches.len().max(copying.paths.len()) + copying.inline.len();
+        let found: usize = parts.iter().map(|part| part.matches.len()).sum();
+        let most = found.max(copying.paths.len() + copying.remote.len()) + copying.inline.len();
         if most > 1 && !is_folder(&copying.dest) {
             return Err(BuildError::Invalid(format!(
                 "When using {keyword} with more than one source file, the destination must be a directory and end with a /"
             )));
         }
-        Ok(matches)
+        Ok(parts)
     }
 
     async fn land(
         &self,
         copying: Copying,
-        files: Files<B>,
-        matches: Arc<Vec<Match>>,
+        parts: Vec<Part<B>>,
         root: PathBuf,
         created: i64,
     ) -> Result<()> {
         let dest = self.state.absolute(&copying.dest);
-        let build = Arc::clone(&self.build);
         blocking(move || {
             let owner = match &copying.chown {
                 Some(text) => {
@@ -472,7 +521,7 @@ impl<B: Backend> StageRun<B> {
                 None => None,
             };
             let mode = copying.chmod.as_deref().map(ModeChange::parse).transpose().map_err(BuildError::Invalid)?;
-            let landing = Landing {
+            let mut landing = Landing {
                 dest,
                 folder: is_folder(&copying.dest),
                 owner,
@@ -480,7 +529,12 @@ impl<B: Backend> StageRun<B> {
                 unpack: copying.unpack,
                 time: Self::time(created),
             };
-            with_origin(&build, &files, |origin| copy::land(origin, &matches, &root, &landing).map_err(copy_fault))?;
+            for part in &parts {
+                landing.unpack = part.unpack;
+                with_origin(&part.files, |origin| {
+                    copy::land(origin, &part.matches, &root, &landing).map_err(copy_fault)
+                })?;
+            }
             for (name, content) in &copying.inline {
                 copy::land_inline(name, content.as_bytes(), &root, &landing).map_err(copy_fault)?;
             }
@@ -517,6 +571,9 @@ impl<B: Backend> StageRun<B> {
         key.list(&args).list(&self.state.config.config.env).list(&arguments);
         key.text(self.state.workdir()).text(&self.state.config.config.user).text(&network);
         key.list(&self.build.request.extra_hosts);
+        if let Some(epoch) = self.epoch() {
+            key.text("epoch").text(&epoch);
+        }
         let mut secret_env = Vec::new();
         for text in &run.mounts {
             let expand = |text: &str| self.word(text).map_err(|error| error.to_string());
@@ -561,6 +618,7 @@ impl<B: Backend> StageRun<B> {
             shm_size: self.build.request.shm_size,
             memory: self.build.request.memory,
             memory_swap: self.build.request.memory_swap,
+            ulimits: self.build.request.ulimits.clone(),
             mounts,
         };
         let targets: Vec<String> = run_step.mounts.iter().map(|mount| mount.target.clone()).collect();
@@ -581,7 +639,7 @@ impl<B: Backend> StageRun<B> {
             stubs.remove(&at).map_err(|error| BuildError::Backend(format!("clear the root of mount points: {error}")))
         })
         .await?;
-        let layer = self.build.backend.commit(&root, &parents).await?;
+        let layer = self.build.backend.commit(&root, &parents, self.build.latest()).await?;
         drop(root);
         let created = self.build.now();
         self.keep(key, &step, Entry { layer: Some(layer), created, description: step.clone() }).await
@@ -676,10 +734,22 @@ impl<B: Backend> StageRun<B> {
                     mounts.push(StepMount { target, source });
                 }
             }
-            MountKind::Ssh { required: true, .. } => {
-                return Err(BuildError::Unsupported("RUN --mount=type=ssh is not there yet".to_owned()));
+            MountKind::Ssh { id, required, mode, uid, gid } => {
+                let Some(agent) = self.build.request.ssh.get(&id) else {
+                    if required {
+                        return Err(BuildError::Invalid(format!("the agent {id} is not given: --ssh {id}")));
+                    }
+                    return Ok(());
+                };
+                let number = mounts.iter().filter(|each| matches!(each.source, MountSource::Ssh { .. })).count();
+                let target =
+                    if mount.target.is_empty() { format!("/run/buildkit/ssh_agent.{number}") } else { target };
+                if number == 0 {
+                    env.push(format!("SSH_AUTH_SOCK={target}"));
+                }
+                let source = MountSource::Ssh { agent: agent.clone(), mode, owner: (uid, gid) };
+                mounts.push(StepMount { target, source });
             }
-            MountKind::Ssh { .. } => {}
         }
         Ok(())
     }
@@ -687,12 +757,12 @@ impl<B: Backend> StageRun<B> {
     /// A path of the context, a stage or an image, as the host sees it; its contents go into the key.
     async fn bind(&self, from: Option<&str>, source: &str, key: Option<&mut KeyWriter>) -> Result<PathBuf> {
         let files = self.files(from).await?;
-        let (build, wanted) = (Arc::clone(&self.build), source.to_owned());
+        let wanted = source.to_owned();
         let hash = key.is_some();
         let top = if let Files::Layers { top, .. } = &files { *top } else { None };
-        let context = matches!(files, Files::Context);
+        let context = matches!(files, Files::Context(_));
         let (path, matches) = blocking(move || {
-            with_origin(&build, &files, |origin| {
+            with_origin(&files, |origin| {
                 let wrong = |error: std::io::Error| BuildError::Invalid(format!("--mount: {wanted}: {error}"));
                 let mut tree = Tree::open(origin.root).map_err(wrong)?;
                 let name = crate::pattern::clean(&format!("/{wanted}"));
@@ -727,12 +797,11 @@ impl<B: Backend> StageRun<B> {
 const SCRIPTS: &str = "/dev/pipes";
 
 fn with_origin<B: Backend, T>(
-    build: &Build<B>,
     files: &Files<B>,
     work: impl FnOnce(&copy::Origin<'_>) -> Result<T>,
 ) -> Result<T> {
     match files {
-        Files::Context => work(&build.request.context.origin()),
+        Files::Context(context) => work(&context.origin()),
         Files::Layers { root, label, .. } => {
             let empty;
             let path = match &root.root {
@@ -777,6 +846,9 @@ fn history(copying: &Copying, transfer: &Transfer) -> String {
     }
     for path in &copying.paths {
         text.push_str(&format!(" {path}"));
+    }
+    for (_, remote) in &copying.remote {
+        text.push_str(&format!(" {}", remote.shown()));
     }
     for (name, _) in &copying.inline {
         text.push_str(&format!(" <<{name}"));

@@ -8,11 +8,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sampan_build::backend::{Backend, Flights, Message, MountSource, Output, Root, RunStep};
+use sampan_build::backend::{Backend, Fetched, Flights, Message, MountSource, Output, Root, RunStep};
 use sampan_build::cache::{Entry, Key};
-use sampan_build::context::Context;
+use sampan_build::context::{Context, Scratch};
 use sampan_build::error::{BuildError, Result};
-use sampan_build::executor::{Request, build};
+use sampan_build::executor::{Named, Request, build};
+use sampan_build::remote::Remote;
 use sampan_image::{
     BackendError, ChainId, ChangeView, Digest, ImageConfig, ImageRecord, ImageRef, ImageStore, LayerBackend, LayerRef,
     Platform, Whiteouts,
@@ -114,7 +115,18 @@ impl Backend for Engine {
         }
     }
 
-    async fn commit(&self, root: &Work, parents: &[ChainId]) -> Result<LayerRef> {
+    /// Plays a server that has one file.
+    async fn fetch(&self, remote: &Remote, _: bool, checksum: Option<&str>) -> Result<Fetched> {
+        if checksum.is_some_and(|wanted| wanted != "sha256:right") {
+            return Err(BuildError::Invalid("the checksum is another".to_owned()));
+        }
+        let scratch = Scratch::new(&self.folder.path().join("work")).unwrap();
+        let path = if remote.file_name().is_empty() { "." } else { remote.file_name() };
+        fs::write(scratch.path().join(if path == "." { "inside" } else { path }), remote.shown()).unwrap();
+        Ok(Fetched { path: path.to_owned(), context: Context::scratch(scratch), note: None })
+    }
+
+    async fn commit(&self, root: &Work, parents: &[ChainId], _: Option<i64>) -> Result<LayerRef> {
         let below = match parents.first() {
             Some(parent) => self.layers.path(parent),
             None => {
@@ -221,10 +233,15 @@ impl World {
             shm_size: None,
             memory: None,
             memory_swap: None,
+            ulimits: vec![],
             no_cache: false,
+            no_cache_stages: vec![],
+            rewrite_timestamp: false,
             pull: false,
             quiet: false,
             secrets: BTreeMap::new(),
+            ssh: BTreeMap::new(),
+            contexts: BTreeMap::new(),
         }
     }
 
@@ -262,6 +279,74 @@ impl World {
     fn left_over(&self) -> usize {
         fs::read_dir(self.engine.folder.path().join("work")).unwrap().count()
     }
+}
+
+#[tokio::test]
+async fn what_is_named_and_what_is_remote_is_copied() {
+    let world = World::new();
+    let other = tempfile::tempdir().unwrap();
+    fs::write(other.path().join("part"), "of another").unwrap();
+    let named = Named::Files(Arc::new(Context::directory(other.path().to_owned())));
+    let text = "FROM scratch\nCOPY --from=Other part /part\nADD --checksum=sha256:right http://host/dir/file.txt /in/\nADD https://host/repo.git#main:sub /repo\n";
+    let change = |request: &mut Request| {
+        request.contexts.insert("other".into(), named.clone());
+    };
+    let built = world.build_with(text, change).await;
+    let image = built.image();
+    assert_eq!(world.read(image, "part"), "of another");
+    assert_eq!(world.read(image, "in/file.txt"), "http://host/dir/file.txt");
+    assert_eq!(world.read(image, "repo/inside"), "https://host/repo.git");
+    let again = world.build_with(text, change).await;
+    assert_eq!(again.image().id, image.id, "{}", again.said);
+    fs::write(other.path().join("part"), "changed").unwrap();
+    assert_eq!(world.read(world.build_with(text, |request| {
+        request.contexts.insert("other".into(), Named::Files(Arc::new(Context::directory(other.path().to_owned()))));
+    }).await.image(), "part"), "changed");
+
+    for (text, part) in [
+        ("FROM scratch\nADD --checksum=sha256:wrong http://host/f /f\n", "the checksum is another"),
+        ("FROM scratch\nADD --checksum=sha256:right a http://host/f /f/\n", "exactly one URL"),
+        ("FROM scratch\nADD http://host/ /dir/\n", "names no file"),
+        ("FROM scratch\nADD https://h/r.git#--x /f\n", "cannot be a branch"),
+        ("FROM scratch\nCOPY http://host/f /f\n", "ADD does"),
+        ("FROM other\n", "docker-image://"),
+    ] {
+        let fault = world.build_with(text, change).await.fault();
+        assert!(fault.contains(part) && fault.contains('^'), "{fault}");
+    }
+    assert_eq!(world.left_over(), 0);
+}
+
+#[tokio::test]
+async fn agents_reach_the_steps_that_ask_for_them() {
+    let world = World::new();
+    let text = "FROM scratch\nRUN --mount=type=ssh put /a a\nRUN --mount=type=ssh,id=deploy,target=/agent,mode=0666,required put /b b\n";
+    let built = world
+        .build_with(text, |request| {
+            request.ssh.insert("deploy".into(), "/run/agent.sock".into());
+        })
+        .await;
+    built.image();
+    let steps = world.engine.steps.lock().unwrap().clone();
+    assert!(steps[0].mounts.is_empty(), "an agent that is not given is not needed");
+    assert!(steps[1].env.contains(&"SSH_AUTH_SOCK=/agent".to_owned()));
+    assert!(matches!(&steps[1].mounts[0].source, MountSource::Ssh { mode: 0o666, .. }));
+    let fault = world.build("FROM scratch\nRUN --mount=type=ssh,required x\n").await.fault();
+    assert!(fault.contains("--ssh default"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_stage_alone_may_be_built_anew() {
+    let world = World::new();
+    let text = "FROM scratch AS one\nRUN put /1 a\nFROM scratch AS two\nRUN put /2 b\nFROM scratch\nCOPY --from=one / /\nCOPY --from=two / /\n";
+    world.build(text).await.image();
+    assert_eq!(world.runs(), 2);
+    world.build_with(text, |request| request.no_cache_stages = vec!["TWO".into()]).await.image();
+    assert_eq!(world.runs(), 3);
+    let fault = world.build_with(text, |request| request.no_cache_stages = vec!["three".into()]).await.fault();
+    assert!(fault.contains("no such stage"), "{fault}");
+    let fault = world.build_with(text, |request| request.rewrite_timestamp = true).await.fault();
+    assert!(fault.contains("SOURCE_DATE_EPOCH"), "{fault}");
 }
 
 #[tokio::test]

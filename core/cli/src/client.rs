@@ -218,10 +218,22 @@ impl Client {
         chunks: mpsc::Receiver<io::Result<Bytes>>,
         headers: &[(&'static str, String)],
     ) -> Outcome<Response<Incoming>> {
+        self.upload_as(method, path, "application/x-tar", chunks, headers).await
+    }
+
+    /// The same, of another kind.
+    pub async fn upload_as(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &'static str,
+        chunks: mpsc::Receiver<io::Result<Bytes>>,
+        headers: &[(&'static str, String)],
+    ) -> Outcome<Response<Incoming>> {
         let stream = futures_util::stream::unfold(chunks, |mut chunks| async move {
             chunks.recv().await.map(|chunk| (chunk.map(Frame::data), chunks))
         });
-        let mut request = self.request(method, path, StreamBody::new(stream).boxed_unsync(), "application/x-tar")?;
+        let mut request = self.request(method, path, StreamBody::new(stream).boxed_unsync(), content_type)?;
         add(&mut request, headers)?;
         self.checked(request).await
     }

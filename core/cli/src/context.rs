@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::commands::compose::ProjectArgs;
 
 /// The daemon's client, and the options that stood before the command.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// The client.
     pub client: Client,

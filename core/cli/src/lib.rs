@@ -21,6 +21,7 @@ pub mod paths;
 
 pub use app::Hooks;
 pub use daemon::DaemonArgs;
+pub use flags::quantity::bytes;
 
 use std::process::ExitCode;
 

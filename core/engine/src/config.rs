@@ -23,6 +23,10 @@ pub struct EngineConfig {
     pub insecure_registries: Vec<String>,
     /// Mirrors of Docker Hub, tried first.
     pub registry_mirrors: Vec<String>,
+    /// Bytes that results of builds may keep beside images; the longest unused go first.
+    pub build_cache_size: Option<u64>,
+    /// How long an unused result of a build is kept.
+    pub build_cache_age: Option<std::time::Duration>,
     /// Labels of the engine, shown by `info`.
     pub labels: Vec<String>,
     /// Whether containers go on when the daemon is told to stop.
@@ -43,6 +47,8 @@ impl EngineConfig {
             storage_driver: None,
             insecure_registries: Vec::new(),
             registry_mirrors: Vec::new(),
+            build_cache_size: None,
+            build_cache_age: None,
             labels: Vec::new(),
             live_restore: false,
         }

@@ -27,6 +27,42 @@ struct ConfigFile {
     registry_mirrors: Vec<String>,
     labels: Vec<String>,
     live_restore: Option<bool>,
+    builder: Builder,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Builder {
+    gc: BuilderGc,
+}
+
+/// How much the results of builds may keep, and for how long.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct BuilderGc {
+    enabled: Option<bool>,
+    /// Such as `20GB`; beside images.
+    default_keep_storage: Option<String>,
+    /// Such as `168h`: Docker's filter of that name, without its policies.
+    unused_for: Option<String>,
+}
+
+impl BuilderGc {
+    fn apply(&self, engine: &mut EngineConfig) -> Result<(), String> {
+        if self.enabled == Some(false) {
+            return Ok(());
+        }
+        if let Some(text) = &self.default_keep_storage {
+            let bytes = sampan_cli::bytes(text).map_err(|why| format!("builder.gc.defaultKeepStorage: {why}"))?;
+            engine.build_cache_size = u64::try_from(bytes).ok();
+        }
+        if let Some(text) = &self.unused_for {
+            let age = sampan_engine::build::duration(text);
+            engine.build_cache_age =
+                Some(age.ok_or_else(|| format!("builder.gc.unusedFor: {text:?} is not a duration, such as 168h"))?);
+        }
+        Ok(())
+    }
 }
 
 /// Everything that a daemon is started with.
@@ -85,6 +121,7 @@ pub fn gather(args: &DaemonArgs) -> Result<Settings, String> {
     engine.storage_driver = args.storage_driver.clone().or(file.storage_driver);
     engine.insecure_registries = [file.insecure_registries, args.insecure_registry.clone()].concat();
     engine.registry_mirrors = [file.registry_mirrors, args.registry_mirror.clone()].concat();
+    file.builder.gc.apply(&mut engine)?;
     engine.labels = [file.labels, args.label.clone()].concat();
     engine.live_restore = args.live_restore || file.live_restore.unwrap_or(false);
     let level = args

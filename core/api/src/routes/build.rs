@@ -1,14 +1,16 @@
 //! `POST /build`, the classic build endpoint.
 
 use base64::Engine as _;
-use sampan_engine::build::{BuildContext, BuildRequest};
+use sampan_engine::build::{BuildContext, BuildRequest, NamedContext, Ulimit, read_options};
 use sampan_engine::{Engine, Error, Result};
+use serde::Deserialize;
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use sampan_engine::messages::Credentials;
 
-use crate::request::Call;
-use crate::response::{Answer, json, json_stream};
+use crate::request::{Call, Upload};
+use crate::response::{Answer, json, json_stream, stream};
 use crate::routes::archive::receiver;
 
 /// `POST /build`: the body is the context as a tar, compressed or not.
@@ -19,9 +21,10 @@ pub async fn build(engine: &Engine, call: &mut Call) -> Answer {
             "BuildKit's protocol is not spoken here; use `sampan build`, or set DOCKER_BUILDKIT=0 for the classic one",
         ));
     }
-    if let Some(remote) = query.get("remote") {
-        return Err(Error::unsupported(format!("remote build context {remote}: send the context with the request")));
+    if query.flag("squash") {
+        return Err(Error::unsupported("squash: use stages to keep images small"));
     }
+    let remote = query.get("remote").map(str::to_owned);
     let request = BuildRequest {
         context: BuildContext::Tar(Box::pin(tokio::io::empty())),
         dockerfile: query.get("dockerfile").map(str::to_owned),
@@ -38,14 +41,112 @@ pub async fn build(engine: &Engine, call: &mut Call) -> Answer {
         shm_size: query.number("shmsize")?,
         memory: query.number("memory")?,
         memory_swap: query.number("memswap")?,
+        ulimits: ulimits(call)?,
         no_cache: query.flag("nocache"),
         pull: query.flag("pull"),
         quiet: query.flag("q"),
         registry_auth: registry_config(call)?,
         ..BuildRequest::default()
     };
-    let request = BuildRequest { context: BuildContext::Tar(call.upload()), ..request };
+    let own = call.header("content-type") == Some(OWN_UPLOAD);
+    let mut request = request;
+    let upload = call.upload();
+    match remote {
+        remote if own => with_options(&mut request, remote, upload).await?,
+        Some(url) => request.context = BuildContext::Remote(url),
+        None => request.context = BuildContext::Tar(upload),
+    }
     json_stream(receiver(engine.build_image(request).await?))
+}
+
+/// The media type of uploads that begin with [`Options`]. They are in the body, which no one logs.
+const OWN_UPLOAD: &str = "application/vnd.sampan.build";
+
+/// What Docker's classic endpoint has no place for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Options {
+    /// Base64, by id.
+    secrets: HashMap<String, String>,
+    /// Sockets of agents, by id.
+    ssh: HashMap<String, PathBuf>,
+    contexts: Vec<ContextOption>,
+    no_cache_filter: Vec<String>,
+    rewrite_timestamp: bool,
+    check: bool,
+    tell_keys: bool,
+    /// How many caches are in the upload.
+    caches: usize,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ContextOption {
+    name: String,
+    kind: ContextKind,
+    #[serde(default)]
+    value: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum ContextKind {
+    Upload,
+    Image,
+    Remote,
+}
+
+/// Reads the options that an upload begins with.
+async fn with_options(request: &mut BuildRequest, remote: Option<String>, mut upload: Upload) -> Result<()> {
+    let bytes = read_options(&mut upload).await?;
+    // What cannot be read may hold a secret: it is not repeated.
+    let options: Options = serde_json::from_slice(&bytes).map_err(|error| {
+        Error::invalid(format!("the options of the build cannot be read (column {}): a client of another version?", error.column()))
+    })?;
+    for (id, text) in options.secrets {
+        let content = base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .map_err(|_| Error::invalid(format!("the secret {id} is not base64")))?;
+        request.secrets.insert(id, content);
+    }
+    request.ssh = options.ssh;
+    request.contexts = options
+        .contexts
+        .into_iter()
+        .map(|each| {
+            let context = match each.kind {
+                ContextKind::Upload => NamedContext::Upload,
+                ContextKind::Image => NamedContext::Image(each.value),
+                ContextKind::Remote => NamedContext::Remote(each.value),
+            };
+            (each.name, context)
+        })
+        .collect();
+    request.no_cache_stages = options.no_cache_filter;
+    request.rewrite_timestamp = options.rewrite_timestamp;
+    request.check = options.check;
+    request.tell_keys = options.tell_keys;
+    request.context = BuildContext::Parts { reader: upload, caches: options.caches, remote };
+    Ok(())
+}
+
+/// `ulimits`: a JSON list of names with their limits.
+fn ulimits(call: &Call) -> Result<Vec<Ulimit>> {
+    let found = call.query.json::<Vec<bollard_stubs::models::ResourcesUlimits>>("ulimits")?.unwrap_or_default();
+    Ok(found
+        .into_iter()
+        .map(|each| Ulimit {
+            name: each.name.unwrap_or_default(),
+            soft: each.soft.unwrap_or(-1),
+            hard: each.hard.unwrap_or(-1),
+        })
+        .collect())
+}
+
+/// `POST /sampan/v1/build/cache`: the results of builds by their keys, as a tar.
+pub async fn export_cache(engine: &Engine, call: &mut Call) -> Answer {
+    let keys: Vec<String> = call.json().await?;
+    stream("application/x-tar", receiver(engine.export_build_cache(keys).await?))
 }
 
 /// The `X-Registry-Config` header: base64 of a map from registry to credentials.
@@ -64,5 +165,10 @@ fn registry_config(call: &Call) -> Result<HashMap<String, Credentials>> {
 
 /// `POST /build/prune`
 pub async fn prune(engine: &Engine, call: &Call) -> Answer {
-    json(&engine.prune_build(call.query.flag("all"), call.query.filters()?).await?)
+    // Docker's older and newer names of the bytes that may stay.
+    let mut keep = None;
+    for name in ["keep-storage", "reserved-space", "max-used-space"] {
+        keep = call.query.number::<u64>(name)?.filter(|bytes| *bytes > 0).or(keep);
+    }
+    json(&engine.prune_build(call.query.flag("all"), keep, call.query.filters()?).await?)
 }

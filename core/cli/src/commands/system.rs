@@ -354,6 +354,9 @@ pub struct BuilderPruneArgs {
     /// Do not prompt for confirmation
     #[arg(short, long)]
     pub force: bool,
+    /// Amount of disk space to keep for cache
+    #[arg(long, alias = "max-used-space", alias = "reserved-space", value_name = "bytes", value_parser = crate::flags::quantity::bytes)]
+    pub keep_storage: Option<i64>,
 }
 
 /// `builder prune`
@@ -362,7 +365,10 @@ pub async fn builder_prune(context: Context, args: BuilderPruneArgs) -> Outcome 
         args.force,
         if args.all { "This will remove all build cache." } else { "This will remove all dangling build cache." },
     )?;
-    let query = Query::new().flag("all", args.all).filters(&args.filter)?;
+    let query = Query::new()
+        .flag("all", args.all)
+        .maybe("keep-storage", args.keep_storage.map(|bytes| bytes.to_string()))
+        .filters(&args.filter)?;
     let caches: Value = context.client.post(&format!("/build/prune{query}"), &Value::Null).await?;
     let names: Vec<String> =
         caches["CachesDeleted"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();

@@ -1,14 +1,16 @@
 //! The engine's part in a build.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use sampan_build::backend::{Backend, Flights, Message, Output, Root, RunStep};
+use sampan_build::backend::{Backend, Fetched, Flights, Message, Output, Root, RunStep};
 use sampan_build::cache::{Entry, Key};
 use sampan_build::error::{BuildError, Result};
+use sampan_build::remote::Remote;
 use sampan_image::{ChainId, Digest, ImageConfig, ImageRecord, ImageRef, LayerRef, Platform};
 
+use super::export::Imported;
 use super::root::BuildRoot;
 use super::run;
 use crate::Engine;
@@ -21,6 +23,10 @@ pub(crate) struct EngineBackend {
     pub engine: Engine,
     /// By registry.
     pub auth: HashMap<String, Credentials>,
+    /// Caches that came with the request.
+    pub caches: Vec<Imported>,
+    /// The results that the build has made or taken.
+    pub used: Mutex<BTreeSet<Key>>,
 }
 
 impl Root for BuildRoot {
@@ -51,6 +57,29 @@ impl EngineBackend {
         };
         // An image made by `import` of a foreign tool may not say.
         (offered.architecture.is_empty() || platform.suits(&offered).is_some()).then_some(image)
+    }
+
+    /// The results that the build has made or taken.
+    pub(crate) fn used(&self) -> BTreeSet<Key> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A result is part of this build.
+    fn note(&self, key: Key) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    }
+
+    /// A result of a cache that came with the request, taken into the engine's own.
+    async fn imported(&self, key: Key) -> Option<Entry> {
+        let found = self.caches.iter().find_map(|cache| cache.find(key))?;
+        let engine = self.engine.clone();
+        match crate::blocking(move || found.take(&engine, key)).await {
+            Ok(entry) => Some(entry),
+            Err(error) => {
+                tracing::warn!(%error, "a step of an imported cache is not used");
+                None
+            }
+        }
     }
 
     fn credentials(&self, name: &ImageRef) -> Option<Credentials> {
@@ -99,15 +128,27 @@ impl Backend for EngineBackend {
         run::run(&self.engine, root, step, output).await.map_err(fault)
     }
 
-    async fn commit(&self, root: &BuildRoot, parents: &[ChainId]) -> Result<LayerRef> {
-        root.commit(parents).await.map_err(fault)
+    async fn commit(&self, root: &BuildRoot, parents: &[ChainId], latest: Option<i64>) -> Result<LayerRef> {
+        root.commit(parents, latest).await.map_err(fault)
+    }
+
+    async fn fetch(&self, remote: &Remote, keep_git_dir: bool, checksum: Option<&str>) -> Result<Fetched> {
+        super::fetch::fetch(&self.engine, remote, keep_git_dir, checksum).await
     }
 
     async fn cached(&self, key: Key) -> Option<Entry> {
-        self.engine.inner.builds.get(key)
+        let found = match self.engine.inner.builds.get(key) {
+            Some(found) => Some(found),
+            None => self.imported(key).await,
+        };
+        if found.is_some() {
+            self.note(key);
+        }
+        found
     }
 
     async fn remember(&self, key: Key, entry: Entry) -> Result<()> {
+        self.note(key);
         let engine = self.engine.clone();
         crate::blocking(move || engine.inner.builds.remember(key, entry)).await.map_err(fault)
     }

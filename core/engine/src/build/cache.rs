@@ -61,6 +61,47 @@ impl Drop for Running {
     }
 }
 
+/// Which results are forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct Prune {
+    /// Also those whose layers images have, and the directories of cache mounts.
+    pub all: bool,
+    /// None that was used after this, nanoseconds since 1970.
+    pub until: Option<i64>,
+    /// The longest unused first, until no more than these bytes are left.
+    pub keep: Option<u64>,
+    /// Keys, or the beginnings of keys.
+    pub ids: Vec<String>,
+    /// `regular` or `exec.cachemount`.
+    pub kind: Option<String>,
+    /// Whether an image has the layer, too.
+    pub shared: Option<bool>,
+    /// A part of the step's text.
+    pub description: Option<String>,
+}
+
+impl Prune {
+    fn takes(&self, key: &str, remembered: &Remembered, shared: bool) -> bool {
+        (self.ids.is_empty() || self.ids.iter().any(|id| key.starts_with(id.as_str())))
+            && self.kind.as_deref().is_none_or(|kind| kind == "regular")
+            && self.shared.is_none_or(|wanted| wanted == shared)
+            && self.description.as_deref().is_none_or(|part| remembered.entry.description.contains(part))
+    }
+
+    fn takes_mounts(&self) -> bool {
+        self.ids.is_empty()
+            && self.until.is_none()
+            && self.keep.is_none()
+            && self.shared.is_none_or(|shared| !shared)
+            && self.description.is_none()
+            && self.kind.as_deref().is_none_or(|kind| kind == "exec.cachemount")
+    }
+}
+
+pub(crate) fn nanoseconds(time: std::time::Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
 /// A directory of a cache mount, and what keeps others out of it.
 #[derive(Debug)]
 pub(crate) struct CacheFolder {
@@ -176,36 +217,75 @@ impl Builds {
         Ok(all)
     }
 
-    /// Forgets results: all, or those whose layers no image has; none that was used after `until`, and none that a
-    /// build that runs may have taken. The keys, and the bytes that are free again. Blocks.
-    pub(crate) fn prune(&self, all: bool, until: Option<i64>) -> Result<(Vec<String>, u64)> {
+    /// Forgets results: all, or those whose layers no image has; none that a build that runs may have taken. The keys,
+    /// and the bytes that are free again. Blocks.
+    pub(crate) fn prune(&self, wanted: &Prune) -> Result<(Vec<String>, u64)> {
         let store = self.inner.images.store();
-        let limit = match (self.inner.running.load(Ordering::SeqCst), until) {
-            (0, until) => until.unwrap_or(i64::MAX),
-            (_, until) => until.unwrap_or(i64::MAX).min(self.inner.since.load(Ordering::SeqCst)),
+        let busy = self.inner.running.load(Ordering::SeqCst) > 0;
+        let limit = if busy {
+            wanted.until.unwrap_or(i64::MAX).min(self.inner.since.load(Ordering::SeqCst))
+        } else {
+            wanted.until.unwrap_or(i64::MAX)
         };
         let uses = store.layer_uses();
-        let found = self.inner.shared.store.read::<_, Error>(|tx| Ok(CACHE.all(tx)?))?;
+        let mut found = self.inner.shared.store.read::<_, Error>(|tx| Ok(CACHE.all(tx)?))?;
+        // What was not used for longest goes first, so that what is kept is what is likely to be used again.
+        found.sort_by_key(|(_, remembered)| remembered.last_used);
+        let mut left = match wanted.keep {
+            Some(_) => self.total(&found),
+            None => 0,
+        };
         let (mut keys, mut freed) = (Vec::new(), 0);
         for (name, remembered) in found {
-            let needed = remembered.entry.layer.as_ref().is_some_and(|layer| uses.contains_key(&layer.chain_id));
-            if remembered.last_used > limit || (needed && !all) {
+            let layer = remembered.entry.layer.as_ref();
+            let needed = layer.is_some_and(|layer| uses.contains_key(&layer.chain_id));
+            if wanted.keep.is_some_and(|keep| left <= keep) {
+                break;
+            }
+            if remembered.last_used > limit || (needed && !wanted.all) || !wanted.takes(&name, &remembered, needed) {
                 continue;
             }
             self.inner.shared.store.write::<_, Error>(Durability::Process, |tx| Ok(CACHE.delete(tx, &name)?))?;
-            if let (Some(layer), Some(digest)) = (&remembered.entry.layer, Digest::from_hex(&name)) {
+            if let (Some(layer), Some(digest)) = (layer, Digest::from_hex(&name)) {
                 let before = store.layer(&layer.chain_id).map_or(0, |layer| layer.size);
                 store.unpin(&layer.chain_id, &owner(Key(digest)))?;
                 if store.layer(&layer.chain_id).is_none() {
                     freed += before;
+                    left = left.saturating_sub(before);
                 }
             }
             keys.push(name);
         }
-        if all && self.inner.running.load(Ordering::SeqCst) == 0 {
+        if wanted.all && wanted.takes_mounts() && !busy {
             freed += self.prune_mounts()?;
         }
         Ok((keys, freed))
+    }
+
+    /// Bytes of the layers that results keep and no image has.
+    fn total(&self, found: &[(String, Remembered)]) -> u64 {
+        let uses = self.inner.images.store().layer_uses();
+        let layers: std::collections::HashMap<_, _> = found
+            .iter()
+            .filter_map(|(_, remembered)| remembered.entry.layer.as_ref())
+            .filter(|layer| !uses.contains_key(&layer.chain_id))
+            .map(|layer| (layer.chain_id, layer.size))
+            .collect();
+        layers.values().sum()
+    }
+
+    /// Keeps the cache within what the daemon is told, after a build. Blocks.
+    pub(crate) fn collect(&self) -> Result<()> {
+        let config = &self.inner.shared.config;
+        let until = config.build_cache_age.map(|age| timestamp::now().saturating_sub(nanoseconds(age)));
+        if until.is_some() {
+            self.prune(&Prune { all: true, until, kind: Some("regular".to_owned()), ..Prune::default() })?;
+        }
+        if config.build_cache_size.is_some() {
+            let keep = config.build_cache_size;
+            self.prune(&Prune { all: true, keep, kind: Some("regular".to_owned()), ..Prune::default() })?;
+        }
+        Ok(())
     }
 
     fn folder(&self) -> PathBuf {

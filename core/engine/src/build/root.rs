@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sampan_image::{ChainId, LayerRef};
+use sampan_image::{ChainId, ChangeView, LayerRef};
 
 use super::run::Program;
 use crate::Engine;
@@ -76,12 +76,20 @@ impl BuildRoot {
         }
     }
 
-    /// Makes a layer of what is in it.
-    pub(crate) async fn commit(&self, parents: &[ChainId]) -> Result<LayerRef> {
+    /// Makes a layer of what is in it; times after `latest` (seconds since 1970) become that.
+    pub(crate) async fn commit(&self, parents: &[ChainId], latest: Option<i64>) -> Result<LayerRef> {
         let (engine, id, parents) = (self.inner.engine.clone(), self.inner.id.clone(), parents.to_vec());
         crate::blocking(move || {
             let names: Vec<String> = parents.iter().map(ToString::to_string).collect();
             let changes = engine.inner.layers.changes(&id, &names)?;
+            if let Some(latest) = latest {
+                let (root, below) = match &changes {
+                    ChangeView::Upper(root) => (root, None),
+                    ChangeView::Compare(below, root) => (root, Some(below.as_path())),
+                };
+                super::latest::clamp(root, below, latest)
+                    .map_err(|error| Error::internal(format!("set the times of a build step's files: {error}")))?;
+            }
             Ok(engine.inner.images.store().commit_layer(&changes, &parents)?)
         })
         .await

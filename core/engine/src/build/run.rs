@@ -7,11 +7,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard_stubs::models::{ContainerConfig, EndpointSettings, HostConfig};
-use sampan_build::backend::{Message, MountSource, Output, RunStep};
+use bollard_stubs::models::{ContainerConfig, EndpointSettings, HostConfig, ResourcesUlimits};
+use sampan_build::backend::{Message, MountSource, Output, RunStep, Ulimit};
 use sampan_shim_protocol::{Event, OCI_CONFIG, SHIM_CONFIG};
 
 use super::cache::CacheFolder;
+use super::memory;
 use super::root::BuildRoot;
 use crate::Engine;
 use crate::containers::files;
@@ -35,6 +36,8 @@ pub(crate) struct Program {
     sandbox: bool,
     /// Held until the program is gone.
     caches: Vec<CacheFolder>,
+    /// Ways to the users' agents.
+    agents: Vec<tokio::task::AbortHandle>,
 }
 
 impl Program {
@@ -42,7 +45,11 @@ impl Program {
     pub(crate) async fn left(engine: &Engine, id: &str) -> Self {
         let bundle = engine.config().bundle(id);
         let shim = Shim::adopt(&bundle).await.ok().map(|(shim, _)| shim);
-        Self { id: id.to_owned(), bundle, shim, sandbox: true, caches: Vec::new() }
+        Self { shim, ..Self::of(id, bundle) }
+    }
+
+    fn of(id: &str, bundle: PathBuf) -> Self {
+        Self { id: id.to_owned(), bundle, shim: None, sandbox: true, caches: Vec::new(), agents: Vec::new() }
     }
 
     /// Kills it if it runs, and removes what was made for it.
@@ -69,10 +76,16 @@ impl Program {
         {
             tracing::warn!(root = self.id, %error, "the network of a build step was left");
         }
+        for agent in &self.agents {
+            agent.abort();
+        }
         let bundle = self.bundle.clone();
-        let gone = tokio::task::spawn_blocking(move || match fs::remove_dir_all(&bundle) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        let gone = tokio::task::spawn_blocking(move || {
+            memory::remove(&bundle)?;
+            match fs::remove_dir_all(&bundle) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
         });
         if let Ok(Err(error)) = gone.await {
             tracing::warn!(bundle = %self.bundle.display(), %error, "the bundle of a build step was left");
@@ -96,7 +109,7 @@ pub(crate) async fn run(engine: &Engine, root: &BuildRoot, step: RunStep, output
 async fn start(engine: &Engine, root: &BuildRoot, step: &RunStep) -> Result<(Shim, ShimEvents)> {
     let bundle = engine.config().bundle(root.id());
     let mut program =
-        Program { id: root.id().to_owned(), bundle: bundle.clone(), shim: None, sandbox: false, caches: Vec::new() };
+        Program { sandbox: false, ..Program::of(root.id(), bundle.clone()) };
     let prepared = prepare(engine, root, step, &mut program).await;
     let launched = match prepared {
         Ok(()) => Shim::launch(&engine.config().shim, &bundle).await,
@@ -220,10 +233,15 @@ fn record(id: &str, step: &RunStep) -> ContainerRecord {
             memory_swap: step.memory_swap.filter(|bytes| *bytes != 0),
             extra_hosts: Some(step.extra_hosts.clone()).filter(|hosts| !hosts.is_empty()),
             shm_size: step.shm_size.filter(|bytes| *bytes > 0),
+            ulimits: Some(step.ulimits.iter().map(ulimit).collect::<Vec<_>>()).filter(|limits| !limits.is_empty()),
             ..HostConfig::default()
         },
         ..ContainerRecord::default()
     }
+}
+
+fn ulimit(limit: &Ulimit) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(limit.name.clone()), soft: Some(limit.soft), hard: Some(limit.hard) }
 }
 
 /// The step's mounts with what they need on the host.
@@ -264,7 +282,7 @@ async fn mounts(
                 path
             }
             MountSource::Secret { content, mode, owner } => {
-                let path = bundle.join(format!("file-{number}"));
+                let path = memory::ensure(bundle).await?.join(format!("file-{number}"));
                 let (at, content, mode, owner) = (path.clone(), content.clone(), *mode, *owner);
                 crate::blocking(move || {
                     let write = || -> io::Result<()> {
@@ -278,6 +296,13 @@ async fn mounts(
                 })
                 .await?;
                 path
+            }
+            MountSource::Ssh { agent, mode, owner } => {
+                let folder = memory::ensure(bundle).await?;
+                let name = format!("agent-{number}");
+                program.agents.push(memory::agent(&folder, &name, agent.clone(), *mode, *owner).await?);
+                wanted.rw = true;
+                folder.join(name)
             }
         };
         all.push((source, wanted));

@@ -139,7 +139,7 @@ async fn stages_secrets_and_failures() -> Result<()> {
     let (_, _, fault) = world.build(world.request("RUN [\"/nothere\"]\n")).await;
     assert!(fault.unwrap().contains("/nothere"), "the program is named");
     world.clean().await;
-    let pruned = world.engine.prune_build(true, Filters::default()).await?;
+    let pruned = world.engine.prune_build(true, None, Filters::default()).await?;
     assert!(!pruned.caches_deleted.unwrap().is_empty());
     world.engine.shutdown().await;
     Ok(())

@@ -5,6 +5,7 @@
 
 mod auth;
 mod client;
+mod fetch;
 mod login;
 mod look;
 mod proxy;
@@ -21,6 +22,7 @@ use crate::digest::Digest;
 
 pub use auth::{RegistryAuth, decode_basic};
 pub use client::RegistryConfig;
+pub use fetch::FetchError;
 pub use login::login;
 pub use look::{Found, SearchResult, manifest, search, tags};
 pub use pull::{Pulled, pull};

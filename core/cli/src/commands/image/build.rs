@@ -1,6 +1,7 @@
 //! `build`.
 
 use base64::Engine as _;
+use bollard_stubs::models::ResourcesUlimits;
 use http::Method;
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -9,12 +10,14 @@ use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
 use super::auth::ConfigFile;
+use super::build_output::Outputs;
+use super::build_upload::{self as upload, Extras};
 use super::ignore::Ignore;
 use crate::archive::{self, Owner};
 use crate::client::{JsonLines, Query};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::flags::{network, quantity};
+use crate::flags::{network, quantity, ulimit};
 use crate::output::progress::{Progress, To};
 use crate::output::{say, tell};
 
@@ -27,15 +30,18 @@ pub struct BuildArgs {
     /// Set build-time variables
     #[arg(long)]
     pub build_arg: Vec<String>,
-    /// Additional build contexts (refused)
-    #[arg(long, hide = true)]
+    /// Additional build contexts (e.g., "name=path")
+    #[arg(long, value_name = "name=path")]
     pub build_context: Vec<String>,
-    /// Images to consider as cache sources (refused)
-    #[arg(long, hide = true)]
+    /// External cache sources (e.g., "type=local,src=path/to/dir")
+    #[arg(long, value_name = "source")]
     pub cache_from: Vec<String>,
-    /// Cache export destinations (refused)
-    #[arg(long, hide = true)]
+    /// Cache export destinations (e.g., "type=local,dest=path/to/dir")
+    #[arg(long, value_name = "destination")]
     pub cache_to: Vec<String>,
+    /// Check the Dockerfile, and build nothing
+    #[arg(long)]
+    pub check: bool,
     /// Compress the build context using gzip
     #[arg(long, hide = true)]
     pub compress: bool,
@@ -54,8 +60,8 @@ pub struct BuildArgs {
     /// Set metadata for an image
     #[arg(long)]
     pub label: Vec<String>,
-    /// The image is always loaded
-    #[arg(long, hide = true)]
+    /// Keep the image in the engine, whatever else is put out
+    #[arg(long)]
     pub load: bool,
     /// Memory limit
     #[arg(short, long, value_name = "bytes", value_parser = quantity::bytes)]
@@ -63,14 +69,20 @@ pub struct BuildArgs {
     /// Swap limit equal to memory plus swap: -1 to enable unlimited swap
     #[arg(long, value_name = "bytes", value_parser = quantity::bytes_or_unlimited)]
     pub memory_swap: Option<i64>,
+    /// Write build result metadata to a file
+    #[arg(long, value_name = "file")]
+    pub metadata_file: Option<PathBuf>,
     /// Set the networking mode for the RUN instructions during build (default "default")
     #[arg(long)]
     pub network: Option<String>,
     /// Do not use cache when building the image
     #[arg(long)]
     pub no_cache: bool,
-    /// Output destination (refused)
-    #[arg(short, long, hide = true)]
+    /// Do not cache specified stages
+    #[arg(long, value_name = "stage", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
+    /// Output destination (format: "type=local,dest=path")
+    #[arg(short, long, value_name = "output")]
     pub output: Vec<String>,
     /// Set target platform for build
     #[arg(long)]
@@ -81,8 +93,8 @@ pub struct BuildArgs {
     /// Always attempt to pull all referenced images
     #[arg(long)]
     pub pull: bool,
-    /// Push the image (refused)
-    #[arg(long, hide = true)]
+    /// Push the image to its registry
+    #[arg(long)]
     pub push: bool,
     /// Suppress the build output and print image ID on success
     #[arg(short, long)]
@@ -90,14 +102,14 @@ pub struct BuildArgs {
     /// Remove intermediate containers after a successful build
     #[arg(long, default_value = "true", hide = true)]
     pub rm: bool,
-    /// Secret to expose to the build (refused)
-    #[arg(long, hide = true)]
+    /// Secret to expose to the build (format: "id=mysecret[,src=/local/secret]")
+    #[arg(long, value_name = "secret")]
     pub secret: Vec<String>,
     /// Size of "/dev/shm"
     #[arg(long, value_name = "bytes", value_parser = quantity::bytes)]
     pub shm_size: Option<i64>,
-    /// SSH agent socket or keys to expose to the build (refused)
-    #[arg(long, hide = true)]
+    /// SSH agent socket to expose to the build (format: "default|<id>[=<socket>]")
+    #[arg(long, value_name = "agent")]
     pub ssh: Vec<String>,
     /// Squash newly built layers into a single new layer (refused)
     #[arg(long, hide = true)]
@@ -108,25 +120,44 @@ pub struct BuildArgs {
     /// Set the target build stage to build
     #[arg(long)]
     pub target: Option<String>,
+    /// Ulimit options
+    #[arg(long, value_name = "ulimit", value_parser = ulimit::ulimit)]
+    pub ulimit: Vec<ResourcesUlimits>,
+    /// Whole-machine rights (refused)
+    #[arg(long, hide = true)]
+    pub allow: Vec<String>,
+    /// Attestations (refused)
+    #[arg(long, hide = true)]
+    pub attest: Vec<String>,
+    /// Provenance attestation (refused unless false)
+    #[arg(long, hide = true)]
+    pub provenance: Option<String>,
+    /// SBOM attestation (refused unless false)
+    #[arg(long, hide = true)]
+    pub sbom: Option<String>,
+    /// The builder (only the engine's own)
+    #[arg(long, hide = true)]
+    pub builder: Option<String>,
     /// The Dockerfile itself, instead of a file.
     #[arg(skip)]
     pub dockerfile_text: Option<String>,
-    /// Directory of the context, or - for standard input
+    /// Directory or git URL of the context, or - for standard input
     #[arg(allow_hyphen_values = true)]
     pub context: String,
 }
 
 fn refuse(args: &BuildArgs) -> Outcome {
     let no = |flag: &str, instead: &str| Err(Failure::new(format!("{flag} is not supported: {instead}")));
+    let asked = |text: &Option<String>| text.as_deref().is_some_and(|text| text != "false");
     match args {
-        _ if !args.build_context.is_empty() => no("--build-context", "copy what is needed into the context"),
-        _ if !args.cache_from.is_empty() => no("--cache-from", "the engine keeps its own cache by content"),
-        _ if !args.cache_to.is_empty() => no("--cache-to", "the engine keeps its own cache by content"),
-        _ if !args.output.is_empty() => no("--output", "build the image and copy out of it with create and cp"),
-        _ if args.push => no("--push", "push the image with a command of its own"),
-        _ if !args.secret.is_empty() => no("--secret", "the build endpoint carries no secrets yet"),
-        _ if !args.ssh.is_empty() => no("--ssh", "the build endpoint carries no agent yet"),
         _ if args.squash => no("--squash", "use stages to keep images small"),
+        _ if !args.allow.is_empty() => no("--allow", "steps have a container's rights and no more"),
+        _ if !args.attest.is_empty() || asked(&args.provenance) || asked(&args.sbom) => {
+            no("attestations", "build without --attest, --provenance and --sbom")
+        }
+        _ if args.platform.as_deref().is_some_and(|text| text.contains(',')) => {
+            no("--platform with several", "build one platform at a time")
+        }
         _ => Ok(()),
     }
 }
@@ -134,15 +165,23 @@ fn refuse(args: &BuildArgs) -> Outcome {
 /// What is sent: the chunks of the archive, and the Dockerfile's name in it.
 #[derive(Debug)]
 struct Sent {
-    chunks: mpsc::Receiver<io::Result<bytes::Bytes>>,
+    /// None when the daemon fetches the context itself.
+    chunks: Option<mpsc::Receiver<io::Result<bytes::Bytes>>>,
     dockerfile: Option<String>,
+    remote: Option<String>,
+}
+
+impl Sent {
+    fn new(chunks: mpsc::Receiver<io::Result<bytes::Bytes>>, dockerfile: Option<String>) -> Self {
+        Self { chunks: Some(chunks), dockerfile, remote: None }
+    }
 }
 
 /// `build`
 pub async fn run(context: Context, args: BuildArgs) -> Outcome {
     refuse(&args)?;
     let id = build(&context, &args).await?;
-    if args.quiet {
+    if args.quiet && !args.check {
         say!("{id}")?;
     }
     Ok(())
@@ -150,8 +189,68 @@ pub async fn run(context: Context, args: BuildArgs) -> Outcome {
 
 /// Builds, showing what happens on standard error; the image's id.
 pub async fn build(context: &Context, args: &BuildArgs) -> Outcome<String> {
+    let outputs = Outputs::parse(args)?;
+    let extras = Extras::gather(args, &outputs)?;
+    let sent = match &args.dockerfile_text {
+        Some(text) => from_directory(directory(&args.context)?, Dockerfile::Given(text.clone().into_bytes()))?,
+        None => gather(&args.context, args.file.as_deref())?,
+    };
+    let query = query(args, &outputs.names(args), &sent)?;
+    let credentials = ConfigFile::read(&context.config)?.all();
+    let header = base64::engine::general_purpose::URL_SAFE.encode(Value::Object(credentials).to_string());
+    let headers = [("x-registry-config", header)];
+    let path = format!("/build{query}");
+    let response = if extras.needed() {
+        let chunks = upload::framed(extras, sent.chunks)?;
+        context.client.upload_as(Method::POST, &path, upload::MEDIA_TYPE, chunks, &headers).await?
+    } else {
+        let chunks = sent.chunks.unwrap_or_else(|| archive::upload(io::empty()));
+        context.client.upload(Method::POST, &path, chunks, &headers).await?
+    };
+    let result = follow(response, args).await?;
+    if args.check {
+        return check_result(&result);
+    }
+    if let Some(path) = &args.iidfile {
+        fs::write(path, &result.id).map_err(|error| Failure::new(format!("write {}: {error}", path.display())))?;
+    }
+    if let Some(path) = &args.metadata_file {
+        let text = format!("{:#}\n", result.metadata(&outputs.names(args)));
+        fs::write(path, text).map_err(|error| Failure::new(format!("write {}: {error}", path.display())))?;
+    }
+    outputs.write(context, args, &result.id).await?;
+    for folder in upload::cache_destinations(args)? {
+        upload::export_cache(context, &result.keys, &folder).await?;
+    }
+    Ok(result.id)
+}
+
+/// What the daemon told of a build.
+#[derive(Debug, Default)]
+struct Built {
+    id: String,
+    manifest: String,
+    keys: Value,
+    warnings: Vec<Value>,
+}
+
+impl Built {
+    fn metadata(&self, names: &[String]) -> Value {
+        let mut all = json!({ "containerimage.config.digest": self.id, "containerimage.digest": self.manifest });
+        if !names.is_empty() {
+            all["image.name"] = json!(names.join(","));
+        }
+        all
+    }
+}
+
+/// Shows a build's messages to its end.
+async fn follow(response: http::Response<hyper::body::Incoming>, args: &BuildArgs) -> Outcome<Built> {
     let quiet = args.quiet || args.progress == "quiet";
     let raw = match args.progress.as_str() {
+        "tty" if !io::stderr().is_terminal() => {
+            return Err(Failure::usage("--progress tty: standard error is no terminal"));
+        }
         "auto" | "plain" | "tty" | "quiet" => false,
         "rawjson" => true,
         other => {
@@ -160,40 +259,91 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome<String> {
             )));
         }
     };
-    let sent = match &args.dockerfile_text {
-        Some(text) => from_directory(directory(&args.context)?, Dockerfile::Given(text.clone().into_bytes()))?,
-        None => gather(&args.context, args.file.as_deref())?,
-    };
-    let query = query(args, sent.dockerfile.as_deref())?;
-    let credentials = ConfigFile::read(&context.config)?.all();
-    let header = base64::engine::general_purpose::URL_SAFE.encode(Value::Object(credentials).to_string());
-    let headers = [("x-registry-config", header)];
-    let response = context.client.upload(Method::POST, &format!("/build{query}"), sent.chunks, &headers).await?;
     let mut lines = JsonLines::new(response);
     let mut progress = Progress::new(if quiet || raw { To::Nowhere } else { To::Errors });
-    let mut told = String::new();
+    let (mut told, mut step, mut result) = (String::new(), Step::default(), Built::default());
     while let Some(message) = lines.next::<Value>().await? {
         if raw {
             let _ = writeln!(io::stderr(), "{message}");
         }
-        if quiet && let Some(text) = message["stream"].as_str() {
-            told.push_str(text);
+        if let Some(text) = message["stream"].as_str() {
+            step.take(text);
+            if quiet {
+                told.push_str(text);
+            }
         }
-        // A quiet build that fails tells what it kept back.
-        progress.take(&message).inspect_err(|_| tell!("{}", told.trim_end()))?;
+        let aux = &message["aux"];
+        if let Some(id) = aux["ID"].as_str() {
+            id.clone_into(&mut result.id);
+            aux["Manifest"].as_str().unwrap_or_default().clone_into(&mut result.manifest);
+        }
+        if aux["Keys"].is_array() {
+            result.keys = aux["Keys"].clone();
+        }
+        result.warnings.extend(aux["Warnings"].as_array().into_iter().flatten().cloned());
+        // A quiet build that fails tells what it kept back, any other repeats the step that failed.
+        progress.take(&message).inspect_err(|_| {
+            if quiet {
+                tell!("{}", told.trim_end());
+            } else if !raw && let Some(text) = step.repeated() {
+                tell!("{text}");
+            }
+        })?;
     }
-    let id = progress.made.as_ref().and_then(|made| made["ID"].as_str()).map(str::to_owned);
     // With `q`, the classic endpoint answers with the id alone.
-    let id = id
-        .or_else(|| told.lines().rev().find(|line| line.starts_with("sha256:")).map(str::to_owned))
-        .unwrap_or_default();
-    if let Some(path) = &args.iidfile {
-        fs::write(path, &id).map_err(|error| Failure::new(format!("write {}: {error}", path.display())))?;
+    if result.id.is_empty() {
+        let id = told.lines().rev().find(|line| line.starts_with("sha256:"));
+        id.unwrap_or_default().clone_into(&mut result.id);
     }
-    Ok(id)
+    Ok(result)
 }
 
-fn query(args: &BuildArgs, dockerfile: Option<&str>) -> Outcome<Query> {
+/// The step that is being shown, and what its program said.
+#[derive(Debug, Default)]
+struct Step {
+    title: String,
+    said: Vec<String>,
+}
+
+/// Lines of a failed step that are repeated.
+const REPEATED: usize = 20;
+
+impl Step {
+    fn take(&mut self, text: &str) {
+        for line in text.lines() {
+            if line.starts_with("Step ") && line.contains(" : ") {
+                *self = Self { title: line.to_owned(), said: Vec::new() };
+            } else if !line.starts_with(" ---> ") {
+                self.said.push(line.to_owned());
+            }
+        }
+    }
+
+    fn repeated(&self) -> Option<String> {
+        if self.title.is_empty() || self.said.is_empty() {
+            return None;
+        }
+        let rule = "------";
+        let last = &self.said[self.said.len().saturating_sub(REPEATED)..];
+        Some(format!("{rule}\n > {}:\n{}\n{rule}", self.title, last.join("\n")))
+    }
+}
+
+/// Shows what the linter found; its finds are the command's failure.
+fn check_result(result: &Built) -> Outcome<String> {
+    for warning in &result.warnings {
+        say!("{}\n", warning["Text"].as_str().unwrap_or_default())?;
+    }
+    match result.warnings.len() {
+        0 => {
+            say!("Check complete, no warnings found.")?;
+            Ok(String::new())
+        }
+        count => Err(Failure::new(format!("{count} warning{} found", if count == 1 { "" } else { "s" }))),
+    }
+}
+
+fn query(args: &BuildArgs, names: &[String], sent: &Sent) -> Outcome<Query> {
     let mut build_args = Map::new();
     for text in &args.build_arg {
         match text.split_once('=') {
@@ -207,7 +357,8 @@ fn query(args: &BuildArgs, dockerfile: Option<&str>) -> Outcome<Query> {
     let mut query = Query::new()
         .with("version", "1")
         .with("rm", "1")
-        .maybe("dockerfile", dockerfile)
+        .maybe("dockerfile", sent.dockerfile.as_deref())
+        .maybe("remote", sent.remote.as_deref())
         .maybe("target", args.target.as_deref())
         .maybe("platform", args.platform.as_deref())
         .maybe("networkmode", args.network.as_deref())
@@ -217,7 +368,7 @@ fn query(args: &BuildArgs, dockerfile: Option<&str>) -> Outcome<Query> {
         .flag("nocache", args.no_cache)
         .flag("pull", args.pull)
         .flag("q", args.quiet);
-    for tag in &args.tag {
+    for tag in names {
         query = query.with("t", tag);
     }
     if !build_args.is_empty() {
@@ -225,6 +376,9 @@ fn query(args: &BuildArgs, dockerfile: Option<&str>) -> Outcome<Query> {
     }
     if !labels.is_empty() {
         query = query.with("labels", Value::Object(labels).to_string());
+    }
+    if !args.ulimit.is_empty() {
+        query = query.with("ulimits", json!(args.ulimit).to_string());
     }
     if !args.add_host.is_empty() {
         query = query.with("extrahosts", args.add_host.join(","));
@@ -236,6 +390,12 @@ fn query(args: &BuildArgs, dockerfile: Option<&str>) -> Outcome<Query> {
 fn gather(context: &str, file: Option<&str>) -> Outcome<Sent> {
     if context == "-" {
         return from_input(file);
+    }
+    if upload::is_remote(context) {
+        if file == Some("-") {
+            return Err(Failure::new("-f -: the Dockerfile of a remote context is one of its files"));
+        }
+        return Ok(Sent { chunks: None, dockerfile: file.map(str::to_owned), remote: Some(context.to_owned()) });
     }
     let root = directory(context)?;
     if file == Some("-") {
@@ -265,10 +425,8 @@ fn gather(context: &str, file: Option<&str>) -> Outcome<Sent> {
 
 /// The context's directory; what is elsewhere is refused.
 fn directory(context: &str) -> Outcome<PathBuf> {
-    if context.contains("://") || context.starts_with("git@") || context.starts_with("github.com/") {
-        return Err(Failure::new(format!(
-            "build context {context}: contexts are directories; fetch or clone it first"
-        )));
+    if context.contains("://") {
+        return Err(Failure::new(format!("build context {context}: a directory, or an http(s) or git URL, is expected")));
     }
     let root = fs::canonicalize(context)
         .map_err(|error| Failure::new(format!("unable to prepare context: path {context:?}: {error}")))?;
@@ -327,7 +485,7 @@ fn from_directory(root: PathBuf, dockerfile: Dockerfile) -> Outcome<Sent> {
             writer.fail(&error);
         }
     });
-    Ok(Sent { chunks, dockerfile: Some(dockerfile) })
+    Ok(Sent::new(chunks, Some(dockerfile)))
 }
 
 fn append_file<W: Write>(builder: &mut tar::Builder<W>, name: &str, text: &[u8]) -> io::Result<()> {
@@ -361,7 +519,7 @@ fn from_input(file: Option<&str>) -> Outcome<Sent> {
             return Err(Failure::new("invalid argument: can't use stdin for both build context and dockerfile"));
         }
         let whole = io::Cursor::new(start).chain(input);
-        return Ok(Sent { chunks: archive::upload(whole), dockerfile: file.map(str::to_owned) });
+        return Ok(Sent::new(archive::upload(whole), file.map(str::to_owned)));
     }
     if file.is_some() {
         return Err(Failure::new("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles"));
@@ -370,7 +528,7 @@ fn from_input(file: Option<&str>) -> Outcome<Sent> {
     let mut builder = tar::Builder::new(Vec::new());
     append_file(&mut builder, "Dockerfile", &start)?;
     let bytes = builder.into_inner()?;
-    Ok(Sent { chunks: archive::upload(io::Cursor::new(bytes)), dockerfile: Some("Dockerfile".to_owned()) })
+    Ok(Sent::new(archive::upload(io::Cursor::new(bytes)), Some("Dockerfile".to_owned())))
 }
 
 /// A tar, or one compressed by gzip, bzip2, xz or zstd.
@@ -385,7 +543,7 @@ mod tests {
     use super::*;
 
     async fn packed(sent: Sent) -> Vec<String> {
-        let Sent { mut chunks, .. } = sent;
+        let mut chunks = sent.chunks.unwrap();
         let mut bytes = Vec::new();
         while let Some(chunk) = chunks.recv().await {
             bytes.extend_from_slice(&chunk.unwrap());
@@ -416,8 +574,25 @@ mod tests {
     #[test]
     fn what_cannot_be_a_context_is_refused() {
         assert!(gather("/no/such", None).unwrap_err().message.contains("/no/such"));
-        assert!(gather("https://example.com/x.git", None).unwrap_err().message.contains("clone"));
+        assert!(gather("ftp://example.com/x.tar", None).unwrap_err().message.contains("git URL"));
+        assert!(gather("https://example.com/x.git", Some("-")).unwrap_err().message.contains("remote"));
+        let sent = gather("https://example.com/x.git#v1", Some("sub/Dockerfile")).unwrap();
+        assert_eq!(sent.remote.as_deref(), Some("https://example.com/x.git#v1"));
         assert!(gather("/", Some("/no/such")).unwrap_err().message.contains("/no/such"));
+    }
+
+    #[test]
+    fn the_failing_step_is_repeated() {
+        let mut step = Step::default();
+        step.take("Step 1/2 : FROM x\n ---> abc\n");
+        assert_eq!(step.repeated(), None);
+        step.take("Step 2/2 : RUN y\n ---> Running in abc\n");
+        for number in 0..30 {
+            step.take(&format!("line {number}\n"));
+        }
+        let text = step.repeated().unwrap();
+        assert!(text.starts_with("------\n > Step 2/2 : RUN y:\nline 10\n"), "{text}");
+        assert!(text.ends_with("line 29\n------"));
     }
 
     #[test]

@@ -1,0 +1,356 @@
+//! What a Dockerfile most likely does not mean. The rules bear the names of Docker's build checks, so that `# check=`
+//! directives that are written for those hold here.
+
+use std::collections::BTreeSet;
+
+use crate::instruction::{Command, Dockerfile, Instruction, Kind};
+use crate::source::{Diagnostic, Span};
+
+/// A rule that a line broke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Such as `MaintainerDeprecated`.
+    pub rule: &'static str,
+    /// What and where.
+    pub place: Diagnostic,
+}
+
+/// What `# check=` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    skip_all: bool,
+    skip: BTreeSet<String>,
+    /// Warnings fail the build.
+    pub error: bool,
+}
+
+impl Options {
+    /// `skip=Rule,Rule;error=true`, or `skip=all`.
+    ///
+    /// # Errors
+    /// A sentence that names the option.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut options = Self::default();
+        for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            match (name.trim(), value.trim()) {
+                ("skip", "all") => options.skip_all = true,
+                ("skip", rules) => options.skip.extend(rules.split(',').map(|rule| rule.trim().to_ascii_lowercase())),
+                ("error", "true" | "1") => options.error = true,
+                ("error", "false" | "0") => options.error = false,
+                ("error", other) => return Err(format!("check=error={other}: expected true or false")),
+                (other, _) => return Err(format!("check={other}: expected skip= or error=")),
+            }
+        }
+        Ok(options)
+    }
+
+    fn skips(&self, rule: &str) -> bool {
+        self.skip_all || self.skip.contains(&rule.to_ascii_lowercase())
+    }
+}
+
+/// Names that FROM may use without an ARG.
+const AUTOMATIC: [&str; 9] = [
+    "BUILDPLATFORM",
+    "BUILDOS",
+    "BUILDARCH",
+    "BUILDVARIANT",
+    "TARGETPLATFORM",
+    "TARGETOS",
+    "TARGETARCH",
+    "TARGETVARIANT",
+    "TARGETSTAGE",
+];
+
+/// Looks at a file; what `options` skip is left out.
+#[must_use]
+pub fn check(file: &Dockerfile, options: &Options) -> Vec<Warning> {
+    let mut lint = Lint { file, found: Vec::new(), globals: BTreeSet::new(), stage: None };
+    lint.casing();
+    for instruction in &file.instructions {
+        lint.one(instruction);
+    }
+    let mut found = lint.found;
+    found.retain(|warning| !options.skips(warning.rule));
+    found.sort_by_key(|warning| (warning.place.line, warning.place.column));
+    found
+}
+
+/// What is known of the stage so far.
+#[derive(Default)]
+struct Stage {
+    shell: bool,
+    absolute: bool,
+    seen: BTreeSet<&'static str>,
+}
+
+struct Lint<'a> {
+    file: &'a Dockerfile,
+    found: Vec<Warning>,
+    globals: BTreeSet<String>,
+    stage: Option<Stage>,
+}
+
+/// The word that is the instruction as written.
+fn keyword(instruction: &Instruction) -> &str {
+    instruction.text.split_whitespace().next().unwrap_or_default()
+}
+
+fn upper(word: &str) -> bool {
+    !word.chars().any(|c| c.is_ascii_lowercase())
+}
+
+impl Lint<'_> {
+    fn warn(&mut self, rule: &'static str, instruction: &Instruction, message: String) {
+        let end = instruction.span.start + keyword(instruction).len();
+        self.warn_at(rule, Span { start: instruction.span.start, end }, message);
+    }
+
+    /// Points at a word of the instruction.
+    fn warn_word(&mut self, rule: &'static str, instruction: &Instruction, word: &str, message: String) {
+        let text = self.file.source.text();
+        let within = text.get(instruction.span.start..instruction.span.end).unwrap_or_default();
+        let start = instruction.span.start + within.find(word).unwrap_or(0);
+        self.warn_at(rule, Span { start, end: start + word.len() }, message);
+    }
+
+    fn warn_at(&mut self, rule: &'static str, span: Span, message: String) {
+        self.found.push(Warning { rule, place: self.file.source.diagnostic(span, format!("{rule}: {message}")) });
+    }
+
+    /// Keywords are written all in one way.
+    fn casing(&mut self) {
+        let (upper_ones, others): (Vec<_>, Vec<_>) =
+            self.file.instructions.iter().partition(|each| upper(keyword(each)));
+        let wants_upper = upper_ones.len() >= others.len();
+        for instruction in &self.file.instructions {
+            let word = keyword(instruction);
+            let lower = !word.chars().any(|c| c.is_ascii_uppercase());
+            if if wants_upper { !upper(word) } else { !lower } {
+                let case = if wants_upper { "uppercase" } else { "lowercase" };
+                let message = format!("the command {word} should match the case of the others ({case})");
+                self.warn("ConsistentInstructionCasing", instruction, message);
+            }
+        }
+    }
+
+    fn one(&mut self, instruction: &Instruction) {
+        self.empty_continuation(instruction);
+        match &instruction.kind {
+            Kind::From(_) => {
+                self.from(instruction);
+                self.stage = Some(Stage::default());
+            }
+            Kind::Arg(items) => {
+                if self.stage.is_none() {
+                    self.globals.extend(items.iter().map(|(name, _)| name.clone()));
+                }
+                for (name, _) in items {
+                    self.secret(instruction, name);
+                }
+            }
+            Kind::Env(pairs) => {
+                for (name, _) in pairs {
+                    self.secret(instruction, name);
+                }
+                self.legacy(instruction);
+            }
+            Kind::Label(_) => self.legacy(instruction),
+            Kind::Maintainer(_) => {
+                let message = "MAINTAINER is deprecated: LABEL org.opencontainers.image.authors=… says it".to_owned();
+                self.warn("MaintainerDeprecated", instruction, message);
+            }
+            Kind::Cmd(command) => {
+                self.once(instruction, "CMD");
+                self.exec_form(instruction, command);
+            }
+            Kind::Entrypoint(command) => {
+                self.once(instruction, "ENTRYPOINT");
+                self.exec_form(instruction, command);
+            }
+            Kind::Healthcheck(_) => self.once(instruction, "HEALTHCHECK"),
+            Kind::Shell(_) => {
+                if let Some(stage) = &mut self.stage {
+                    stage.shell = true;
+                }
+            }
+            Kind::Workdir(path) => self.workdir(instruction, path),
+            Kind::Expose(ports) => {
+                for port in ports {
+                    let protocol = port.rsplit_once('/').map_or("", |(_, protocol)| protocol);
+                    if protocol.chars().any(|c| c.is_ascii_uppercase()) {
+                        let message = format!("the protocol of {port} should be lowercase");
+                        self.warn_word("ExposeProtoCasing", instruction, port, message);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn from(&mut self, instruction: &Instruction) {
+        let Kind::From(from) = &instruction.kind else { return };
+        let words: Vec<&str> = instruction.text.split_whitespace().collect();
+        if let [.., word, name] = words.as_slice()
+            && from.name.is_some()
+        {
+            if name.chars().any(|c| c.is_ascii_uppercase()) {
+                self.warn_word("StageNameCasing", instruction, name, format!("the stage name {name} should be lowercase"));
+            }
+            if upper(word) != upper(keyword(instruction)) {
+                let message = format!("the case of {word} and {} should match", keyword(instruction));
+                self.warn_word("FromAsCasing", instruction, word, message);
+            }
+            if matches!(name.to_ascii_lowercase().as_str(), "scratch" | "context") {
+                let message = format!("the stage name {name} is reserved");
+                self.warn_word("ReservedStageName", instruction, name, message);
+            }
+        }
+        if let Some(platform) = &from.platform {
+            if matches!(platform.as_str(), "$TARGETPLATFORM" | "${TARGETPLATFORM}") {
+                let message = format!("--platform={platform} is what holds without it");
+                self.warn_word("RedundantTargetPlatform", instruction, platform, message);
+            } else if !platform.contains('$') {
+                let message = format!("--platform={platform} should not be a constant: use $BUILDPLATFORM or --platform of the build");
+                self.warn_word("FromPlatformFlagConstDisallowed", instruction, platform, message);
+            }
+        }
+        let text = format!("{} {}", from.platform.as_deref().unwrap_or_default(), from.image);
+        for name in variables(&text) {
+            if !self.globals.contains(name) && !AUTOMATIC.contains(&name) {
+                let message = format!("FROM uses {name}, which no ARG before it declares");
+                self.warn_word("UndefinedArgInFrom", instruction, name, message);
+            }
+        }
+    }
+
+    fn once(&mut self, instruction: &Instruction, word: &'static str) {
+        let Some(stage) = &mut self.stage else { return };
+        if !stage.seen.insert(word) {
+            let message = format!("several {word} in one stage: only the last counts");
+            self.warn("MultipleInstructionsDisallowed", instruction, message);
+        }
+    }
+
+    fn exec_form(&mut self, instruction: &Instruction, command: &Command) {
+        if matches!(command, Command::Shell(_)) && !self.stage.as_ref().is_some_and(|stage| stage.shell) {
+            let word = instruction.kind.keyword();
+            let message = format!("{word} as a JSON array, so that signals reach the program and not a shell");
+            self.warn("JSONArgsRecommended", instruction, message);
+        }
+    }
+
+    fn workdir(&mut self, instruction: &Instruction, path: &str) {
+        let Some(stage) = &mut self.stage else { return };
+        if path.starts_with(['/', '$']) {
+            stage.absolute = true;
+        } else if !stage.absolute {
+            let message = format!("the relative path {path} depends on the base image");
+            self.warn_word("WorkdirRelativePath", instruction, path, message);
+        }
+    }
+
+    /// `ENV name value`.
+    fn legacy(&mut self, instruction: &Instruction) {
+        let word = instruction.text.split_whitespace().nth(1).unwrap_or_default();
+        if !word.contains('=') {
+            let message = format!("write {word}=VALUE: the form with a space is a legacy");
+            self.warn_word("LegacyKeyValueFormat", instruction, word, message);
+        }
+    }
+
+    fn secret(&mut self, instruction: &Instruction, name: &str) {
+        let lower = name.to_ascii_lowercase();
+        let parts: Vec<&str> = lower.split(['_', '-']).collect();
+        let words = ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
+        if words.iter().any(|word| parts.contains(word)) && !parts.contains(&"public") {
+            let message = format!("{name} looks like a secret, which ARG and ENV keep in the image: use RUN --mount=type=secret");
+            self.warn_word("SecretsUsedInArgOrEnv", instruction, name, message);
+        }
+    }
+
+    fn empty_continuation(&mut self, instruction: &Instruction) {
+        let Span { start, end } = instruction.span;
+        let text = self.file.source.text().get(start..end).unwrap_or_default();
+        let heredocs = match &instruction.kind {
+            Kind::Run(run) => !run.heredocs.is_empty(),
+            Kind::Copy(transfer) | Kind::Add(transfer) => {
+                transfer.sources.iter().any(|each| matches!(each, crate::instruction::TransferSource::Inline(_)))
+            }
+            _ => false,
+        };
+        if heredocs {
+            return;
+        }
+        let mut at = start;
+        for line in text.trim_end().split_inclusive('\n') {
+            if line.trim().is_empty() {
+                let message = "an empty line within a continued command".to_owned();
+                self.warn_at("NoEmptyContinuation", Span { start: at, end: at }, message);
+                return;
+            }
+            at += line.len();
+        }
+    }
+}
+
+/// Names of the variables in a text.
+fn variables(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        rest = rest[at + 1..].trim_start_matches('{');
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        if end > 0 {
+            names.push(&rest[..end]);
+        }
+        rest = &rest[end..];
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::parser::parse;
+
+    fn rules(text: &str, options: &str) -> Vec<String> {
+        let file = parse("Dockerfile", text).unwrap();
+        let found = check(&file, &Options::parse(options).unwrap());
+        found.into_iter().map(|each| format!("{}:{} {}", each.place.line, each.place.column, each.rule)).collect()
+    }
+
+    #[test]
+    fn each_rule_points_at_its_word() {
+        let text = "ARG BASE=x\nFROM $BASE as Build\nMAINTAINER me\nENV API_TOKEN abc\nWORKDIR src\nWORKDIR /a\nWORKDIR b\nEXPOSE 80/TCP\nCMD run\nCMD [\"run\"]\nrun true\nRUN a && \\\n\n    b\nFROM --platform=linux/amd64 $OTHER:1 AS context\nFROM --platform=$TARGETPLATFORM x\nSHELL [\"/bin/bash\", \"-c\"]\nENTRYPOINT x\n";
+        insta::assert_snapshot!(rules(text, "").join("\n"), @r"
+        2:12 FromAsCasing
+        2:15 StageNameCasing
+        3:1 MaintainerDeprecated
+        4:5 SecretsUsedInArgOrEnv
+        4:5 LegacyKeyValueFormat
+        5:9 WorkdirRelativePath
+        8:8 ExposeProtoCasing
+        9:1 JSONArgsRecommended
+        10:1 MultipleInstructionsDisallowed
+        11:1 ConsistentInstructionCasing
+        13:1 NoEmptyContinuation
+        15:17 FromPlatformFlagConstDisallowed
+        15:30 UndefinedArgInFrom
+        15:41 ReservedStageName
+        16:17 RedundantTargetPlatform
+        ");
+    }
+
+    #[test]
+    fn directives_skip_rules() {
+        let text = "FROM x\nMAINTAINER me\nCMD run\n";
+        assert_eq!(rules(text, "skip=JSONArgsRecommended"), ["2:1 MaintainerDeprecated"]);
+        assert!(rules(text, "skip=all").is_empty());
+        assert!(Options::parse("skip=A;error=true").unwrap().error);
+        Options::parse("error=maybe").unwrap_err();
+        Options::parse("skp=A").unwrap_err();
+    }
+}

@@ -1,0 +1,250 @@
+//! `--output`, `--push`, `--load`: where the result of a build goes.
+
+use http::Method;
+use serde_json::{Value, json};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::build::BuildArgs;
+use super::build_upload::fields;
+use super::pull::{self, PushArgs};
+use crate::archive;
+use crate::client::{Query, escape};
+use crate::commands::container::copy::write_out;
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+
+/// One destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Output {
+    /// The files, into a directory.
+    Local(PathBuf),
+    /// The files as a tar; `None` is standard output.
+    Tar(Option<PathBuf>),
+    /// The image as a tar in both forms, OCI's and Docker's.
+    Archive(Option<PathBuf>),
+    /// The image in OCI's form, in a directory.
+    Layout(PathBuf),
+    /// The image in the engine.
+    Image { push: bool },
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    all: Vec<Output>,
+    /// Names beside those of `--tag`.
+    names: Vec<String>,
+    /// Times in layers become `SOURCE_DATE_EPOCH`.
+    pub rewrite_timestamp: bool,
+}
+
+impl Outputs {
+    /// Reads the options.
+    pub fn parse(args: &BuildArgs) -> Outcome<Self> {
+        let mut outputs = Self::default();
+        for text in &args.output {
+            outputs.add(text)?;
+        }
+        if args.push {
+            outputs.all.push(Output::Image { push: true });
+        }
+        if args.load {
+            outputs.all.push(Output::Image { push: false });
+        }
+        let pushes = outputs.all.contains(&Output::Image { push: true });
+        if pushes && outputs.names(args).is_empty() {
+            return Err(Failure::new("a tag is needed when pushing to registry: name the image with --tag"));
+        }
+        Ok(outputs)
+    }
+
+    fn add(&mut self, text: &str) -> Outcome {
+        if !text.contains('=') {
+            self.all.push(if text == "-" { Output::Tar(None) } else { Output::Local(PathBuf::from(text)) });
+            return Ok(());
+        }
+        let usage = |why: String| Failure::usage(format!("--output {text}: {why}"));
+        let truth = |key: &str, value: &str| match value {
+            "" | "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            other => Err(usage(format!("{key}={other}: expected true or false"))),
+        };
+        let (mut kind, mut dest, mut push, mut tar) = (String::new(), None, false, true);
+        for (key, value) in fields("output", text)? {
+            match key.as_str() {
+                "type" => kind = value,
+                "dest" => dest = Some(value).filter(|value| value != "-").map(PathBuf::from),
+                "name" => self.names.extend(value.split(',').map(str::to_owned)),
+                "push" => push = truth("push", &value)?,
+                "tar" => tar = truth("tar", &value)?,
+                "rewrite-timestamp" => self.rewrite_timestamp |= truth("rewrite-timestamp", &value)?,
+                other => {
+                    let known = "type, dest, name, push, tar and rewrite-timestamp are known";
+                    return Err(usage(format!("unknown key {other}: {known}")));
+                }
+            }
+        }
+        self.all.push(match (kind.as_str(), dest) {
+            ("local", Some(dest)) => Output::Local(dest),
+            ("local", None) => return Err(usage("dest is missing".to_owned())),
+            ("tar", dest) => Output::Tar(dest),
+            ("oci" | "docker", Some(dest)) if !tar => Output::Layout(dest),
+            ("oci" | "docker", None) if !tar => return Err(usage("tar=false needs dest".to_owned())),
+            ("docker", None) | ("image", None) => Output::Image { push },
+            ("registry", None) => Output::Image { push: true },
+            ("oci" | "docker", dest) => Output::Archive(dest),
+            ("image" | "registry", Some(_)) => return Err(usage("dest goes with files, not with an image".to_owned())),
+            ("", _) => return Err(usage("type is missing".to_owned())),
+            (other, _) => {
+                return Err(usage(format!("type={other}: expected local, tar, oci, docker, image or registry")));
+            }
+        });
+        Ok(())
+    }
+
+    /// Only the files are wanted: the image itself need not stay.
+    fn files_only(&self) -> bool {
+        !self.all.is_empty() && self.all.iter().all(|output| matches!(output, Output::Local(_) | Output::Tar(_)))
+    }
+
+    /// Names for the image.
+    pub fn names(&self, args: &BuildArgs) -> Vec<String> {
+        if self.files_only() { self.names.clone() } else { args.tag.iter().chain(&self.names).cloned().collect() }
+    }
+
+    /// Writes what was built.
+    pub async fn write(&self, context: &Context, args: &BuildArgs, id: &str) -> Outcome {
+        let names = self.names(args);
+        for output in &self.all {
+            match output {
+                Output::Local(dest) => export(context, id, Some(dest), true).await?,
+                Output::Tar(dest) => export(context, id, dest.as_deref(), false).await?,
+                Output::Archive(dest) => {
+                    write_out(save(context, &names, id).await?, dest.as_deref()).await?;
+                }
+                Output::Layout(dest) => {
+                    let response = save(context, &names, id).await?;
+                    unpack(archive::download(response.into_body()), dest).await?;
+                }
+                Output::Image { push: false } => {}
+                Output::Image { push: true } => {
+                    for image in &names {
+                        let args = PushArgs {
+                            all_tags: false,
+                            disable_content_trust: true,
+                            quiet: args.quiet,
+                            image: image.clone(),
+                        };
+                        pull::push(context.clone(), args).await?;
+                    }
+                }
+            }
+        }
+        if self.files_only() && names.is_empty() {
+            forget(context, id).await;
+        }
+        Ok(())
+    }
+}
+
+async fn save(context: &Context, names: &[String], id: &str) -> Outcome<http::Response<hyper::body::Incoming>> {
+    let mut query = Query::new();
+    for name in names {
+        query = query.with("names", name);
+    }
+    if names.is_empty() {
+        query = query.with("names", id);
+    }
+    context.client.call(Method::GET, &format!("/images/get{query}"), None::<&()>).await
+}
+
+/// The image's files, by a container that never runs.
+async fn export(context: &Context, id: &str, dest: Option<&Path>, folder: bool) -> Outcome {
+    let body = json!({ "Image": id, "Cmd": ["-"], "Entrypoint": [], "HostConfig": { "NetworkMode": "none" } });
+    let made: Value = context.client.post("/containers/create", &body).await?;
+    let container = made["Id"].as_str().unwrap_or_default().to_owned();
+    let written = async {
+        let response =
+            context.client.call(Method::GET, &format!("/containers/{container}/export"), None::<&()>).await?;
+        match dest {
+            Some(dest) if folder => unpack(archive::download(response.into_body()), dest).await,
+            dest => write_out(response, dest).await.map(drop),
+        }
+    }
+    .await;
+    let removed = context.client.delete(&format!("/containers/{container}?v=1&force=1")).await;
+    written.and(removed.map(drop))
+}
+
+/// Unpacks into a directory, made if need be; nothing is written outside of it.
+async fn unpack(reader: impl io::Read + Send + 'static, dest: &Path) -> Outcome {
+    let at = dest.to_owned();
+    let work = move || -> io::Result<()> {
+        fs::create_dir_all(&at)?;
+        let mut archive = tar::Archive::new(reader);
+        archive.set_preserve_permissions(true);
+        archive.set_preserve_mtime(true);
+        archive.set_preserve_ownerships(nix::unistd::geteuid().is_root());
+        archive.set_unpack_xattrs(true);
+        archive.unpack(&at)
+    };
+    let done = tokio::task::spawn_blocking(work).await.map_err(|error| Failure::new(error.to_string()))?;
+    done.map_err(|error| Failure::new(format!("write {}: {error}", dest.display())))
+}
+
+/// Removes the image unless it has a name or a user; whether it goes changes nothing of the result.
+async fn forget(context: &Context, id: &str) {
+    let path = escape(id);
+    let Ok(found) = context.client.get::<Value>(&format!("/images/{path}/json")).await else { return };
+    if found["RepoTags"].as_array().is_none_or(Vec::is_empty) {
+        let _ = context.client.delete(&format!("/images/{path}?noprune=1")).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn outputs(texts: &[&str]) -> Outcome<Outputs> {
+        Outputs::parse(&BuildArgs {
+            output: texts.iter().map(|text| (*text).to_owned()).collect(),
+            ..BuildArgs::default()
+        })
+    }
+
+    #[test]
+    fn destinations_in_short_and_long() {
+        let found = outputs(&["out", "-", "type=tar,dest=x.tar", "type=oci,dest=-", "type=docker,tar=false,dest=d"]);
+        assert_eq!(
+            found.unwrap().all,
+            [
+                Output::Local("out".into()),
+                Output::Tar(None),
+                Output::Tar(Some("x.tar".into())),
+                Output::Archive(None),
+                Output::Layout("d".into()),
+            ]
+        );
+        let found = outputs(&["type=image,name=a:1,push=true,rewrite-timestamp=true"]).unwrap();
+        assert!(found.rewrite_timestamp);
+        assert_eq!((found.all, found.names), (vec![Output::Image { push: true }], vec!["a:1".to_owned()]));
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_by_name() {
+        for (text, part) in [
+            ("type=local", "dest is missing"),
+            ("type=cacheonly", "expected local"),
+            ("dest=x", "type is missing"),
+            ("type=image,compression=zstd", "unknown key compression"),
+            ("type=image,push=maybe", "expected true or false"),
+            ("type=image,push=true", "a tag is needed"),
+        ] {
+            let message = outputs(&[text]).unwrap_err().message;
+            assert!(message.contains(part), "{text}: {message}");
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! What a build is given beside its context: secrets, agents, further contexts, caches. It travels in the upload's body,
+//! before the context: several streams one after the other, each in pieces with their lengths and ended by an empty one.
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use tokio::sync::mpsc;
+
+use super::build::BuildArgs;
+use super::build_output::Outputs;
+use crate::archive::{self, Owner, Take};
+use crate::context::Context;
+use crate::failure::{Failure, Outcome};
+use crate::flags;
+use crate::output::tell;
+
+/// The kind of such an upload.
+pub const MEDIA_TYPE: &str = "application/vnd.sampan.build";
+/// A secret may be this long, as with Docker.
+const MAX_SECRET: u64 = 500 << 10;
+
+type Chunks = mpsc::Receiver<io::Result<Bytes>>;
+
+/// Read and checked.
+#[derive(Default)]
+pub struct Extras {
+    secrets: Map<String, Value>,
+    ssh: Map<String, Value>,
+    contexts: Vec<Value>,
+    /// Directories of contexts and caches, in the order of the upload.
+    folders: Vec<PathBuf>,
+    caches: usize,
+    no_cache_filter: Vec<String>,
+    rewrite_timestamp: bool,
+    check: bool,
+    tell_keys: bool,
+}
+
+impl std::fmt::Debug for Extras {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Extras").field("folders", &self.folders).finish_non_exhaustive()
+    }
+}
+
+/// Whether a context is fetched by the daemon.
+pub fn is_remote(context: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|start| context.starts_with(start))
+}
+
+/// Comma-separated `key=value`; what has no `=` has an empty value.
+pub fn fields(flag: &str, text: &str) -> Outcome<Vec<(String, String)>> {
+    let parts = flags::csv(text).map_err(|why| Failure::usage(format!("--{flag} {text}: {why}")))?;
+    Ok(parts
+        .iter()
+        .map(|part| part.split_once('=').unwrap_or((part, "")))
+        .map(|(key, value)| (key.trim().to_ascii_lowercase(), value.to_owned()))
+        .collect())
+}
+
+impl Extras {
+    /// Reads what the options name.
+    pub fn gather(args: &BuildArgs, outputs: &Outputs) -> Outcome<Self> {
+        let mut extras = Self {
+            no_cache_filter: args.no_cache_filter.clone(),
+            rewrite_timestamp: outputs.rewrite_timestamp,
+            check: args.check,
+            tell_keys: !cache_destinations(args)?.is_empty(),
+            ..Self::default()
+        };
+        for text in &args.secret {
+            let (id, content) = secret(text)?;
+            let content = base64::engine::general_purpose::STANDARD.encode(content);
+            extras.secrets.insert(id, Value::String(content));
+        }
+        for text in &args.ssh {
+            let (id, socket) = agent(text, std::env::var("SSH_AUTH_SOCK").ok())?;
+            extras.ssh.insert(id, json!(socket));
+        }
+        for text in &args.build_context {
+            extras.context(text)?;
+        }
+        for text in &args.cache_from {
+            if let Some(folder) = cache_source(text)? {
+                extras.folders.push(folder);
+                extras.caches += 1;
+            }
+        }
+        Ok(extras)
+    }
+
+    fn context(&mut self, text: &str) -> Outcome {
+        let Some((name, value)) = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty())
+        else {
+            return Err(Failure::usage(format!("--build-context {text}: expected name=path, or name=docker-image://image")));
+        };
+        let context = if let Some(image) = value.strip_prefix("docker-image://") {
+            json!({ "name": name, "kind": "image", "value": image })
+        } else if value.starts_with("oci-layout://") {
+            return Err(Failure::new(format!(
+                "--build-context {text}: OCI layouts are not read here: `sampan load` it, and name docker-image://IMAGE"
+            )));
+        } else if is_remote(value) {
+            json!({ "name": name, "kind": "remote", "value": value })
+        } else {
+            let folder = fs::canonicalize(value).ok().filter(|path| path.is_dir());
+            let folder = folder
+                .ok_or_else(|| Failure::new(format!("--build-context {name}: {value:?} is not a directory")))?;
+            self.folders.push(folder);
+            json!({ "name": name, "kind": "upload" })
+        };
+        self.contexts.push(context);
+        Ok(())
+    }
+
+    /// Whether anything must be told that the classic endpoint has no place for.
+    pub fn needed(&self) -> bool {
+        !self.secrets.is_empty()
+            || !self.ssh.is_empty()
+            || !self.contexts.is_empty()
+            || self.caches > 0
+            || !self.no_cache_filter.is_empty()
+            || self.rewrite_timestamp
+            || self.check
+            || self.tell_keys
+    }
+
+    fn options(&self) -> Value {
+        json!({
+            "secrets": self.secrets, "ssh": self.ssh, "contexts": self.contexts, "caches": self.caches,
+            "noCacheFilter": self.no_cache_filter, "rewriteTimestamp": self.rewrite_timestamp, "check": self.check,
+            "tellKeys": self.tell_keys,
+        })
+    }
+}
+
+/// `id=name[,src=file|env=variable]`: its id and content.
+fn secret(text: &str) -> Outcome<(String, Vec<u8>)> {
+    let usage = |why: &str| Failure::usage(format!("--secret {text}: {why}"));
+    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    for (key, value) in fields("secret", text)? {
+        match key.as_str() {
+            "id" => id = Some(value),
+            "src" | "source" => file = Some(value),
+            "env" => variable = Some(value),
+            "type" if matches!(value.as_str(), "file" | "env") => kind = Some(value),
+            "type" => return Err(usage("expected type=file or type=env")),
+            other => return Err(usage(&format!("unknown key {other}: id, src, env and type are known"))),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| usage("id is missing"))?;
+    if file.is_some() && variable.is_some() {
+        return Err(usage("src and env exclude each other"));
+    }
+    if kind.as_deref() == Some("env") {
+        variable = variable.or(file.take()).or_else(|| Some(id.clone()));
+    }
+    // A name alone is a variable, if there is one, else a file.
+    if file.is_none() && variable.is_none() {
+        if kind.is_none() && std::env::var_os(&id).is_some() {
+            variable = Some(id.clone());
+        } else {
+            file = Some(id.clone());
+        }
+    }
+    let content = match (variable, file) {
+        (Some(name), _) => {
+            use std::os::unix::ffi::OsStringExt;
+            std::env::var_os(&name)
+                .ok_or_else(|| Failure::new(format!("secret {id}: the variable {name} is not set")))?
+                .into_vec()
+        }
+        (None, file) => {
+            let path = file.unwrap_or_default();
+            let size = fs::metadata(&path).map_err(|error| Failure::new(format!("secret {id}: {path}: {error}")))?.len();
+            if size > MAX_SECRET {
+                return Err(Failure::new(format!("secret {id}: {path} has {size} bytes, more than {MAX_SECRET}")));
+            }
+            fs::read(&path).map_err(|error| Failure::new(format!("secret {id}: {path}: {error}")))?
+        }
+    };
+    Ok((id, content))
+}
+
+/// `default`, or `id=socket`: the id and the agent's socket.
+fn agent(text: &str, standard: Option<String>) -> Outcome<(String, PathBuf)> {
+    let (id, path) = text.split_once('=').unwrap_or((text, ""));
+    if id.is_empty() {
+        return Err(Failure::usage(format!("--ssh {text}: expected default, or id=socket")));
+    }
+    let path = if path.is_empty() {
+        standard
+            .filter(|path| !path.is_empty())
+            .ok_or_else(|| Failure::new(format!("--ssh {text}: no agent runs: SSH_AUTH_SOCK is not set")))?
+    } else {
+        path.to_owned()
+    };
+    let found = fs::canonicalize(&path).map_err(|error| Failure::new(format!("--ssh {text}: {path}: {error}")))?;
+    let kind = fs::metadata(&found).map_err(|error| Failure::new(format!("--ssh {text}: {path}: {error}")))?.file_type();
+    if !kind.is_socket() {
+        return Err(Failure::new(format!(
+            "--ssh {text}: {path} is not the socket of an agent; keys are given to one first: ssh-add {path}"
+        )));
+    }
+    Ok((id.to_owned(), found))
+}
+
+/// The directory of `type=local,src=…`; one that is not there (yet) is left out, with a word.
+fn cache_source(text: &str) -> Outcome<Option<PathBuf>> {
+    let refuse = |kind: &str| {
+        Err(Failure::new(format!("--cache-from {text}: type={kind} is not supported: use type=local,src=DIRECTORY")))
+    };
+    if !text.contains('=') {
+        return refuse("registry");
+    }
+    let (mut kind, mut source) = (String::new(), None);
+    for (key, value) in fields("cache-from", text)? {
+        match key.as_str() {
+            "type" => kind = value,
+            "src" | "source" => source = Some(PathBuf::from(value)),
+            other => return Err(Failure::usage(format!("--cache-from {text}: unknown key {other}: type and src are known"))),
+        }
+    }
+    if kind != "local" {
+        return refuse(&kind);
+    }
+    let source = source.ok_or_else(|| Failure::usage(format!("--cache-from {text}: src is missing")))?;
+    if !source.join("cache.json").is_file() {
+        tell!("sampan: --cache-from {}: there is no cache yet", source.display());
+        return Ok(None);
+    }
+    Ok(Some(source))
+}
+
+/// The directories of `--cache-to type=local,dest=…`.
+pub fn cache_destinations(args: &BuildArgs) -> Outcome<Vec<PathBuf>> {
+    args.cache_to.iter().map(|text| cache_destination(text)).collect()
+}
+
+fn cache_destination(text: &str) -> Outcome<PathBuf> {
+    let (mut kind, mut dest) = (String::new(), None);
+    for (key, value) in fields("cache-to", text)? {
+        match (key.as_str(), value.as_str()) {
+            ("type", _) => kind = value,
+            ("dest", _) => dest = Some(PathBuf::from(value)),
+            // All steps are written, whatever the mode.
+            ("mode", "min" | "max") => {}
+            (other, _) => {
+                return Err(Failure::usage(format!("--cache-to {text}: unknown key {other}: type, dest and mode are known")));
+            }
+        }
+    }
+    if kind != "local" {
+        let why = format!("--cache-to {text}: type={kind} is not supported: use type=local,dest=DIRECTORY");
+        return Err(Failure::new(why));
+    }
+    dest.ok_or_else(|| Failure::usage(format!("--cache-to {text}: dest is missing")))
+}
+
+/// Writes a build's results into a directory: complete, or not at all. What was a cache there before is replaced.
+pub async fn export_cache(context: &Context, keys: &Value, folder: &Path) -> Outcome {
+    let named = |error: io::Error| Failure::new(format!("--cache-to {}: {error}", folder.display()));
+    let response = context.client.call(Method::POST, "/sampan/v1/build/cache", Some(keys)).await?;
+    fs::create_dir_all(folder).map_err(named)?;
+    let reader = archive::download(response.into_body());
+    let at = folder.to_owned();
+    let written = tokio::task::spawn_blocking(move || write_cache(reader, &at)).await;
+    written.map_err(|error| Failure::new(error.to_string()))?.map_err(named)
+}
+
+fn write_cache(reader: impl io::Read, folder: &Path) -> io::Result<()> {
+    let blobs = folder.join("blobs/sha256");
+    fs::create_dir_all(&blobs)?;
+    let fresh = folder.join(".cache.json.new");
+    let mut kept = std::collections::HashSet::new();
+    let mut archive = tar::Archive::new(reader);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let Some(name) = path.file_name() else { continue };
+        if path == Path::new("cache.json") {
+            io::copy(&mut entry, &mut fs::File::create(&fresh)?)?;
+            continue;
+        }
+        kept.insert(name.to_owned());
+        let target = blobs.join(name);
+        if target.exists() {
+            continue;
+        }
+        let partial = folder.join(".blob.new");
+        io::copy(&mut entry, &mut fs::File::create(&partial)?)?;
+        fs::rename(&partial, &target)?;
+    }
+    if !fresh.exists() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the daemon sent no cache"));
+    }
+    fs::rename(&fresh, folder.join("cache.json"))?;
+    for entry in fs::read_dir(&blobs)? {
+        let entry = entry?;
+        if !kept.contains(&entry.file_name()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The whole upload.
+pub fn framed(extras: Extras, main: Option<Chunks>) -> Outcome<Chunks> {
+    let options = serde_json::to_vec(&extras.options()).map_err(|error| Failure::new(error.to_string()))?;
+    let (sender, receiver) = mpsc::channel(4);
+    let mut parts: Vec<Chunks> = extras.folders.iter().map(|folder| packed(folder.clone())).collect();
+    parts.extend(main);
+    tokio::spawn(async move {
+        // The daemon that takes no more has answered already; its answer says why.
+        let _ = send(&sender, options, parts).await;
+    });
+    Ok(receiver)
+}
+
+type Closed = mpsc::error::SendError<io::Result<Bytes>>;
+
+async fn send(sender: &mpsc::Sender<io::Result<Bytes>>, options: Vec<u8>, parts: Vec<Chunks>) -> Result<(), Closed> {
+    piece(sender, options.into()).await?;
+    sender.send(Ok(Bytes::from_static(&[0; 4]))).await?;
+    for mut part in parts {
+        while let Some(chunk) = part.recv().await {
+            match chunk {
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => piece(sender, bytes).await?,
+                Err(error) => return sender.send(Err(error)).await,
+            }
+        }
+        sender.send(Ok(Bytes::from_static(&[0; 4]))).await?;
+    }
+    Ok(())
+}
+
+async fn piece(sender: &mpsc::Sender<io::Result<Bytes>>, bytes: Bytes) -> Result<(), Closed> {
+    // Pieces of an upload are far shorter than this; the daemon's bound is 4 MiB.
+    let mut left = bytes;
+    while !left.is_empty() {
+        let part = left.split_to(left.len().min(1 << 20));
+        let length = u32::try_from(part.len()).unwrap_or(0).to_be_bytes();
+        sender.send(Ok(Bytes::copy_from_slice(&length))).await?;
+        sender.send(Ok(part)).await?;
+    }
+    Ok(())
+}
+
+/// A directory as a tar.
+fn packed(folder: PathBuf) -> Chunks {
+    let (mut writer, chunks) = archive::pipe();
+    std::thread::spawn(move || {
+        let mut builder = tar::Builder::new(&mut writer);
+        let packed = archive::append_tree(&mut builder, &folder, Path::new(""), Owner::Root, &|_, _| Take::Yes)
+            .and_then(|()| builder.finish());
+        drop(builder);
+        if let Err(error) = packed
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            writer.fail(&error);
+        }
+    });
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn secrets_come_from_files_and_variables() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(&path, "hidden").unwrap();
+        let shown = path.display();
+        assert_eq!(secret(&format!("id=a,src={shown}")).unwrap(), ("a".into(), b"hidden".to_vec()));
+        assert_eq!(secret(&format!("id=a,type=file,source={shown}")).unwrap().1, b"hidden");
+        let home = std::env::var("PATH").unwrap();
+        assert_eq!(secret("id=a,env=PATH").unwrap().1, home.as_bytes());
+        assert_eq!(secret("id=PATH").unwrap().1, home.as_bytes());
+        for (text, part) in [
+            ("src=/x", "id is missing"),
+            ("id=a,src=/no/such", "/no/such"),
+            ("id=a,env=NO_SUCH_VARIABLE_", "is not set"),
+            ("id=a,scr=x", "unknown key scr"),
+            ("id=a,src=x,env=y", "exclude"),
+        ] {
+            let message = secret(text).unwrap_err().message;
+            assert!(message.contains(part), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn agents_are_sockets() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, key) = (folder.path().join("s"), folder.path().join("id_ed25519"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        fs::write(&key, "").unwrap();
+        let standard = || Some(socket.display().to_string());
+        assert_eq!(agent("default", standard()).unwrap().0, "default");
+        assert_eq!(agent(&format!("deploy={}", socket.display()), None).unwrap().0, "deploy");
+        assert!(agent("default", None).unwrap_err().message.contains("SSH_AUTH_SOCK"));
+        assert!(agent(&format!("x={}", key.display()), None).unwrap_err().message.contains("ssh-add"));
+    }
+
+    #[test]
+    fn contexts_and_caches_that_cannot_be_are_refused() {
+        let mut extras = Extras::default();
+        extras.context("a=docker-image://debian:12").unwrap();
+        extras.context("b=https://h/r.git#v1").unwrap();
+        extras.context("c=/").unwrap();
+        assert_eq!(extras.contexts[2], json!({ "name": "c", "kind": "upload" }));
+        assert_eq!(extras.folders, [PathBuf::from("/")]);
+        assert!(extras.context("d=/no/such").unwrap_err().message.contains("/no/such"));
+        assert!(extras.context("e=oci-layout:///x").unwrap_err().message.contains("load"));
+        assert!(extras.context("name").is_err());
+        assert!(cache_source("type=registry,ref=x").is_err());
+        assert!(cache_source("debian").unwrap_err().message.contains("type=local"));
+        assert!(cache_destination("type=inline").unwrap_err().message.contains("type=local"));
+        assert_eq!(cache_destination("type=local,dest=/x,mode=max").unwrap(), PathBuf::from("/x"));
+    }
+}
