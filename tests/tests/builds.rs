@@ -55,7 +55,7 @@ fn secrets_are_in_memory_while_they_are_used_and_nowhere_after() {
                 "FROM {IMAGE}\n\
                  RUN --mount=type=secret,id=key,required test \"$(wc -c < /run/secrets/key)\" = {} && stat -c '%a %u %g' /run/secrets/key && grep /run/secrets /proc/mounts | cut -d' ' -f3\n\
                  RUN --mount=type=secret,id=key,target=/etc/mine,mode=0440,uid=101,gid=102 stat -c '%a %u %g' /etc/mine\n\
-                 RUN --mount=type=secret,id=word,env=WORD test \"$WORD\" = of-the-environment && echo known\n\
+                 RUN --mount=type=secret,id=word,env=WORD test ${{#WORD}} = 18 && echo known\n\
                  RUN --mount=type=secret,id=other cat /run/secrets/other 2>/dev/null || echo no other\n\
                  RUN test ! -e /run/secrets && test ! -e /etc/mine && test -z \"$WORD\"\n",
                 hidden.len()
@@ -85,9 +85,36 @@ fn secrets_are_in_memory_while_they_are_used_and_nowhere_after() {
     assert!(error.contains("--secret id=key") && error.contains("Dockerfile:2"), "{error}");
 }
 
+/// Says hello to a socket and prints the answer.
+const CLIENT: &str = r#"
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+int main(int count, char **words) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strncpy(address.sun_path, words[1], sizeof address.sun_path - 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(fd, (struct sockaddr *)&address, sizeof address)) return 1;
+    if (write(fd, "hello", 5) != 5) return 2;
+    char text[100];
+    ssize_t length = read(fd, text, sizeof text);
+    return length > 0 && write(1, text, length) == length ? 0 : 3;
+}
+"#;
+
 #[test]
 fn an_agent_answers_inside_of_a_step() {
     let Some(host) = Host::with_image("an_agent_answers_inside_of_a_step") else { return };
+    // busybox has no client of unix sockets.
+    let source = host.write("client.c", CLIENT);
+    let client = host.path("ctx/client");
+    fs::create_dir_all(host.path("ctx")).unwrap();
+    let compiled = Command::new("cc").arg("-static").arg("-o").arg(&client).arg(&source).status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        println!("skipped: an_agent_answers_inside_of_a_step needs a C compiler with a static C library");
+        return;
+    }
     let socket = host.path("agent.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let agent = std::thread::spawn(move || {
@@ -106,7 +133,7 @@ fn an_agent_answers_inside_of_a_step() {
         &[(
             "Dockerfile",
             &format!(
-                "FROM {IMAGE}\nRUN --mount=type=ssh,mode=0600 stat -c '%a %F' $SSH_AUTH_SOCK && printf hello | nc local:$SSH_AUTH_SOCK\nRUN test -z \"$SSH_AUTH_SOCK\" && test ! -e /run/buildkit\n"
+                "FROM {IMAGE}\nCOPY client /bin/client\nRUN --mount=type=ssh,mode=0600 stat -c '%a %F' $SSH_AUTH_SOCK && /bin/client $SSH_AUTH_SOCK\nRUN test -z \"$SSH_AUTH_SOCK\" && test ! -e /run/buildkit\n"
             ),
         )],
     );
@@ -130,10 +157,19 @@ fn named_contexts_are_directories_and_images() {
         )],
     );
     let lib = format!("lib={}", host.path("lib").display());
-    build(&host, &["-t", "app", "--build-context", &lib, "--build-context", "alpine:3=docker-image://other:1", &folder]);
-    assert_eq!(host.ok(&["run", "--rm", "app", "cat", "/built", "/part", "/again"]), "built\nof the libraryof the library");
+    build(
+        &host,
+        &["-t", "app", "--build-context", &lib, "--build-context", "alpine:3=docker-image://other:1", &folder],
+    );
+    assert_eq!(
+        host.ok(&["run", "--rm", "app", "cat", "/built", "/part", "/again"]),
+        "built\nof the libraryof the library"
+    );
     host.write("lib/part", "changed");
-    build(&host, &["-t", "app", "--build-context", &lib, "--build-context", "alpine:3=docker-image://other:1", &folder]);
+    build(
+        &host,
+        &["-t", "app", "--build-context", &lib, "--build-context", "alpine:3=docker-image://other:1", &folder],
+    );
     assert_eq!(host.ok(&["run", "--rm", "app", "cat", "/part"]), "changed");
 }
 
@@ -152,7 +188,9 @@ fn serve(host: &Host, folder: PathBuf) -> u16 {
             let head = String::from_utf8_lossy(&head).into_owned();
             let path = head.split_whitespace().nth(1).unwrap_or_default().split('?').next().unwrap_or_default();
             let answer = match (path.strip_prefix("/moved/"), fs::read(folder.join(path.trim_start_matches('/')))) {
-                (Some(rest), _) => format!("HTTP/1.1 302 Found\r\nLocation: /{rest}\r\nContent-Length: 0\r\n\r\n").into_bytes(),
+                (Some(rest), _) => {
+                    format!("HTTP/1.1 302 Found\r\nLocation: /{rest}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+                }
                 (None, Ok(bytes)) => {
                     let head = format!(
                         "HTTP/1.1 200 OK\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -210,18 +248,25 @@ fn files_and_repositories_are_added_and_built_from() {
     let port = serve(&host, host.path("www"));
     let url = format!("http://127.0.0.1:{port}");
     let sum = "sha256:c8e35ff0a4f46ff4b9f6d1b0fbbbfe2ecdcd07ca30e2a22c6ddbc0c6a7a0f3a2";
-    let text = |sum: &str| {
-        format!("FROM {IMAGE}\nADD {sum} {url}/moved/data.txt /data/\nADD {url}/repo.git#v1:app /repo\n")
-    };
+    let text =
+        |sum: &str| format!("FROM {IMAGE}\nADD {sum} {url}/moved/data.txt /data/\nADD {url}/repo.git#v1:app /repo\n");
     let folder = context(&host, &[("Dockerfile", &text(""))]);
     build(&host, &["-t", "app", &folder]);
     assert_eq!(
-        host.ok(&["run", "--rm", "app", "sh", "-c", "cat /data/data.txt /repo/file; stat -c ' %a %Y' /data/data.txt; ls -A /repo"]),
+        host.ok(&[
+            "run",
+            "--rm",
+            "app",
+            "sh",
+            "-c",
+            "cat /data/data.txt /repo/file; stat -c ' %a %Y' /data/data.txt; ls -A /repo"
+        ]),
         "over httpfrom git 600 1445412480\nDockerfile\nfile"
     );
     host.write("ctx/Dockerfile", text(&format!("--checksum={sum}")));
     let (_, error) = host.fails(&["build", &folder]);
-    let right = error.split("the checksum is ").nth(1).and_then(|rest| rest.split(',').next()).expect(&error).to_owned();
+    let right =
+        error.split("the checksum is ").nth(1).and_then(|rest| rest.split(',').next()).expect(&error).to_owned();
     host.write("ctx/Dockerfile", text(&format!("--checksum={right}")));
     build(&host, &[&folder]);
     host.write("ctx/Dockerfile", format!("FROM {IMAGE}\nADD {url}/missing /x\n"));
@@ -259,6 +304,8 @@ fn contexts_come_from_standard_input() {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
+        header.set_uid(7);
+        header.set_gid(7);
         tar.append_data(&mut header, name, content.as_bytes()).unwrap();
     }
     let answer = host.run_with_input(&["build", "-t", "a", "-f", "Other", "-"], &tar.into_inner().unwrap());
@@ -275,7 +322,9 @@ fn contexts_come_from_standard_input() {
 #[test]
 fn results_are_put_out_as_files_and_archives() {
     let Some(host) = Host::with_image("results_are_put_out_as_files_and_archives") else { return };
-    let text = format!("FROM {IMAGE} AS make\nRUN mkdir /out && echo one > /out/a && chmod 640 /out/a && ln -s a /out/b\nFROM scratch\nCOPY --from=make /out /\n");
+    let text = format!(
+        "FROM {IMAGE} AS make\nRUN mkdir /out && echo one > /out/a && chmod 640 /out/a && ln -s a /out/b\nFROM scratch\nCOPY --from=make /out /\n"
+    );
     let folder = context(&host, &[("Dockerfile", &text)]);
     let at = |name: &str| host.path(name).display().to_string();
     build(&host, &["-o", &at("files"), &folder]);
@@ -298,7 +347,17 @@ fn results_are_put_out_as_files_and_archives() {
     let meta = at("meta.json");
     build(
         &host,
-        &["-t", "app:1", "--output", &format!("type=oci,dest={},tar=false", at("layout")), "--iidfile", &at("iid"), "--metadata-file", &meta, &folder],
+        &[
+            "-t",
+            "app:1",
+            "--output",
+            &format!("type=oci,dest={},tar=false", at("layout")),
+            "--iidfile",
+            &at("iid"),
+            "--metadata-file",
+            &meta,
+            &folder,
+        ],
     );
     let index: serde_json::Value = serde_json::from_slice(&fs::read(host.path("layout/index.json")).unwrap()).unwrap();
     let meta: serde_json::Value = serde_json::from_slice(&fs::read(&meta).unwrap()).unwrap();
@@ -317,11 +376,22 @@ fn results_are_put_out_as_files_and_archives() {
 fn options_reach_the_steps_and_the_image() {
     let Some(host) = Host::with_image("options_reach_the_steps_and_the_image") else { return };
     let text = format!(
-        "FROM {IMAGE} AS one\nRUN ulimit -n; df -k /dev/shm | tail -1 | cut -c1-60; grep there /etc/hosts; ip addr | grep -c ^[0-9]; date +%N > /time\nFROM {IMAGE} AS two\nRUN date +%N > /time\nFROM {IMAGE}\nARG TARGETPLATFORM\nARG HTTP_PROXY\nCOPY --from=one /time /one\nCOPY --from=two /time /two\nRUN echo $TARGETPLATFORM > /platform\n"
+        "FROM {IMAGE} AS one\nRUN ulimit -n; df -k /dev/shm | tail -1 | cut -c1-60; grep there /etc/hosts; ip addr | grep -c ^[0-9]; cat /proc/sys/kernel/random/uuid > /time\nFROM {IMAGE} AS two\nRUN cat /proc/sys/kernel/random/uuid > /time\nFROM {IMAGE}\nARG TARGETPLATFORM\nARG HTTP_PROXY\nCOPY --from=one /time /one\nCOPY --from=two /time /two\nRUN echo $TARGETPLATFORM > /platform\n"
     );
     let folder = context(&host, &[("Dockerfile", &text)]);
     let arguments = [
-        "--ulimit", "nofile=123:456", "--shm-size", "3m", "--add-host", "there:10.9.8.7", "--network", "none", "--label", "a=b", "-t", "app",
+        "--ulimit",
+        "nofile=123:456",
+        "--shm-size",
+        "3m",
+        "--add-host",
+        "there:10.9.8.7",
+        "--network",
+        "none",
+        "--label",
+        "a=b",
+        "-t",
+        "app",
     ];
     let said = build(&host, &[&arguments[..], &[&folder]].concat());
     assert!(said.contains("\n123\n") && said.contains(" 3072 ") && said.contains("10.9.8.7"), "{said}");
@@ -358,7 +428,11 @@ fn a_dockerfile_is_checked_and_nothing_is_built() {
     let folder = context(&host, &[("Dockerfile", &format!("FROM {IMAGE}\nMAINTAINER me\nRUN exit 1\nCMD run\n"))]);
     let answer = host.run(&["build", "--check", &folder]);
     assert_eq!(answer.code, 1, "{}", answer.err);
-    assert!(answer.out.contains("Dockerfile:2:1: MaintainerDeprecated") && answer.out.contains("^^^^^^^^^^"), "{}", answer.out);
+    assert!(
+        answer.out.contains("Dockerfile:2:1: MaintainerDeprecated") && answer.out.contains("^^^^^^^^^^"),
+        "{}",
+        answer.out
+    );
     assert!(answer.err.contains("2 warnings found"), "{}", answer.err);
     host.write("ctx/Dockerfile", format!("# check=skip=all\nFROM {IMAGE}\nMAINTAINER me\nRUN exit 1\n"));
     assert_eq!(host.ok(&["build", "--check", &folder]), "Check complete, no warnings found.");
@@ -378,8 +452,14 @@ fn two_builds_of_one_context_give_one_digest() {
     let digest = |name: &str| {
         let meta = host.path(name);
         let arguments = [
-            "--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", "--output", "type=image,rewrite-timestamp=true",
-            "--metadata-file", meta.to_str().unwrap(), &folder,
+            "--no-cache",
+            "--build-arg",
+            "SOURCE_DATE_EPOCH=1700000000",
+            "--output",
+            "type=image,rewrite-timestamp=true",
+            "--metadata-file",
+            meta.to_str().unwrap(),
+            &folder,
         ];
         build(&host, &arguments);
         serde_json::from_slice::<serde_json::Value>(&fs::read(meta).unwrap()).unwrap()
@@ -396,6 +476,52 @@ fn two_builds_of_one_context_give_one_digest() {
     assert_eq!(digest("two.json"), first);
     let (_, error) = host.fails(&["build", "-o", "type=image,rewrite-timestamp=true", &folder]);
     assert!(error.contains("SOURCE_DATE_EPOCH"), "{error}");
+}
+
+#[test]
+fn the_build_cache_is_pruned_by_what_is_asked_and_kept_to_its_size() {
+    let test = "the_build_cache_is_pruned_by_what_is_asked_and_kept_to_its_size";
+    let Some(host) = Host::with_image(test) else { return };
+    let text = |size: u32| format!("FROM {IMAGE}\nRUN head -c {size} /dev/zero > /zeros\nRUN echo small > /small\n");
+    let folder = context(&host, &[("Dockerfile", &text(3_000_000))]);
+    let rebuilt = |host: &Host| 2 - build(host, &[&folder]).matches("Using cache").count();
+    let drop_images = |host: &Host| host.ok(&["image", "prune", "-f"]);
+    build(&host, &[&folder]);
+    drop_images(&host);
+    assert_eq!(rebuilt(&host), 0);
+    drop_images(&host);
+    host.ok(&["builder", "prune", "-f", "--filter", "until=1h"]);
+    host.ok(&["builder", "prune", "-f", "--keep-storage", "10m"]);
+    host.ok(&["builder", "prune", "-af", "--filter", "type=exec.cachemount"]);
+    assert_eq!(rebuilt(&host), 0, "nothing was old enough, or more than may stay");
+    drop_images(&host);
+    host.ok(&["builder", "prune", "-f", "--filter", "description=small"]);
+    assert_eq!(rebuilt(&host), 1);
+    drop_images(&host);
+    host.ok(&["builder", "prune", "-f", "--keep-storage", "1m"]);
+    assert!(rebuilt(&host) >= 1, "the large layer went");
+    let (_, error) = host.fails(&["builder", "prune", "-f", "--filter", "colour=red"]);
+    assert!(error.contains("colour"), "{error}");
+}
+
+#[test]
+fn the_daemon_keeps_the_build_cache_to_its_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("daemon.json");
+    fs::write(&config, r#"{"builder": {"gc": {"defaultKeepStorage": "1MB", "unusedFor": "100h"}}}"#).unwrap();
+    let test = "the_daemon_keeps_the_build_cache_to_its_size";
+    let Some(host) = Host::start_with(test, &["--config-file", config.to_str().unwrap()]) else { return };
+    host.import_busybox();
+    let text = |size: u32| format!("FROM {IMAGE}\nRUN head -c {size} /dev/zero > /zeros\n");
+    for (size, cached) in [(1000, true), (3_000_000, false)] {
+        let folder = context(&host, &[("Dockerfile", &text(size))]);
+        build(&host, &[&folder]);
+        host.ok(&["image", "prune", "-f"]);
+        host.write("ctx/Dockerfile", format!("FROM {IMAGE}\nRUN echo {size} > /other\n"));
+        build(&host, &[&folder]);
+        host.write("ctx/Dockerfile", text(size));
+        assert_eq!(build(&host, &[&folder]).contains("Using cache"), cached, "{size}");
+    }
 }
 
 #[test]
@@ -427,4 +553,216 @@ fn a_cache_goes_to_a_directory_and_comes_back() {
     assert_eq!(host.ok(&["run", "--rm", "app", "cat", "/file", "/copy"]), "contentcontent");
     let (_, error) = host.fails(&["build", "--cache-to", "type=registry,ref=x", &folder]);
     assert!(error.contains("type=registry"), "{error}");
+}
+
+/// What a file is, for comparison: kind, mode, owner, and content or target.
+type Files = std::collections::BTreeMap<String, String>;
+
+/// Directories and files that engines make for their mounts, and leave behind or not.
+const STUBS: [&str; 8] = ["dev", "proc", "sys", "run", "etc/hosts", "etc/hostname", "etc/resolv.conf", ""];
+
+fn files_of(tar: &[u8]) -> Files {
+    let mut files = Files::new();
+    let mut archive = tar::Archive::new(tar);
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        let name = name.trim_start_matches("./").trim_matches('/').to_owned();
+        if STUBS.contains(&name.as_str()) || name.starts_with("run/") || name.starts_with("dev/") || name == "." {
+            continue;
+        }
+        let header = entry.header().clone();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        let hash = content
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        let link = entry.link_name().unwrap().map(|link| link.display().to_string()).unwrap_or_default();
+        // Links have no modes of their own; which name of a file comes first is the archive's matter.
+        let mode = if header.entry_type().is_symlink() { 0 } else { header.mode().unwrap() & 0o7777 };
+        let what = format!(
+            "{:?} {mode:o} {}:{} {link} {} {hash:x}",
+            header.entry_type(),
+            header.uid().unwrap(),
+            header.gid().unwrap(),
+            content.len()
+        );
+        files.insert(name, what);
+    }
+    files
+}
+
+/// The words of a configuration that both builders have; empty is absent.
+fn words_of(config: &serde_json::Value) -> serde_json::Value {
+    let mut found = serde_json::Map::new();
+    let keys = [
+        "Env",
+        "Cmd",
+        "Entrypoint",
+        "WorkingDir",
+        "User",
+        "ExposedPorts",
+        "Volumes",
+        "Labels",
+        "StopSignal",
+        "OnBuild",
+        "Shell",
+        "Healthcheck",
+    ];
+    for key in keys {
+        let mut value = config[key].clone();
+        if let Some(labels) = value.as_object_mut() {
+            labels.remove("io.buildah.version");
+        }
+        let empty = value.is_null()
+            || value == ""
+            || value == "/"
+            || value.as_array().is_some_and(Vec::is_empty)
+            || value.as_object().is_some_and(serde_json::Map::is_empty);
+        if !empty {
+            found.insert(key.to_owned(), value);
+        }
+    }
+    found.into()
+}
+
+/// Dockerfiles that another builder understands as well, each over the same first lines.
+const CORPUS: [(&str, &str); 14] = [
+    (
+        "configuration",
+        "ENV A=1 B=\"two words\" C=$A\nLABEL a.b=c \"d e\"=f\nUSER web\nEXPOSE 80 53/udp\nVOLUME [\"/data\"]\nSTOPSIGNAL SIGINT\nENTRYPOINT [\"/bin/sh\",\"-c\"]\nCMD [\"echo hi\"]\n",
+    ),
+    ("shell forms", "ENTRYPOINT exec top -b\nCMD ignored $X\n"),
+    ("workdir", "WORKDIR /a/b\nWORKDIR c\nRUN pwd > where\nWORKDIR /a/b/c/../d\nCOPY one .\n"),
+    (
+        "copy",
+        "COPY one /one\nCOPY one two /both/\nCOPY dir /into\nCOPY dir/ /into2/\nCOPY . /all/\nCOPY o* d*/deep /globs/\n",
+    ),
+    (
+        "copy modes",
+        "COPY --chown=web:web dir /owned\nCOPY --chown=7:8 one /numbers\nCOPY --chmod=0751 one /moded\nCOPY --chown=web one /user-only\n",
+    ),
+    (
+        "copy links",
+        "COPY link /link\nCOPY dir /d\nRUN ln -s /d /to-d && mkdir /real && ln -s real /rel\nCOPY one /to-d/x\nCOPY two /rel/y\n",
+    ),
+    ("add", "ADD inner.tar /unpacked/\nADD one /plain\nADD one two /two/\n"),
+    (
+        "run",
+        "RUN mkdir -p /x/y && echo z > /x/y/z && chmod 4750 /x/y/z && chown 5:6 /x/y && ln -s z /x/y/l && rm -r /tmp\nRUN [\"/bin/sh\", \"-c\", \"echo exec > /exec\"]\nUSER web\nRUN id -u > /var/tmp-id 2>/dev/null || true\n",
+    ),
+    (
+        "arguments",
+        "ARG NAME=none\nARG WITH=${NAME}-x\nRUN echo $NAME $WITH > /args\nENV NAME=env\nRUN echo $NAME > /env\n",
+    ),
+    (
+        "expansion",
+        "ENV E= S=set\nENV A=${E:-default} B=${S:+alt} C=${N:-x} D=\\$S E2='$S' F=\"${S}s\"\nRUN echo $A $B $C $D $E2 $F > /expanded\n",
+    ),
+    (
+        "stages",
+        "RUN echo made > /made && mkdir /tree && echo t > /tree/t\nFROM scratch\nCOPY --from=0 /made /tree /\nCOPY --from=base /bin /bin\n",
+    ),
+    (
+        "shell",
+        "SHELL [\"/bin/sh\", \"-ec\"]\nRUN echo $0 > /shell; true\nCMD run\nONBUILD RUN echo later\nONBUILD COPY . /\n",
+    ),
+    ("health", "HEALTHCHECK --interval=5s --timeout=3s --retries=2 CMD test -e /x\n"),
+    (
+        "mounts",
+        "RUN --mount=type=bind,target=/ctx cp /ctx/one /copied\nRUN --mount=type=tmpfs,target=/mem echo x > /mem/x\nRUN --mount=type=cache,target=/cache echo x > /cache/x\n",
+    ),
+];
+
+#[test]
+fn another_builder_makes_the_same_of_a_dockerfile() {
+    let test = "another_builder_makes_the_same_of_a_dockerfile";
+    if Command::new("buildah").arg("--version").output().is_err() {
+        println!("skipped: {test} needs buildah (package buildah)");
+        return;
+    }
+    let Some(host) = Host::start(test) else { return };
+    let mut inner = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(5);
+    header.set_mode(0o604);
+    header.set_uid(3);
+    header.set_gid(4);
+    header.set_mtime(1_600_000_000);
+    inner.append_data(&mut header, "deep/in", &b"inner"[..]).unwrap();
+    host.write("ctx/inner.tar", inner.into_inner().unwrap());
+    host.write("ctx/base.tar", sampan_tests::busybox_tar());
+    for (name, text) in
+        [("one", "1\n"), ("two", "2\n"), ("dir/a", "a\n"), ("dir/deep/b", "b\n"), ("dir/skip.o", "no\n")]
+    {
+        host.write(&format!("ctx/{name}"), text);
+    }
+    host.write("ctx/.dockerignore", "**/*.o\nDockerfile*\n.dockerignore\n");
+    fs::set_permissions(host.path("ctx/two"), fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink("one", host.path("ctx/link")).unwrap();
+    std::os::unix::fs::symlink("../one", host.path("ctx/dir/up")).unwrap();
+    let folder = host.path("ctx").display().to_string();
+
+    let store = tempfile::tempdir().unwrap();
+    let at = |name: &str| store.path().join(name).display().to_string();
+    let other = |arguments: &[&str]| {
+        let output = Command::new("buildah")
+            .args(["--root", &at("root"), "--runroot", &at("run"), "--storage-driver", "vfs"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "buildah {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let mut differences = Vec::new();
+    for (name, text) in CORPUS {
+        let file = host.write("Dockerfile.test", format!("FROM scratch AS base\nADD base.tar /\n{text}"));
+        let file = file.display().to_string();
+        build(&host, &["-f", &file, "-t", "ours", "--build-arg", "NAME=given", &folder]);
+        let tar = host.path("ours.tar");
+        build(
+            &host,
+            &["-f", &file, "--build-arg", "NAME=given", "-o", &format!("type=tar,dest={}", tar.display()), &folder],
+        );
+        let ours = files_of(&fs::read(&tar).unwrap());
+        let config = words_of(&host.api("GET", "/images/ours/json", None).1["Config"]);
+
+        other(&[
+            "bud",
+            "--isolation",
+            "chroot",
+            "--network",
+            "host",
+            "--format",
+            "docker",
+            "--build-arg",
+            "NAME=given",
+            "-f",
+            &file,
+            "-t",
+            "theirs",
+            &folder,
+        ]);
+        let inspected: serde_json::Value =
+            serde_json::from_str(&other(&["inspect", "--type", "image", "theirs"])).unwrap();
+        let container = other(&["from", "theirs"]);
+        let root = other(&["mount", &container]);
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.follow_symlinks(false);
+        builder.append_dir_all(".", &root).unwrap();
+        let theirs = files_of(&builder.into_inner().unwrap());
+        other(&["umount", &container]);
+        other(&["rm", &container]);
+
+        for path in ours.keys().chain(theirs.keys()).collect::<std::collections::BTreeSet<_>>() {
+            if ours.get(path) != theirs.get(path) {
+                differences.push(format!("{name}: /{path}: {:?}, buildah {:?}", ours.get(path), theirs.get(path)));
+            }
+        }
+        let their_config = words_of(&inspected["Docker"]["config"]);
+        if config != their_config {
+            differences.push(format!("{name}: configuration {config}, buildah {their_config}"));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }

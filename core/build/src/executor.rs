@@ -290,7 +290,8 @@ impl<B: Backend> Build<B> {
 
     /// Whether a stage takes no remembered results.
     pub(crate) fn no_cache(&self, index: usize) -> bool {
-        let named = |wanted: &String| *wanted == index.to_string() || wanted.to_ascii_lowercase() == self.graph.label(index);
+        let named =
+            |wanted: &String| *wanted == index.to_string() || wanted.to_ascii_lowercase() == self.graph.label(index);
         self.request.no_cache || self.request.no_cache_stages.iter().any(named)
     }
 

@@ -245,7 +245,8 @@ fn context_named(contexts: &BTreeSet<String>, name: &str) -> Option<String> {
     let familiar = |text: &str| sampan_image::ImageRef::parse(text).ok().map(|name| name.familiar());
     let lower = name.to_ascii_lowercase();
     let same = |each: &&String| {
-        **each == lower || (each.contains([':', '/', '.']) && familiar(each).is_some_and(|it| familiar(name) == Some(it)))
+        **each == lower
+            || (each.contains([':', '/', '.']) && familiar(each).is_some_and(|it| familiar(name) == Some(it)))
     };
     contexts.iter().find(same).cloned()
 }
@@ -305,7 +306,8 @@ mod tests {
     fn contexts_of_the_user_come_before_stages_and_images() {
         let host = Platform::host();
         let args = BuildArgs::new(&HashMap::new(), &host, &host, "");
-        let text = "FROM alpine AS deps\nRUN x\nFROM docker.io/library/debian:12\nCOPY --from=deps / /\nCOPY --from=Lib / /\n";
+        let text =
+            "FROM alpine AS deps\nRUN x\nFROM docker.io/library/debian:12\nCOPY --from=deps / /\nCOPY --from=Lib / /\n";
         let contexts: BTreeSet<String> = ["deps", "lib", "debian:12"].map(str::to_owned).into();
         let graph = Graph::plan(&parse("Dockerfile", text).unwrap(), &args, None, contexts).unwrap();
         assert_eq!(graph.order, [1], "the stage is replaced");

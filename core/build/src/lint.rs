@@ -196,7 +196,12 @@ impl Lint<'_> {
             && from.name.is_some()
         {
             if name.chars().any(|c| c.is_ascii_uppercase()) {
-                self.warn_word("StageNameCasing", instruction, name, format!("the stage name {name} should be lowercase"));
+                self.warn_word(
+                    "StageNameCasing",
+                    instruction,
+                    name,
+                    format!("the stage name {name} should be lowercase"),
+                );
             }
             if upper(word) != upper(keyword(instruction)) {
                 let message = format!("the case of {word} and {} should match", keyword(instruction));
@@ -212,7 +217,9 @@ impl Lint<'_> {
                 let message = format!("--platform={platform} is what holds without it");
                 self.warn_word("RedundantTargetPlatform", instruction, platform, message);
             } else if !platform.contains('$') {
-                let message = format!("--platform={platform} should not be a constant: use $BUILDPLATFORM or --platform of the build");
+                let message = format!(
+                    "--platform={platform} should not be a constant: use $BUILDPLATFORM or --platform of the build"
+                );
                 self.warn_word("FromPlatformFlagConstDisallowed", instruction, platform, message);
             }
         }
@@ -263,9 +270,11 @@ impl Lint<'_> {
     fn secret(&mut self, instruction: &Instruction, name: &str) {
         let lower = name.to_ascii_lowercase();
         let parts: Vec<&str> = lower.split(['_', '-']).collect();
-        let words = ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
+        let words =
+            ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
         if words.iter().any(|word| parts.contains(word)) && !parts.contains(&"public") {
-            let message = format!("{name} looks like a secret, which ARG and ENV keep in the image: use RUN --mount=type=secret");
+            let message =
+                format!("{name} looks like a secret, which ARG and ENV keep in the image: use RUN --mount=type=secret");
             self.warn_word("SecretsUsedInArgOrEnv", instruction, name, message);
         }
     }

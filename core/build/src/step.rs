@@ -7,8 +7,8 @@ use sampan_image::ChainId;
 use sampan_image::tree::Tree;
 
 use crate::backend::{Backend, MountSource, Output, Root, RunStep, StepMount};
-use crate::context::Context;
 use crate::cache::{Entry, Key, KeyWriter};
+use crate::context::Context;
 use crate::copy::{self, CopyError, Landing, Match, Selection};
 use crate::dockerignore::Ignore;
 use crate::error::{BuildError, Result};
@@ -299,7 +299,8 @@ impl<B: Backend> StageRun<B> {
             Ok(true)
         })
         .await?;
-        let layer = if is_new { Some(self.build.backend.commit(&root, &parents, self.build.latest()).await?) } else { None };
+        let layer =
+            if is_new { Some(self.build.backend.commit(&root, &parents, self.build.latest()).await?) } else { None };
         drop(root);
         self.keep(key, &step, Entry { layer, created, description: step.clone() }).await
     }
@@ -451,11 +452,12 @@ impl<B: Backend> StageRun<B> {
         }
         for (written, remote) in &copying.remote {
             if matches!(remote, Remote::Http { .. }) && remote.file_name().is_empty() && is_folder(&copying.dest) {
-                return Err(BuildError::Invalid(format!("ADD {written}: the URL names no file; name it in the destination")));
+                return Err(BuildError::Invalid(format!(
+                    "ADD {written}: the URL names no file; name it in the destination"
+                )));
             }
             say(&self.output, format!("Fetching {}\n", remote.shown())).await?;
-            let fetched =
-                self.build.backend.fetch(remote, copying.keep_git_dir, copying.checksum.as_deref()).await?;
+            let fetched = self.build.backend.fetch(remote, copying.keep_git_dir, copying.checksum.as_deref()).await?;
             if let Some(note) = fetched.note {
                 say(&self.output, format!("[Warning] {note}\n")).await?;
             }
@@ -503,13 +505,7 @@ impl<B: Backend> StageRun<B> {
         Ok(parts)
     }
 
-    async fn land(
-        &self,
-        copying: Copying,
-        parts: Vec<Part<B>>,
-        root: PathBuf,
-        created: i64,
-    ) -> Result<()> {
+    async fn land(&self, copying: Copying, parts: Vec<Part<B>>, root: PathBuf, created: i64) -> Result<()> {
         let dest = self.state.absolute(&copying.dest);
         blocking(move || {
             let owner = match &copying.chown {
@@ -742,8 +738,7 @@ impl<B: Backend> StageRun<B> {
                     return Ok(());
                 };
                 let number = mounts.iter().filter(|each| matches!(each.source, MountSource::Ssh { .. })).count();
-                let target =
-                    if mount.target.is_empty() { format!("/run/buildkit/ssh_agent.{number}") } else { target };
+                let target = if mount.target.is_empty() { format!("/run/buildkit/ssh_agent.{number}") } else { target };
                 if number == 0 {
                     env.push(format!("SSH_AUTH_SOCK={target}"));
                 }
@@ -796,10 +791,7 @@ impl<B: Backend> StageRun<B> {
 /// Where scripts of RUN are found.
 const SCRIPTS: &str = "/dev/pipes";
 
-fn with_origin<B: Backend, T>(
-    files: &Files<B>,
-    work: impl FnOnce(&copy::Origin<'_>) -> Result<T>,
-) -> Result<T> {
+fn with_origin<B: Backend, T>(files: &Files<B>, work: impl FnOnce(&copy::Origin<'_>) -> Result<T>) -> Result<T> {
     match files {
         Files::Context(context) => work(&context.origin()),
         Files::Layers { root, label, .. } => {

@@ -299,9 +299,20 @@ async fn what_is_named_and_what_is_remote_is_copied() {
     let again = world.build_with(text, change).await;
     assert_eq!(again.image().id, image.id, "{}", again.said);
     fs::write(other.path().join("part"), "changed").unwrap();
-    assert_eq!(world.read(world.build_with(text, |request| {
-        request.contexts.insert("other".into(), Named::Files(Arc::new(Context::directory(other.path().to_owned()))));
-    }).await.image(), "part"), "changed");
+    assert_eq!(
+        world.read(
+            world
+                .build_with(text, |request| {
+                    request
+                        .contexts
+                        .insert("other".into(), Named::Files(Arc::new(Context::directory(other.path().to_owned()))));
+                })
+                .await
+                .image(),
+            "part"
+        ),
+        "changed"
+    );
 
     for (text, part) in [
         ("FROM scratch\nADD --checksum=sha256:wrong http://host/f /f\n", "the checksum is another"),

@@ -101,7 +101,10 @@ async fn with_options(request: &mut BuildRequest, remote: Option<String>, mut up
     let bytes = read_options(&mut upload).await?;
     // What cannot be read may hold a secret: it is not repeated.
     let options: Options = serde_json::from_slice(&bytes).map_err(|error| {
-        Error::invalid(format!("the options of the build cannot be read (column {}): a client of another version?", error.column()))
+        Error::invalid(format!(
+            "the options of the build cannot be read (column {}): a client of another version?",
+            error.column()
+        ))
     })?;
     for (id, text) in options.secrets {
         let content = base64::engine::general_purpose::STANDARD

@@ -115,7 +115,8 @@ async fn repository(
         };
         let mut found = None;
         for place in places {
-            if let Ok(commit) = git(folder, &["rev-parse", "--verify", "--quiet", &format!("{place}^{{commit}}")]).await {
+            if let Ok(commit) = git(folder, &["rev-parse", "--verify", "--quiet", &format!("{place}^{{commit}}")]).await
+            {
                 found = Some(commit);
                 break;
             }
@@ -145,7 +146,18 @@ async fn repository(
 async fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("git");
     command.env_clear();
-    let inherited = ["PATH", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE"];
+    let inherited = [
+        "PATH",
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "NO_PROXY",
+        "no_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+        "SSL_CERT_FILE",
+    ];
     for name in inherited {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);

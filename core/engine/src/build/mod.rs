@@ -36,9 +36,9 @@ use tokio::sync::mpsc;
 use tokio_util::io::SyncIoBridge;
 
 use backend::EngineBackend;
-use export::Imported;
 pub(crate) use cache::Builds;
 use cache::Prune;
+use export::Imported;
 pub(crate) use root::recover;
 
 use crate::Engine;

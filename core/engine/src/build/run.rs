@@ -108,8 +108,7 @@ pub(crate) async fn run(engine: &Engine, root: &BuildRoot, step: RunStep, output
 
 async fn start(engine: &Engine, root: &BuildRoot, step: &RunStep) -> Result<(Shim, ShimEvents)> {
     let bundle = engine.config().bundle(root.id());
-    let mut program =
-        Program { sandbox: false, ..Program::of(root.id(), bundle.clone()) };
+    let mut program = Program { sandbox: false, ..Program::of(root.id(), bundle.clone()) };
     let prepared = prepare(engine, root, step, &mut program).await;
     let launched = match prepared {
         Ok(()) => Shim::launch(&engine.config().shim, &bundle).await,

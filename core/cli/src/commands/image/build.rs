@@ -426,7 +426,9 @@ fn gather(context: &str, file: Option<&str>) -> Outcome<Sent> {
 /// The context's directory; what is elsewhere is refused.
 fn directory(context: &str) -> Outcome<PathBuf> {
     if context.contains("://") {
-        return Err(Failure::new(format!("build context {context}: a directory, or an http(s) or git URL, is expected")));
+        return Err(Failure::new(format!(
+            "build context {context}: a directory, or an http(s) or git URL, is expected"
+        )));
     }
     let root = fs::canonicalize(context)
         .map_err(|error| Failure::new(format!("unable to prepare context: path {context:?}: {error}")))?;
@@ -492,6 +494,8 @@ fn append_file<W: Write>(builder: &mut tar::Builder<W>, name: &str, text: &[u8])
     let mut header = tar::Header::new_gnu();
     header.set_size(text.len() as u64);
     header.set_mode(0o600);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_mtime(0);
     builder.append_data(&mut header, name, text)
 }

@@ -96,7 +96,9 @@ impl Extras {
     fn context(&mut self, text: &str) -> Outcome {
         let Some((name, value)) = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty())
         else {
-            return Err(Failure::usage(format!("--build-context {text}: expected name=path, or name=docker-image://image")));
+            return Err(Failure::usage(format!(
+                "--build-context {text}: expected name=path, or name=docker-image://image"
+            )));
         };
         let context = if let Some(image) = value.strip_prefix("docker-image://") {
             json!({ "name": name, "kind": "image", "value": image })
@@ -108,8 +110,8 @@ impl Extras {
             json!({ "name": name, "kind": "remote", "value": value })
         } else {
             let folder = fs::canonicalize(value).ok().filter(|path| path.is_dir());
-            let folder = folder
-                .ok_or_else(|| Failure::new(format!("--build-context {name}: {value:?} is not a directory")))?;
+            let folder =
+                folder.ok_or_else(|| Failure::new(format!("--build-context {name}: {value:?} is not a directory")))?;
             self.folders.push(folder);
             json!({ "name": name, "kind": "upload" })
         };
@@ -176,7 +178,8 @@ fn secret(text: &str) -> Outcome<(String, Vec<u8>)> {
         }
         (None, file) => {
             let path = file.unwrap_or_default();
-            let size = fs::metadata(&path).map_err(|error| Failure::new(format!("secret {id}: {path}: {error}")))?.len();
+            let size =
+                fs::metadata(&path).map_err(|error| Failure::new(format!("secret {id}: {path}: {error}")))?.len();
             if size > MAX_SECRET {
                 return Err(Failure::new(format!("secret {id}: {path} has {size} bytes, more than {MAX_SECRET}")));
             }
@@ -200,7 +203,8 @@ fn agent(text: &str, standard: Option<String>) -> Outcome<(String, PathBuf)> {
         path.to_owned()
     };
     let found = fs::canonicalize(&path).map_err(|error| Failure::new(format!("--ssh {text}: {path}: {error}")))?;
-    let kind = fs::metadata(&found).map_err(|error| Failure::new(format!("--ssh {text}: {path}: {error}")))?.file_type();
+    let kind =
+        fs::metadata(&found).map_err(|error| Failure::new(format!("--ssh {text}: {path}: {error}")))?.file_type();
     if !kind.is_socket() {
         return Err(Failure::new(format!(
             "--ssh {text}: {path} is not the socket of an agent; keys are given to one first: ssh-add {path}"
@@ -222,7 +226,9 @@ fn cache_source(text: &str) -> Outcome<Option<PathBuf>> {
         match key.as_str() {
             "type" => kind = value,
             "src" | "source" => source = Some(PathBuf::from(value)),
-            other => return Err(Failure::usage(format!("--cache-from {text}: unknown key {other}: type and src are known"))),
+            other => {
+                return Err(Failure::usage(format!("--cache-from {text}: unknown key {other}: type and src are known")));
+            }
         }
     }
     if kind != "local" {
@@ -250,7 +256,9 @@ fn cache_destination(text: &str) -> Outcome<PathBuf> {
             // All steps are written, whatever the mode.
             ("mode", "min" | "max") => {}
             (other, _) => {
-                return Err(Failure::usage(format!("--cache-to {text}: unknown key {other}: type, dest and mode are known")));
+                return Err(Failure::usage(format!(
+                    "--cache-to {text}: unknown key {other}: type, dest and mode are known"
+                )));
             }
         }
     }
