@@ -311,6 +311,7 @@ pub fn ensure_folder(
     let mut rest: Vec<Vec<u8>> = path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect();
     let mut reached: Vec<u8> = Vec::new();
     let mut links = 0;
+    let mut made: Vec<Vec<u8>> = Vec::new();
     while let Some(part) = rest.pop() {
         if part.is_empty() || part == b"." {
             continue;
@@ -325,9 +326,7 @@ pub fn ensure_folder(
             Ok(()) => {
                 tree::set_mode(&*folder, &part, 0o755).at("set the mode of", &next)?;
                 tree::set_owner(&*folder, &part, owner.0, owner.1).at("set the owner of", &next)?;
-                if let Some(time) = time {
-                    tree::set_times(&*folder, &part, time).at("set the time of", &next)?;
-                }
+                made.push(next.clone());
             }
             Err(Errno::EEXIST) => match tree.folder(&next) {
                 Ok(_) => {}
@@ -345,6 +344,14 @@ pub fn ensure_folder(
             Err(error) => return Err(error).at("create the directory", &next),
         }
         reached = next;
+    }
+    // What is made in a directory changes its time: the deepest first.
+    for path in made.iter().rev() {
+        if let Some(time) = time {
+            let (parent, last) = tree::split(path);
+            let folder = tree.folder(parent).at("open", parent)?;
+            tree::set_times(&*folder, last, time).at("set the time of", path)?;
+        }
     }
     Ok(reached)
 }

@@ -553,7 +553,7 @@ async fn faults_are_shown_at_their_place_and_leave_nothing() {
         "FROM scratch\nRUN put /a b\nRUN fail 7\n",
         "FROM scratch\nEXPOSE 99999\n",
         "FROM scratch\nENV A=${B:?needs B}\n",
-        "FROM scratch\nADD https://x/y /\n",
+        "FROM scratch\nCOPY https://x/y /\n",
         "FROM scratch\nRUN --mount=type=secret,id=k,required=true x\n",
         "FROM scratch\nRUN --security=insecure x\n",
         "FROM scratch\nCOPY --from=Build / /\n",

@@ -304,6 +304,7 @@ fn receive(
     }
     let mut context = main.ok_or_else(|| BuildError::Context("there is none".to_owned()))?;
     context.read_ignore(&name)?;
+    let uploaded = directory.is_none();
     let text = match (request.dockerfile_inline.take(), directory) {
         (Some(text), _) => text,
         // A directory of the host: the Dockerfile may lie elsewhere on it.
@@ -313,6 +314,11 @@ fn receive(
         }
         (None, _) => context.dockerfile(&name)?,
     };
+    // A client that has its Dockerfile elsewhere puts it under such a name beside the files; it is none of them.
+    if uploaded && name.starts_with(".dockerfile.") && !name.contains('/') {
+        std::fs::remove_file(context.root().join(&name))
+            .map_err(|error| BuildError::Context(format!("{name}: {error}")))?;
+    }
     Ok(Received { context, dockerfile: name, text, contexts, caches })
 }
 

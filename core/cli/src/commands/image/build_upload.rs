@@ -227,7 +227,9 @@ fn cache_source(text: &str) -> Outcome<Option<PathBuf>> {
             "type" => kind = value,
             "src" | "source" => source = Some(PathBuf::from(value)),
             other => {
-                return Err(Failure::usage(format!("--cache-from {text}: unknown key {other}: type and src are known")));
+                return Err(Failure::usage(format!(
+                    "--cache-from {text}: unknown key {other}: type and src are known"
+                )));
             }
         }
     }
