@@ -395,7 +395,6 @@ fn roll(dice: &mut Dice) -> (String, Vec<(u64, u64)>) {
 }
 
 #[test]
-#[ignore = "a daemon killed while a service leaves the file does not remove its containers afterwards"]
 fn random_edits_and_kills_converge_to_the_last_valid_file() {
     let Some(mut host) = Host::with_image("random_edits_and_kills_converge_to_the_last_valid_file") else { return };
     let number = |name: &str, usual: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);

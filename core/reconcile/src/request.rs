@@ -100,6 +100,9 @@ pub(crate) struct StackRecord {
     /// The daemon leaves it alone.
     #[serde(default)]
     pub paused: bool,
+    /// Services that have left the project, until their containers are gone.
+    #[serde(default)]
+    pub retired: BTreeSet<String>,
     /// Services whose update failed.
     #[serde(default)]
     pub held: BTreeMap<String, Held>,
@@ -141,6 +144,13 @@ pub(crate) const HISTORY: Collection<Vec<Applied>> = Collection::new("stack-hist
 pub(crate) const KEPT: usize = 10;
 
 impl StackRecord {
+    /// The services whose containers have to go when the project becomes another: a daemon that dies meanwhile leaves
+    /// them to the next one.
+    pub(crate) fn retiring(&self, next: &Project) -> BTreeSet<String> {
+        let known = self.project.services.keys().chain(&self.retired);
+        known.filter(|name| !next.services.contains_key(*name)).cloned().collect()
+    }
+
     /// What shall be there: the project with the numbers that `--scale` asked for, and with the versions before in the
     /// place of what was rolled back.
     pub(crate) fn effective(&self) -> Project {

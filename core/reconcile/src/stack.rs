@@ -305,6 +305,7 @@ impl Stack {
             stopped: before.as_ref().map(|before| before.stopped.clone()).unwrap_or_default(),
             watch: options.watch.unwrap_or(true),
             paused: false,
+            retired: BTreeSet::new(),
             held: BTreeMap::new(),
             problem: None,
         };
@@ -703,14 +704,9 @@ impl Stack {
         let Some(applied) = history.get(back) else {
             return Err(format!("the stack {} was brought to {} versions that are known", self.name, history.len()));
         };
-        let retired = record
-            .project
-            .services
-            .keys()
-            .filter(|name| !applied.project.services.contains_key(*name))
-            .cloned()
-            .collect();
+        let retired = record.retiring(&applied.project);
         let record = StackRecord {
+            retired: retired.clone(),
             project: applied.project.clone(),
             watch: false,
             held: BTreeMap::new(),
@@ -763,13 +759,7 @@ impl Stack {
             )));
             return;
         }
-        let retired: BTreeSet<String> = record
-            .project
-            .services
-            .keys()
-            .filter(|name| !loaded.project.services.contains_key(*name))
-            .cloned()
-            .collect();
+        let retired = record.retiring(&loaded.project);
         let edited = record.project.services.iter().filter(|(name, before)| {
             // A number written into the file goes before one that was asked for earlier.
             loaded.project.services.get(*name).is_some_and(|now| now.replicas() != before.replicas())
@@ -780,6 +770,7 @@ impl Stack {
         }
         next.services.retain(|name| loaded.project.services.contains_key(name));
         next.stopped.retain(|name| loaded.project.services.contains_key(name));
+        next.retired = retired.clone();
         next.project = loaded.project;
         next.inputs = loaded.inputs;
         next.problem = None;
@@ -822,6 +813,7 @@ impl Stack {
             no_deps: record.no_deps,
             healing: true,
             stopped: record.stopped.clone(),
+            retired: record.retired.clone(),
             frozen: self.frozen(),
             ..PlanOptions::default()
         };
@@ -871,6 +863,12 @@ impl Stack {
     ) -> Outcome {
         let Some(mut record) = self.record() else { return outcome };
         if outcome.ok() {
+            if !record.retired.is_empty() {
+                record.retired.clear();
+                if let Err(problem) = self.keep(record.clone()).await {
+                    tracing::warn!(stack = self.name, "{problem}");
+                }
+            }
             if whole {
                 self.remember(record.project).await;
             }

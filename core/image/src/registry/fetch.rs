@@ -57,7 +57,9 @@ impl RegistryClient {
             let modified = header(LAST_MODIFIED).and_then(http_date);
             let mut body = response.into_body();
             let mut total = 0_u64;
-            while let Some(piece) = next_piece(&mut body).await.map_err(|error| fault(error.to_string()))? {
+            while let Some(piece) =
+                next_piece(&mut body, self.config.patience).await.map_err(|error| fault(error.to_string()))?
+            {
                 total += piece.len() as u64;
                 if total > limit {
                     return Err(fault(format!("longer than {limit} bytes")));
