@@ -305,8 +305,12 @@ fn stop_kill_pause_and_restart_do_what_they_say() {
     apart("stop_kill_pause_and_restart_do_what_they_say", |root| {
         root.daemon(async |engine| {
             import(&engine).await;
-            let polite = "trap 'exit 5' TERM; while :; do sleep 0.02; done";
+            let polite = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.02; done";
+            let ready = async |times: usize| {
+                until("it listens to signals", async || logs(&engine, "polite").await.lines().count() == times).await;
+            };
             start(&engine, "polite", shell(polite)).await;
+            ready(1).await;
             assert_eq!(engine.start("polite").await.unwrap_err().kind, ErrorKind::NotModified);
             let refused = engine.remove("polite", RemoveOptions::default()).await.unwrap_err();
             assert_eq!(
@@ -319,6 +323,7 @@ fn stop_kill_pause_and_restart_do_what_they_say() {
             engine.unpause("polite").await.unwrap();
             engine.restart("polite", None, Some(10)).await.unwrap();
             assert_eq!(status(&engine, "polite").await, State::RUNNING);
+            ready(2).await;
             engine.pause("polite").await.unwrap();
             engine.stop("polite", None, Some(10)).await.unwrap();
             assert_eq!(inspect(&engine, "polite").await.state.unwrap().exit_code, Some(5));

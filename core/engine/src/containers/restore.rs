@@ -256,10 +256,8 @@ impl Containers {
         }
         let mut stops = JoinSet::new();
         for container in self.all() {
-            if container.status().is_alive() {
-                let containers = self.clone();
-                stops.spawn(async move { containers.end_with_daemon(&container).await });
-            }
+            let containers = self.clone();
+            stops.spawn(async move { containers.end_with_daemon(&container).await });
         }
         let all = async { while stops.join_next().await.is_some() {} };
         if tokio::time::timeout(LONGEST_STOP, all).await.is_err() {
@@ -272,7 +270,11 @@ impl Containers {
 
     async fn end_with_daemon(&self, container: &Arc<Container>) {
         {
+            // One that is just being started is waited for; none starts after it.
             let _operation = container.operation.lock().await;
+            if !container.status().is_alive() {
+                return;
+            }
             let noted = self.update(container, |record| record.lost = true).map(drop);
             let ended = self.end(container, None, None).await.map(drop);
             if let Err(error) = noted.and(ended) {

@@ -81,6 +81,9 @@ impl Containers {
         // What an end has left is cleared away before.
         let settled = container.settling.lock().await;
         drop(settled);
+        if self.is_ending() {
+            return Err(Error::conflict("the daemon is stopping: nothing is started any more"));
+        }
         let record = container.snapshot();
         let span = tracing::info_span!("start", container = %&record.id[..12], name = %record.name);
         match self.try_start(container, &record).instrument(span).await {
