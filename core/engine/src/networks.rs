@@ -18,6 +18,7 @@ mod tests;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bollard_stubs::models::{
     EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkInspect,
@@ -31,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::filters::Filters;
 use crate::{Engine, Shared, blocking};
 
-use state::Inner;
+use state::{Inner, lock};
 
 /// The networks of an engine. Clones share it.
 #[derive(Debug, Clone)]
@@ -215,6 +216,8 @@ impl Networks {
     /// At an orderly end with nothing running: takes the links and the packet filter away. The next start makes them anew.
     pub(crate) async fn clear(&self) -> Result<()> {
         self.run(|inner| {
+            let _shape = lock(&inner.shape);
+            inner.ended.store(true, Ordering::Relaxed);
             for marked in inner.executor.marked()? {
                 inner.executor.remove_marked(&marked)?;
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
@@ -54,6 +55,8 @@ pub(super) struct Inner {
     state: Mutex<State>,
     /// One create or remove of a network at a time: subnets are chosen among those that are there.
     pub(super) shape: Mutex<()>,
+    /// Links and rules are gone for good: nothing makes them again. Set with `shape` held.
+    pub(super) ended: AtomicBool,
     /// One choice of host ports at a time.
     pub(super) choice: Mutex<()>,
     /// One change of shared ports at a time. Taken behind `choice`.
@@ -172,6 +175,7 @@ impl Inner {
             host_resolver: Arc::new(HostResolver::new(Path::new("/etc/resolv.conf"))),
             state: Mutex::new(state),
             shape: Mutex::default(),
+            ended: AtomicBool::new(false),
             choice: Mutex::default(),
             settling: Mutex::default(),
             shared: Arc::clone(shared),
@@ -219,6 +223,10 @@ impl Inner {
     /// After links or tables were removed, by whomever: what is ours and wanted is made again. Connections go on where
     /// their links are left.
     pub(super) fn heal(&self) {
+        let _shape = lock(&self.shape);
+        if self.ended.load(Ordering::Relaxed) {
+            return;
+        }
         if !self.filter.exists().unwrap_or(true) {
             tracing::warn!("the packet filter's table was removed by another program: it is set up again");
             self.rebuild_filter();
@@ -231,11 +239,6 @@ impl Inner {
             there.filter(|network| !network.side.links.values().all(is_there)).cloned().collect()
         };
         for network in broken {
-            let _shape = lock(&self.shape);
-            // Removed in the meantime by its user.
-            if self.state().networks.get(&network.id).is_none_or(|known| known.stage != Stage::There) {
-                continue;
-            }
             tracing::warn!(network = network.name, "a network's link was removed by another program: it is made again");
             let endpoints: Vec<EndpointRecord> = self.state().endpoints_in(&network.id).cloned().collect();
             let healed = self.ensure(&network).and_then(|()| {
