@@ -126,9 +126,7 @@ impl Stacks {
             match loaded {
                 None => {}
                 Some(Ok(loaded)) if loaded.project.name == name => {
-                    record.held.retain(|name, held| loaded.project.services.get(name) == Some(&held.refused));
-                    record.project = loaded.project;
-                    record.inputs = loaded.inputs;
+                    record.become_edited(loaded.project, loaded.inputs);
                 }
                 Some(Ok(_)) => {
                     record.problem =

@@ -144,6 +144,23 @@ pub(crate) const HISTORY: Collection<Vec<Applied>> = Collection::new("stack-hist
 pub(crate) const KEPT: usize = 10;
 
 impl StackRecord {
+    /// Takes up what the files say now.
+    pub(crate) fn become_edited(&mut self, project: Project, inputs: Vec<PathBuf>) {
+        self.retired = self.retiring(&project);
+        // A number written into the file goes before one that was asked for earlier.
+        self.scale.retain(|name, _| {
+            let (before, now) = (self.project.services.get(name), project.services.get(name));
+            before.zip(now).is_none_or(|(before, now)| before.replicas() == now.replicas())
+        });
+        self.services.retain(|name| project.services.contains_key(name));
+        self.stopped.retain(|name| project.services.contains_key(name));
+        // A version that failed is not tried again before its definition changes.
+        self.held.retain(|name, held| project.services.get(name) == Some(&held.refused));
+        self.project = project;
+        self.inputs = inputs;
+        self.problem = None;
+    }
+
     /// The services whose containers have to go when the project becomes another: a daemon that dies meanwhile leaves
     /// them to the next one.
     pub(crate) fn retiring(&self, next: &Project) -> BTreeSet<String> {

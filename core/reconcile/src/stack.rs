@@ -759,29 +759,14 @@ impl Stack {
             )));
             return;
         }
-        let retired = record.retiring(&loaded.project);
-        let edited = record.project.services.iter().filter(|(name, before)| {
-            // A number written into the file goes before one that was asked for earlier.
-            loaded.project.services.get(*name).is_some_and(|now| now.replicas() != before.replicas())
-        });
-        let mut next = record.clone();
-        for (name, _) in edited {
-            next.scale.remove(name);
-        }
-        next.services.retain(|name| loaded.project.services.contains_key(name));
-        next.stopped.retain(|name| loaded.project.services.contains_key(name));
-        next.retired = retired.clone();
-        next.project = loaded.project;
-        next.inputs = loaded.inputs;
-        next.problem = None;
-        // A version that failed is not tried again before its definition changes.
-        next.held.retain(|name, held| next.project.services.get(name) == Some(&held.refused));
+        let mut next = record;
+        next.become_edited(loaded.project, loaded.inputs);
         tracing::info!(stack = self.name, "the files have changed");
         let project = Arc::new(next.effective());
         let options = PlanOptions {
             services: next.services.clone(),
             no_deps: next.no_deps,
-            retired,
+            retired: next.retired.clone(),
             healing: true,
             stopped: next.stopped.clone(),
             ..PlanOptions::default()
