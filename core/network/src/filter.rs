@@ -108,63 +108,24 @@ pub struct Wanted {
     pub shares: Vec<Share>,
 }
 
-const OWN: Set = Set { name: "own", key: &[Type::Interface], value: None, interval: false };
-const ISOLATED: Set = Set { name: "isolated", key: &[Type::Interface], value: None, interval: false };
-const INTERNAL: Set = Set { name: "internal", key: &[Type::Interface], value: None, interval: false };
-const INSIDE: Set =
-    Set { name: "inside", key: &[Type::Interface, Type::Interface], value: Some(&[Type::Verdict]), interval: false };
-const SUBNETS4: Set = Set { name: "subnets4", key: &[Type::Ipv4], value: None, interval: true };
-const SUBNETS6: Set = Set { name: "subnets6", key: &[Type::Ipv6], value: None, interval: true };
-const MASQUERADE4: Set = Set { name: "masquerade4", key: &[Type::Ipv4], value: None, interval: true };
-const MASQUERADE6: Set = Set { name: "masquerade6", key: &[Type::Ipv6], value: None, interval: true };
-const PUBLISH4: Set = Set {
-    name: "publish4",
-    key: &[Type::Protocol, Type::Ipv4, Type::Port],
-    value: Some(&[Type::Ipv4, Type::Port]),
-    interval: false,
-};
-const PUBLISH4_ANY: Set = Set {
-    name: "publish4-any",
-    key: &[Type::Protocol, Type::Port],
-    value: Some(&[Type::Ipv4, Type::Port]),
-    interval: false,
-};
-const PUBLISH6: Set = Set {
-    name: "publish6",
-    key: &[Type::Protocol, Type::Ipv6, Type::Port],
-    value: Some(&[Type::Ipv6, Type::Port]),
-    interval: false,
-};
-const PUBLISH6_ANY: Set = Set {
-    name: "publish6-any",
-    key: &[Type::Protocol, Type::Port],
-    value: Some(&[Type::Ipv6, Type::Port]),
-    interval: false,
-};
-const SHARE4: Set = Set {
-    name: "share4",
-    key: &[Type::Protocol, Type::Ipv4, Type::Port, Type::Port],
-    value: Some(&[Type::Ipv4, Type::Port]),
-    interval: false,
-};
-const SHARE4_ANY: Set = Set {
-    name: "share4-any",
-    key: &[Type::Protocol, Type::Port, Type::Port],
-    value: Some(&[Type::Ipv4, Type::Port]),
-    interval: false,
-};
-const SHARE6: Set = Set {
-    name: "share6",
-    key: &[Type::Protocol, Type::Ipv6, Type::Port, Type::Port],
-    value: Some(&[Type::Ipv6, Type::Port]),
-    interval: false,
-};
-const SHARE6_ANY: Set = Set {
-    name: "share6-any",
-    key: &[Type::Protocol, Type::Port, Type::Port],
-    value: Some(&[Type::Ipv6, Type::Port]),
-    interval: false,
-};
+const OWN: Set = Set::of("own", &[Type::Interface]);
+const ISOLATED: Set = Set::of("isolated", &[Type::Interface]);
+const INTERNAL: Set = Set::of("internal", &[Type::Interface]);
+const INSIDE: Set = Set::map("inside", &[Type::Interface, Type::Interface], &[Type::Verdict]);
+const SUBNETS4: Set = Set::of_ranges("subnets4", &[Type::Ipv4]);
+const SUBNETS6: Set = Set::of_ranges("subnets6", &[Type::Ipv6]);
+const MASQUERADE4: Set = Set::of_ranges("masquerade4", &[Type::Ipv4]);
+const MASQUERADE6: Set = Set::of_ranges("masquerade6", &[Type::Ipv6]);
+const PUBLISH4: Set = Set::map("publish4", &[Type::Protocol, Type::Ipv4, Type::Port], &[Type::Ipv4, Type::Port]);
+const PUBLISH4_ANY: Set = Set::map("publish4-any", &[Type::Protocol, Type::Port], &[Type::Ipv4, Type::Port]);
+const PUBLISH6: Set = Set::map("publish6", &[Type::Protocol, Type::Ipv6, Type::Port], &[Type::Ipv6, Type::Port]);
+const PUBLISH6_ANY: Set = Set::map("publish6-any", &[Type::Protocol, Type::Port], &[Type::Ipv6, Type::Port]);
+const SHARE4: Set =
+    Set::map("share4", &[Type::Protocol, Type::Ipv4, Type::Port, Type::Port], &[Type::Ipv4, Type::Port]);
+const SHARE4_ANY: Set = Set::map("share4-any", &[Type::Protocol, Type::Port, Type::Port], &[Type::Ipv4, Type::Port]);
+const SHARE6: Set =
+    Set::map("share6", &[Type::Protocol, Type::Ipv6, Type::Port, Type::Port], &[Type::Ipv6, Type::Port]);
+const SHARE6_ANY: Set = Set::map("share6-any", &[Type::Protocol, Type::Port, Type::Port], &[Type::Ipv6, Type::Port]);
 /// Of a shared port; a connection's is in some bits of the port that it comes from. The kernel gives these in steps of two.
 const SLOTS: u16 = 16;
 const SLOT_SHIFT: u16 = 1;
@@ -431,75 +392,31 @@ fn words<const N: usize>(head: impl IntoIterator<Item = Expr>, tail: [Expr; N]) 
     head.into_iter().chain(tail).collect()
 }
 
-/// Destination translation: first the ports of one address, then those of every address of the host.
+/// Destination translation: first the ports of one address, then those of every address of the host. Of each, those that
+/// lead to one place go before those that are shared.
 fn translate(table: &mut Table, chain: &str) {
     for is_v4 in [true, false] {
-        let (specific, any, address_words) =
-            if is_v4 { (&PUBLISH4, &PUBLISH4_ANY, 1) } else { (&PUBLISH6, &PUBLISH6_ANY, 4) };
+        let (specific, any, address_words) = if is_v4 {
+            ([&PUBLISH4, &SHARE4], [&PUBLISH4_ANY, &SHARE4_ANY], 1)
+        } else {
+            ([&PUBLISH6, &SHARE6], [&PUBLISH6_ANY, &SHARE6_ANY], 4)
+        };
         let (offset, length) = if is_v4 { (16, 4) } else { (24, 16) };
-        let destination = |port| Expr::DestinationNat { v4: is_v4, address: A, port };
-        let after_address = Register(address_words);
-        table.rule(
-            chain,
-            &words(
-                family(is_v4),
-                [
-                    Expr::Meta(Meta::Protocol, A),
-                    Expr::Network { offset, length, to: Register(1) },
-                    Expr::Transport { offset: 2, length: 2, to: Register(1 + address_words) },
-                    Expr::Map { map: specific.name, from: A, to: A },
-                    destination(after_address),
-                ],
-            ),
-        );
-        let (shared, shared_any) = if is_v4 { (&SHARE4, &SHARE4_ANY) } else { (&SHARE6, &SHARE6_ANY) };
-        let [load, mask] = slot(Register(2 + address_words));
-        table.rule(
-            chain,
-            &words(
-                family(is_v4),
-                [
-                    Expr::Meta(Meta::Protocol, A),
-                    Expr::Network { offset, length, to: Register(1) },
-                    Expr::Transport { offset: 2, length: 2, to: Register(1 + address_words) },
-                    load,
-                    mask,
-                    Expr::Map { map: shared.name, from: A, to: A },
-                    destination(after_address),
-                ],
-            ),
-        );
-        table.rule(
-            chain,
-            &words(
-                family(is_v4),
-                [
-                    Expr::DestinationType(A),
-                    Expr::Equal(A, LOCAL.to_ne_bytes().to_vec()),
-                    Expr::Meta(Meta::Protocol, A),
-                    Expr::Transport { offset: 2, length: 2, to: Register(1) },
-                    Expr::Map { map: any.name, from: A, to: A },
-                    destination(after_address),
-                ],
-            ),
-        );
-        let [load, mask] = slot(Register(2));
-        table.rule(
-            chain,
-            &words(
-                family(is_v4),
-                [
-                    Expr::DestinationType(A),
-                    Expr::Equal(A, LOCAL.to_ne_bytes().to_vec()),
-                    Expr::Meta(Meta::Protocol, A),
-                    Expr::Transport { offset: 2, length: 2, to: Register(1) },
-                    load,
-                    mask,
-                    Expr::Map { map: shared_any.name, from: A, to: A },
-                    destination(after_address),
-                ],
-            ),
-        );
+        let port = |at| Expr::Transport { offset: 2, length: 2, to: Register(at) };
+        // What is looked up is loaded by `key`, up to before the register `end`.
+        let mut lead = |key: Vec<Expr>, end: u32, [alone, shared]: [&Set; 2]| {
+            for (map, spread) in [(alone, None), (shared, Some(slot(Register(end))))] {
+                let mut rule = words(family(is_v4), []);
+                rule.extend(key.iter().cloned().chain(spread.into_iter().flatten()));
+                rule.push(Expr::Map { map: map.name, from: A, to: A });
+                rule.push(Expr::DestinationNat { v4: is_v4, address: A, port: Register(address_words) });
+                table.rule(chain, &rule);
+            }
+        };
+        let address = Expr::Network { offset, length, to: Register(1) };
+        lead(vec![Expr::Meta(Meta::Protocol, A), address, port(1 + address_words)], 2 + address_words, specific);
+        let local = [Expr::DestinationType(A), Expr::Equal(A, LOCAL.to_ne_bytes().to_vec())];
+        lead(words(local, [Expr::Meta(Meta::Protocol, A), port(1)]), 2, any);
     }
 }
 

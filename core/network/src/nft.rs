@@ -35,6 +35,20 @@ pub(crate) struct Set {
     pub(crate) interval: bool,
 }
 
+impl Set {
+    pub(crate) const fn of(name: &'static str, key: &'static [Type]) -> Self {
+        Self { name, key, value: None, interval: false }
+    }
+
+    pub(crate) const fn of_ranges(name: &'static str, key: &'static [Type]) -> Self {
+        Self { name, key, value: None, interval: true }
+    }
+
+    pub(crate) const fn map(name: &'static str, key: &'static [Type], value: &'static [Type]) -> Self {
+        Self { name, key, value: Some(value), interval: false }
+    }
+}
+
 /// Types of keys and values, with the numbers by which `nft` shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {

@@ -8,6 +8,7 @@ use sampan_compose::{LoadOptions, Project};
 use sampan_store::Collection;
 use serde::{Deserialize, Serialize};
 
+use crate::plan::PlanOptions;
 use crate::progress::Progress;
 
 /// Stacks by project name.
@@ -144,6 +145,18 @@ pub(crate) const HISTORY: Collection<Vec<Applied>> = Collection::new("stack-hist
 pub(crate) const KEPT: usize = 10;
 
 impl StackRecord {
+    /// How it is brought to what it should be when nobody asks for it.
+    pub(crate) fn healing(&self) -> PlanOptions {
+        PlanOptions {
+            services: self.services.clone(),
+            no_deps: self.no_deps,
+            retired: self.retired.clone(),
+            healing: true,
+            stopped: self.stopped.clone(),
+            ..PlanOptions::default()
+        }
+    }
+
     /// Takes up what the files say now.
     pub(crate) fn become_edited(&mut self, project: Project, inputs: Vec<PathBuf>) {
         self.retired = self.retiring(&project);

@@ -240,11 +240,7 @@ impl Engine {
                     }
                     Err(error) => vec![TransferMessage::failure(&error)],
                 };
-                let failed = last.iter().any(|message| message.error.is_some());
-                for message in last {
-                    drop(sender.send(message).await);
-                }
-                if failed || sender.is_closed() {
+                if !tell_last(&sender, last).await {
                     return;
                 }
             }
@@ -304,11 +300,7 @@ impl Engine {
                     }
                     Err(error) => vec![TransferMessage::failure(&error)],
                 };
-                let failed = last.iter().any(|message| message.error.is_some());
-                for message in last {
-                    drop(sender.send(message).await);
-                }
-                if failed || sender.is_closed() {
+                if !tell_last(&sender, last).await {
                     return;
                 }
             }
@@ -394,6 +386,15 @@ impl RemoteManifest {
 
 pub(super) fn parse_platform(platform: Option<&str>) -> Result<Option<Platform>> {
     Ok(platform.filter(|text| !text.is_empty()).map(Platform::parse).transpose()?)
+}
+
+/// Tells the end of one of several transfers; whether the next one shall begin.
+async fn tell_last(sender: &mpsc::Sender<TransferMessage>, last: Vec<TransferMessage>) -> bool {
+    let failed = last.iter().any(|message| message.error.is_some());
+    for message in last {
+        drop(sender.send(message).await);
+    }
+    !failed && !sender.is_closed()
 }
 
 /// Waits for the first message: a pull that fails at once is answered with an error and not with a stream.
