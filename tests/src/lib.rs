@@ -142,9 +142,7 @@ impl Host {
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         self.daemon = Some(command.spawn().unwrap());
-        self.wait_until("the daemon answers", || {
-            http::request(&self.socket(), "GET", "/_ping", None).is_ok_and(|(status, _)| status == 200)
-        });
+        self.wait_until("the daemon answers", || self.answers());
     }
 
     /// What makes a command speak to this daemon.
@@ -160,6 +158,7 @@ impl Host {
             ("SAMPAN_HOST", format!("unix://{}", self.socket().display())),
             ("DOCKER_HOST", format!("unix://{}", self.socket().display())),
             ("DOCKER_CONFIG", self.path("docker-config").display().to_string()),
+            ("SAMPAN_FAULT", self.fault().display().to_string()),
         ]
     }
 
@@ -167,6 +166,12 @@ impl Host {
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.path("root")
+    }
+
+    /// The file that makes a daemon of a debug build kill itself at the change of state whose number it holds.
+    #[must_use]
+    pub fn fault(&self) -> PathBuf {
+        self.path("fault")
     }
 
     /// The runtime directory.
@@ -217,11 +222,16 @@ impl Host {
         self.daemon.as_ref().map_or(0, |child| i32::try_from(child.id()).unwrap())
     }
 
-    /// The command line, set up for this daemon.
+    /// The command line, set up for this daemon and no other: where that is dead, none is started.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(programs().join("sampan"));
-        command.args(arguments).envs(self.environment()).current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+            .arg("--no-autostart")
+            .args(arguments)
+            .envs(self.environment())
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
         command
     }
 
@@ -357,6 +367,38 @@ impl Host {
 
     /// Starts a daemon again in a network namespace that was kept.
     pub fn spawn_in(&mut self, namespace: File) {
+        self.launch_in(namespace);
+        self.wait_until("the daemon answers again", || self.answers());
+    }
+
+    /// Starts a daemon in a network namespace that was kept; whether it lived until it answered.
+    pub fn try_spawn_in(&mut self, namespace: File) -> bool {
+        self.launch_in(namespace);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.answers() {
+            if self.died() {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "the daemon never answers\n--- daemon\n{}", tail(&self.log()));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// Whether the daemon has ended by itself; it is then forgotten.
+    pub fn died(&mut self) -> bool {
+        let ended = self.daemon.as_mut().is_none_or(|daemon| daemon.try_wait().unwrap().is_some());
+        if ended {
+            self.daemon = None;
+        }
+        ended
+    }
+
+    fn answers(&self) -> bool {
+        http::request(&self.socket(), "GET", "/_ping", None).is_ok_and(|(status, _)| status == 200)
+    }
+
+    fn launch_in(&mut self, namespace: File) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(programs().join("sampan"));
         command
@@ -374,9 +416,6 @@ impl Host {
         .join()
         .unwrap();
         self.daemon = Some(child);
-        self.wait_until("the daemon answers again", || {
-            http::request(&self.socket(), "GET", "/_ping", None).is_ok_and(|(status, _)| status == 200)
-        });
     }
 
     /// The network namespace of the daemon, to keep it over a restart.

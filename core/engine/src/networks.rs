@@ -181,10 +181,12 @@ impl Networks {
         self.run(move |inner| inner.resolver(&container)).await
     }
 
-    /// After a start of the daemon, for a container that still runs: serves its names again.
-    pub(crate) async fn adopt(&self, container: &str) -> Result<()> {
+    /// After a start of the daemon, for a container that still runs: serves its names again, and completes what was under
+    /// way when the last daemon went: networks that are not among the `wanted` ones (names or ids) are left.
+    pub(crate) async fn adopt(&self, container: &str, wanted: Vec<String>) -> Result<()> {
         let container = container.to_owned();
         self.run(move |inner| {
+            inner.leave_all_but(&container, &wanted)?;
             inner.hold_again(&container);
             inner.serve_names(&container)
         })
@@ -327,10 +329,14 @@ impl Engine {
             let container = &record.id;
             return Err(Error::forbidden(format!("container {container} is not connected to network {name}")));
         };
-        if matches!(record.state.status, Status::Running | Status::Paused) {
-            networks.leave(&record.id, &name, force).await?;
+        // Noted first: when the daemon goes meanwhile, the next one leaves what is not noted.
+        let settings = containers.update(&container, |record| record.networks.remove(&known))?;
+        if matches!(record.state.status, Status::Running | Status::Paused)
+            && let Err(error) = networks.leave(&record.id, &name, true).await
+        {
+            containers.update(&container, |record| settings.map(|settings| record.networks.insert(known, settings)))?;
+            return Err(error);
         }
-        containers.update(&container, |record| record.networks.remove(&known))?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@
 //! - on a full disk there is room for some more changes, which is what removals need;
 //! - the crate knows nothing of containers or images: each owner declares its [`Collection`]s.
 
+mod fault;
 mod reserve;
 
 use std::marker::PhantomData;
@@ -180,7 +181,9 @@ impl Store {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(database("begin"))?;
             let value = body(&Tx { connection: &transaction })?;
+            fault::point();
             transaction.commit().map_err(database("commit"))?;
+            fault::point();
             Ok(value)
         })();
         if durability == Durability::Power {

@@ -112,8 +112,11 @@ pub(crate) struct CacheFolder {
     _lock: Option<OwnedMutexGuard<()>>,
 }
 
+/// What the claims of results begin with; their keys follow.
+const OWNER: &str = "build:";
+
 fn owner(key: Key) -> String {
-    format!("build:{key}")
+    format!("{OWNER}{key}")
 }
 
 impl Builds {
@@ -180,6 +183,19 @@ impl Builds {
             self.inner.images.store().pin(&layer.chain_id, &owner(key))?;
         }
         self.put(&key.to_string(), &Remembered { entry, last_used: timestamp::now(), uses: 1 })
+    }
+
+    /// Ends claims whose results are not remembered: the daemon went between the one and the other. Call it before the
+    /// first build. Blocks for a moment.
+    pub(crate) fn release(&self) -> Result<()> {
+        let store = self.inner.images.store();
+        for (layer, owner) in store.pins() {
+            let Some(key) = owner.strip_prefix(OWNER) else { continue };
+            if self.inner.shared.store.read::<_, Error>(|tx| Ok(CACHE.get(tx, key)?))?.is_none() {
+                store.unpin(&layer, &owner)?;
+            }
+        }
+        Ok(())
     }
 
     /// What is remembered, as `system df` shows it, and the directories of cache mounts as one. Blocks.

@@ -123,6 +123,10 @@ fn forget(engine: &Engine, id: &str) {
 
 /// After a start: ends and removes what an earlier daemon left of its builds.
 pub(crate) async fn recover(engine: &Engine) {
+    let builds = engine.inner.builds.clone();
+    if let Err(error) = crate::blocking(move || builds.release()).await {
+        tracing::warn!(%error, "layers of results that are not remembered are kept");
+    }
     let roots = match engine.inner.builds.roots() {
         Ok(roots) => roots,
         Err(error) => {

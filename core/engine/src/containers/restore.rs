@@ -36,6 +36,12 @@ impl Engine {
     }
 }
 
+/// Whether a container that does not run is removed when the daemon starts: `--rm`, and the daemon went between its end and
+/// its removal, or whoever created it never came to start it.
+fn goes_by_itself(record: &ContainerRecord) -> bool {
+    record.host.auto_remove == Some(true) && matches!(record.state.status, Status::Exited | Status::Created)
+}
+
 impl Containers {
     /// Adopts what runs, clears what is left over, and starts what policies say.
     pub(crate) async fn restore(&self) -> Result<()> {
@@ -58,8 +64,7 @@ impl Containers {
             {
                 let containers = self.clone();
                 adoptions.spawn(async move { containers.adopt(&container).await });
-            } else if container.status() == Status::Exited && container.record().host.auto_remove == Some(true) {
-                // The daemon went between its end and its removal.
+            } else if goes_by_itself(&container.record()) {
                 self.remove_after_end(&container);
             }
         }
@@ -117,7 +122,7 @@ impl Containers {
         container.hub.serve(self.shared(), &record, shim, connected, descriptors).await?;
         container.set_shim(Some(shim.clone()));
         if !matches!(validate::network(&record.host), Sharing::Host | Sharing::Container(_))
-            && let Err(error) = self.networks().adopt(&container.id).await
+            && let Err(error) = self.networks().adopt(&container.id, record.networks.keys().cloned().collect()).await
         {
             tracing::warn!(container = %container.id, %error, "its networks were not adopted whole");
         }
@@ -143,7 +148,7 @@ impl Containers {
         if !record.state.status.is_alive() {
             self.tear_down(&record).await;
             self.remove_bundle(&record.id).await;
-            if record.host.auto_remove == Some(true) && record.state.status == Status::Exited {
+            if goes_by_itself(&record) {
                 self.remove_after_end(container);
             }
             return;

@@ -209,6 +209,18 @@ impl Inner {
         self.retarget(container)
     }
 
+    /// Leaves the networks of a container that are none of the `wanted` ones, by name or id.
+    pub(super) fn leave_all_but(&self, container: &str, wanted: &[String]) -> Result<()> {
+        let others: Vec<String> = {
+            let state = self.state();
+            let wanted: Vec<&str> =
+                wanted.iter().filter_map(|key| state.find(key).ok()).map(|network| network.id.as_str()).collect();
+            let joined = state.endpoints.get(container).into_iter().flat_map(|networks| networks.keys());
+            joined.filter(|id| !wanted.contains(&id.as_str())).cloned().collect()
+        };
+        others.iter().try_for_each(|network| self.leave(container, network, true))
+    }
+
     /// Forgets an endpoint whose links are gone.
     fn forget_endpoint(&self, network: &NetworkRecord, endpoint: &EndpointRecord) -> Result<()> {
         self.names.remove(&endpoint.network, &endpoint.id);

@@ -419,7 +419,7 @@ fn the_next_daemon_goes_on_where_the_last_one_died() {
             .unwrap();
 
         let second = host.open().await;
-        second.adopt(&lives).await.unwrap();
+        second.adopt(&lives, vec!["app".to_owned()]).await.unwrap();
         second.sweep(std::slice::from_ref(&lives)).await.unwrap();
         assert!(second.inner.inspect("half").is_err());
         assert_eq!(resolve(&kept, "lives"), Some(1));
