@@ -57,7 +57,7 @@ pub(crate) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError>
         }
     }
     if let Some(bytes) = limits.memory_reservation {
-        set(cgroup, "memory", "a memory reservation", "memory.low", &or_max(bytes))?;
+        set(cgroup, "memory", "a memory reservation", "memory.low", &bytes.max(0).to_string())?;
     }
     if let Some(shares) = limits.cpu_shares.filter(|shares| *shares > 0) {
         set(cgroup, "cpu", "a share of the processors", "cpu.weight", &weight_of_shares(shares).to_string())?;

@@ -154,6 +154,12 @@ impl Networks {
         self.run(move |inner| inner.publish(&container, &ports, group.as_deref())).await
     }
 
+    /// Publishes other ports of a container that runs; see [`Networks::publish`]. What stays is not touched.
+    pub(crate) async fn republish(&self, container: &str, ports: &PortMap, group: Option<String>) -> Result<PortMap> {
+        let (container, ports) = (container.to_owned(), ports.clone());
+        self.run(move |inner| inner.republish(&container, &ports, group.as_deref())).await
+    }
+
     /// Whether those that look for one of several containers shall find this one.
     pub(crate) async fn set_ready(&self, container: &str, ready: bool) {
         let container = container.to_owned();

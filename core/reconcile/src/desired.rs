@@ -17,6 +17,7 @@ use sampan_compose::model::{
 };
 use sha2::{Digest as _, Sha256};
 
+use crate::hooks::Hooks;
 use crate::in_place::{self, Parts};
 use crate::labels;
 
@@ -184,8 +185,15 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
         .chain(found.configs.iter().filter_map(|reference| project.configs.get(&reference.source)?.digest.as_ref()))
         .collect();
     let ordered = sorted(&body);
-    let parts = in_place::parts(&ordered, &found.labels, found.labels.is_empty(), &digests);
-    let hash = hash(&(ordered, &found.labels, digests));
+    let hooks = Hooks::of(found);
+    let mut parts = in_place::parts(&ordered, &found.labels, found.labels.is_empty(), &digests);
+    let hash = match hooks.to_text() {
+        None => hash(&(ordered, &found.labels, digests)),
+        Some(text) => {
+            parts.insert(in_place::HOOKS.to_owned(), hash(&text)[..16].to_owned());
+            hash(&(ordered, &found.labels, digests, text))
+        }
+    };
     let mut all = project_labels(project);
     all.extend(found.labels.clone());
     all.extend([
@@ -201,6 +209,7 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
             project.compose_files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(","),
         ),
     ]);
+    all.extend(hooks.to_text().map(|text| (labels::HOOKS.to_owned(), text)));
     body.labels = Some(all);
     Ok(DesiredContainer { name: container_name(project, service, number), number, body, hash, parts, material })
 }
@@ -658,6 +667,11 @@ pub fn order(project: &Project) -> Vec<String> {
     done
 }
 
+/// The services whose namespaces a service shares.
+pub fn shared_with(service: &Service) -> impl Iterator<Item = &str> {
+    [&service.network_mode, &service.ipc, &service.pid].into_iter().filter_map(|mode| mode.strip_prefix("service:"))
+}
+
 /// What a service waits for: its `depends_on`, and the services whose namespaces or volumes it shares.
 #[must_use]
 pub fn needs(service: &Service) -> BTreeMap<String, (Condition, bool, bool)> {
@@ -666,16 +680,16 @@ pub fn needs(service: &Service) -> BTreeMap<String, (Condition, bool, bool)> {
         .iter()
         .map(|(name, dependency)| (name.clone(), (dependency.condition, dependency.restart, dependency.required)))
         .collect();
-    let shared = [&service.network_mode, &service.ipc, &service.pid]
-        .into_iter()
-        .filter_map(|mode| mode.strip_prefix("service:"));
     let volumes = service
         .volumes_from
         .iter()
         .filter(|entry| !entry.starts_with("container:"))
         .map(|entry| entry.split(':').next().unwrap_or(entry));
-    for name in shared.chain(volumes) {
-        // What shares a namespace must follow when the other is made anew.
+    for name in volumes {
+        all.entry(name.to_owned()).or_insert((Condition::Started, false, true));
+    }
+    for name in shared_with(service) {
+        // What shares a namespace must follow when the other is started again.
         all.entry(name.to_owned()).or_insert((Condition::Started, true, true)).1 = true;
     }
     all

@@ -7,15 +7,15 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard_stubs::models::{ContainerSummaryStateEnum, ExecConfig};
+use bollard_stubs::models::ContainerSummaryStateEnum;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use sampan_build::dockerignore::Ignore;
 use sampan_compose::Project;
 use sampan_compose::model::{Exec, WatchAction, WatchRule};
-use sampan_engine::containers::ExecStart;
 use sampan_engine::{Engine, Error, Result};
 use tokio::sync::mpsc;
 
+use crate::hooks;
 use crate::observe::summaries;
 use crate::progress::Progress;
 
@@ -319,30 +319,10 @@ impl Watching {
 
     async fn exec(&self, service: &str, exec: &Exec) -> Result<Option<String>> {
         for id in self.running(service).await? {
-            let env = exec.environment.iter().map(|(name, value)| match value {
-                Some(value) => format!("{name}={value}"),
-                None => name.clone(),
-            });
-            let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-            let config = ExecConfig {
-                cmd: Some(exec.command.clone()),
-                user: some(&exec.user),
-                working_dir: some(&exec.working_dir),
-                privileged: Some(exec.privileged),
-                env: Some(env.collect()),
-                ..ExecConfig::default()
-            };
-            let made = self.engine.exec_create(&id, config).await?.id;
-            self.engine.exec_start(&made, ExecStart { detach: true, tty: false, size: None }).await?;
-            loop {
-                let found = self.engine.exec_inspect(&made).await?;
-                match found.exit_code {
-                    Some(0) if found.running != Some(true) => break,
-                    Some(code) if found.running != Some(true) => {
-                        return Err(Error::conflict(format!("{} exited with code {code}", exec.command.join(" "))));
-                    }
-                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
+            let (code, output) = hooks::run(&self.engine, &id, exec).await?;
+            if code != 0 {
+                let said = output.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+                return Err(Error::conflict(format!("{} exited with code {code}{said}", exec.command.join(" "))));
             }
         }
         Ok(Some(format!("service {service:?}: {} ran", exec.command.join(" "))))

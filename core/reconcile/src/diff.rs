@@ -13,6 +13,78 @@ pub struct FieldChange {
     pub before: Option<Value>,
     /// None: it is no longer there.
     pub after: Option<Value>,
+    /// What it does to the containers of its service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
+}
+
+/// What a change does to running containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// They are changed as they are.
+    InPlace,
+    /// They are made anew.
+    Recreate,
+    /// Some come or go.
+    Scale,
+    /// They do not notice.
+    None,
+}
+
+/// Keys of a service that its containers do not know of.
+const OUTSIDE: [&str; 7] = ["depends_on", "develop", "profiles", "pull_policy", "attach", "build", "models"];
+/// Keys that the kernel or the engine can change under a container that runs.
+const IN_PLACE: [&str; 19] = [
+    "cpus",
+    "cpu_shares",
+    "cpu_period",
+    "cpu_quota",
+    "cpuset",
+    "mem_limit",
+    "mem_reservation",
+    "memswap_limit",
+    "pids_limit",
+    "restart",
+    "ports",
+    "expose",
+    "healthcheck",
+    "labels",
+    "networks",
+    "links",
+    "post_start",
+    "pre_stop",
+    "label_file",
+];
+
+/// What a change of a field does; none for what belongs to no service.
+fn effect(path: &str) -> Option<Effect> {
+    let mut parts = path.split('.');
+    if parts.next() != Some("services") {
+        return None;
+    }
+    let (_, key) = (parts.next()?, parts.next()?);
+    let rest: Vec<&str> = parts.collect();
+    Some(match (key, rest.as_slice()) {
+        (key, _) if key.starts_with("x-") || OUTSIDE.contains(&key) => Effect::None,
+        ("scale", _) | ("deploy", ["replicas", ..]) => Effect::Scale,
+        ("deploy", ["resources" | "restart_policy", ..]) | ("logging", ["options", ..]) => Effect::InPlace,
+        ("deploy", _) => Effect::None,
+        (key, _) if IN_PLACE.contains(&key) => Effect::InPlace,
+        _ => Effect::Recreate,
+    })
+}
+
+/// The keys of a service for which its containers are made anew.
+pub(crate) fn keys<'a>(changes: &'a [FieldChange], service: &str) -> Vec<&'a str> {
+    let of = changes.iter().filter(|change| change.effect == Some(Effect::Recreate));
+    let below = |change: &'a FieldChange| {
+        let rest = change.path.strip_prefix("services.")?.strip_prefix(service)?.strip_prefix('.')?;
+        Some(rest.split('.').next().unwrap_or(rest))
+    };
+    let mut keys: Vec<&str> = of.filter_map(below).collect();
+    keys.dedup();
+    keys
 }
 
 /// What is different between a project that was applied and another one. Secrets are not shown.
@@ -77,7 +149,12 @@ fn compare(path: &str, before: Option<&Value>, after: Option<&Value>, all: &mut 
         (Some(_), None, Some(old), _) if !path.contains('.') => {
             old.iter().for_each(|(key, value)| compare(&below(key), Some(value), None, all));
         }
-        _ => all.push(FieldChange { path: path.to_owned(), before: before.cloned(), after: after.cloned() }),
+        _ => all.push(FieldChange {
+            effect: effect(path),
+            path: path.to_owned(),
+            before: before.cloned(),
+            after: after.cloned(),
+        }),
     }
 }
 
@@ -109,8 +186,23 @@ mod tests {
         );
         assert_eq!(changes[2].before, Some("1".into()));
         assert_eq!(changes[2].after, Some("2".into()));
+        assert_eq!(keys(&changes, "web"), ["environment", "read_only"]);
         assert!(fields(Some(&after), &after).is_empty());
         assert!(fields(None, &before).iter().any(|change| change.path == "services.web"));
+    }
+
+    #[test]
+    fn each_field_says_what_it_does_to_containers() {
+        let of = |path: &str| effect(&format!("services.web.{path}"));
+        for path in ["ports.0.published", "healthcheck.interval", "logging.options.max-size", "mem_limit", "labels.a"] {
+            assert_eq!(of(path), Some(Effect::InPlace), "{path}");
+        }
+        for path in ["image", "environment.A", "logging.driver", "volumes.0.source", "mac_address"] {
+            assert_eq!(of(path), Some(Effect::Recreate), "{path}");
+        }
+        assert_eq!((of("scale"), of("deploy.replicas")), (Some(Effect::Scale), Some(Effect::Scale)));
+        assert_eq!((of("x-sampan.restart_unhealthy"), of("depends_on.db")), (Some(Effect::None), Some(Effect::None)));
+        assert_eq!((effect("services.web"), effect("networks.front.internal")), (None, None));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use sampan_engine::{Engine, Error, ErrorKind, Filters, Result};
 use tokio::sync::watch;
 
 use crate::desired::{self, DesiredContainer, Material};
+use crate::hooks::When;
 use crate::labels;
 use crate::observe::summaries;
 use crate::plan::{Action, Plan};
@@ -165,12 +166,12 @@ impl Executor {
             }
             Action::Start { name, .. } => {
                 tell("Starting").await;
-                settled(self.engine.start(name).await, ErrorKind::NotModified)?;
+                self.start(name).await?;
                 tell("Started").await;
             }
             Action::Restart { name, .. } => {
                 tell("Restarting").await;
-                self.engine.restart(name, None, self.timeout).await?;
+                self.restart(name).await?;
                 tell("Started").await;
             }
             Action::Stop { id, .. } => {
@@ -224,7 +225,25 @@ impl Executor {
         self.project.clone().ok_or_else(|| Error::internal("the stack has no project"))
     }
 
+    /// Starts a container, and runs what is to follow.
+    pub(crate) async fn start(&self, name: &str) -> Result<()> {
+        match self.engine.start(name).await {
+            Err(error) if error.kind == ErrorKind::NotModified => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.hooks(name, When::PostStart).await,
+        }
+    }
+
+    /// Stops and starts a container, with what goes before and follows.
+    pub(crate) async fn restart(&self, name: &str) -> Result<()> {
+        self.hooks(name, When::PreStop).await?;
+        self.engine.restart(name, None, self.timeout).await?;
+        self.hooks(name, When::PostStart).await
+    }
+
+    /// Stops a container, after what is to go before.
     pub(crate) async fn stop(&self, id: &str) -> Result<()> {
+        self.hooks(id, When::PreStop).await?;
         match self.engine.stop(id, None, self.timeout).await {
             Err(error) if matches!(error.kind, ErrorKind::NotModified | ErrorKind::NotFound) => Ok(()),
             other => other,

@@ -1,12 +1,13 @@
 //! What of a container can be changed while it runs. Pure.
 //!
-//! A container carries the hashes of its parts as a label: each limit, the restart policy, each network, the labels, and
-//! the rest. Where the rest is the same, what differs is changed in place.
+//! A container carries the hashes of its parts as a label: each limit, the restart policy, each network, the ports, the
+//! health check, the log's options, the hooks, the labels, and the rest. Where the rest is the same, what differs is
+//! changed in place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use bollard_stubs::models::ContainerCreateBody;
+use sampan_engine::containers::Part;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,6 +26,10 @@ const LIMITS: [&str; 9] = [
     "PidsLimit",
 ];
 const RESTART: &str = "RestartPolicy";
+const PORTS: &str = "ports";
+const HEALTH: &str = "health";
+const LOG_OPTIONS: &str = "log-options";
+pub(crate) const HOOKS: &str = "hooks";
 const LABELS: &str = "labels";
 const REST: &str = "rest";
 const NETWORK: &str = "network/";
@@ -44,8 +49,18 @@ pub enum Change {
     Disconnect(String),
     /// Join a network, or join it otherwise.
     Connect(String),
+    /// Exposed and published ports.
+    Ports,
+    /// The health check.
+    Healthcheck,
+    /// Options of the log driver.
+    LogOptions,
+    /// What is run after the start and before the stop.
+    Hooks,
     /// Other labels.
     Labels,
+    /// Limits and restart policy that were changed by hand.
+    Restore,
 }
 
 impl fmt::Display for Change {
@@ -59,7 +74,12 @@ impl fmt::Display for Change {
             Self::RestartPolicy => f.write_str("restart policy"),
             Self::Disconnect(network) => write!(f, "leave network {network}"),
             Self::Connect(network) => write!(f, "join network {network}"),
+            Self::Ports => f.write_str("published ports"),
+            Self::Healthcheck => f.write_str("health check"),
+            Self::LogOptions => f.write_str("log options"),
+            Self::Hooks => f.write_str("hooks"),
             Self::Labels => f.write_str("labels"),
+            Self::Restore => f.write_str("limits and restart policy that were changed by hand"),
         }
     }
 }
@@ -74,12 +94,28 @@ fn short(value: &impl Serialize) -> String {
 pub(crate) fn parts(body: &Value, labels: &impl Serialize, no_labels: bool, others: &impl Serialize) -> Parts {
     let mut body = body.clone();
     let mut parts = Parts::new();
+    let exposed = body.as_object_mut().and_then(|body| body.remove("ExposedPorts")).filter(|value| !value.is_null());
+    let health = body.as_object_mut().and_then(|body| body.remove("Healthcheck")).filter(|value| !value.is_null());
+    let mut published = None;
+    if let Some(health) = health {
+        parts.insert(HEALTH.to_owned(), short(&health));
+    }
     if let Some(host) = body.get_mut("HostConfig").and_then(Value::as_object_mut) {
         for name in LIMITS.iter().chain([&RESTART]) {
             if let Some(value) = host.remove(*name).filter(|value| !value.is_null()) {
                 parts.insert((*name).to_owned(), short(&value));
             }
         }
+    }
+    if let Some(host) = body.get_mut("HostConfig").and_then(Value::as_object_mut) {
+        published = host.remove("PortBindings").filter(|value| !value.is_null());
+        let log = host.get_mut("LogConfig").and_then(Value::as_object_mut);
+        if let Some(options) = log.and_then(|log| log.remove("Config")).filter(|value| !value.is_null()) {
+            parts.insert(LOG_OPTIONS.to_owned(), short(&options));
+        }
+    }
+    if exposed.is_some() || published.is_some() {
+        parts.insert(PORTS.to_owned(), short(&(exposed, published)));
     }
     if let Some(networks) = body.pointer_mut("/NetworkingConfig/EndpointsConfig").and_then(Value::as_object_mut) {
         for (name, endpoint) in std::mem::take(networks) {
@@ -120,36 +156,25 @@ pub fn changes(before: &str, after: &Parts) -> Option<Vec<Change>> {
             (_, Some(network)) => Change::Connect(network.to_owned()),
             (LABELS, _) => Change::Labels,
             (RESTART, _) => Change::RestartPolicy,
-            // The kernel's idea of no limit is not the engine's: a limit that was taken away is a new container.
-            _ if new.is_none() => return None,
+            (PORTS, _) => Change::Ports,
+            (HEALTH, _) => Change::Healthcheck,
+            (LOG_OPTIONS, _) => Change::LogOptions,
+            (HOOKS, _) => Change::Hooks,
             (limit, _) => Change::Limit(limit.to_owned()),
         });
     }
     Some(all.into_iter().collect())
 }
 
-/// The request that sets limits and restart policy as a container's body says.
-pub(crate) fn update(body: &ContainerCreateBody, changes: &[Change]) -> bollard_stubs::models::ContainerUpdateBody {
-    use bollard_stubs::models::{ContainerUpdateBody, RestartPolicy, RestartPolicyNameEnum};
-    let host = body.host_config.clone().unwrap_or_default();
-    let mut request = ContainerUpdateBody::default();
-    if changes.iter().any(|change| matches!(change, Change::Limit(_))) {
-        request.memory = host.memory;
-        // As at the creation: twice the memory, unless it is said.
-        request.memory_swap = host.memory_swap.or_else(|| host.memory.map(|memory| memory.saturating_mul(2)));
-        request.memory_reservation = host.memory_reservation;
-        request.nano_cpus = host.nano_cpus;
-        request.cpu_shares = host.cpu_shares;
-        request.cpu_period = host.cpu_period;
-        request.cpu_quota = host.cpu_quota;
-        request.cpuset_cpus = host.cpuset_cpus;
-        request.pids_limit = host.pids_limit;
-    }
-    if changes.contains(&Change::RestartPolicy) {
-        let never = RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None };
-        request.restart_policy = Some(host.restart_policy.unwrap_or(never));
-    }
-    request
+/// What the engine reconfigures of a container.
+pub(crate) fn reconfigured(changes: &[Change]) -> Vec<Part> {
+    let part = |change: &Change| match change {
+        Change::Ports => Some(Part::Ports),
+        Change::Healthcheck => Some(Part::Healthcheck),
+        Change::LogOptions => Some(Part::LogOptions),
+        _ => None,
+    };
+    changes.iter().filter_map(part).collect()
 }
 
 #[cfg(test)]
@@ -158,6 +183,34 @@ mod tests {
 
     fn of(pairs: &[(&str, &str)]) -> Parts {
         pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    }
+
+    #[test]
+    fn each_part_has_its_own_hash() {
+        let of = |body: serde_json::Value| parts(&body, &"", true, &());
+        let body = |port: &str, driver: &str, size: &str, interval: u64| {
+            serde_json::json!({
+                "Image": "web",
+                "ExposedPorts": ["80/tcp"],
+                "Healthcheck": { "Interval": interval },
+                "HostConfig": {
+                    "PortBindings": { "80/tcp": [{ "HostPort": port }] },
+                    "LogConfig": { "Type": driver, "Config": { "max-size": size } },
+                },
+            })
+        };
+        let before = to_text(&of(body("8080", "json-file", "1m", 1)));
+        let now = |port, driver, size, interval| changes(&before, &of(body(port, driver, size, interval)));
+        assert_eq!(now("8080", "json-file", "1m", 1), Some(vec![]));
+        assert_eq!(now("8081", "json-file", "1m", 1), Some(vec![Change::Ports]));
+        assert_eq!(now("8080", "json-file", "2m", 2), Some(vec![Change::Healthcheck, Change::LogOptions]));
+        assert_eq!(now("8080", "local", "1m", 1), None, "another driver");
+        let bare = serde_json::json!({ "Image": "web", "HostConfig": { "LogConfig": { "Type": "json-file" } } });
+        assert_eq!(
+            changes(&before, &of(bare)),
+            Some(vec![Change::Ports, Change::Healthcheck, Change::LogOptions]),
+            "what is no longer there"
+        );
     }
 
     #[test]
@@ -177,7 +230,12 @@ mod tests {
             ])
         );
         assert_eq!(changes(&before, &of(&[("rest", "2"), ("Memory", "1")])), None);
-        assert_eq!(changes(&before, &of(&[("rest", "1"), ("network/a", "1"), ("network/b", "1")])), None, "no limit");
+        let free = of(&[("rest", "1"), ("network/a", "1"), ("network/b", "1"), ("ports", "1"), ("hooks", "1")]);
+        assert_eq!(
+            changes(&before, &free),
+            Some(vec![Change::Limit("Memory".into()), Change::Ports, Change::Hooks]),
+            "a limit that is no longer there is taken away"
+        );
         assert_eq!(changes("", &same), None, "made by something else");
     }
 }

@@ -12,6 +12,8 @@ pub const ONEOFF: &str = "com.docker.compose.oneoff";
 pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
 /// Hashes of the container's parts: what differs may be changed in place.
 pub const PARTS: &str = "sampan.parts";
+/// What is run in the container after its start and before its stop, as JSON.
+pub const HOOKS: &str = "sampan.hooks";
 /// Id of the image that it was made from.
 pub const IMAGE: &str = "com.docker.compose.image";
 /// `service:condition:restart`, separated by commas.

@@ -11,6 +11,7 @@ pub mod desired;
 pub mod develop;
 pub mod diff;
 mod execute;
+mod hooks;
 mod host_files;
 mod images;
 pub mod in_place;
@@ -310,6 +311,12 @@ impl Stacks {
                 };
                 u32::try_from(own.iter().filter(of).count()).unwrap_or(u32::MAX)
             };
+            let loops = own.iter().filter_map(|container| {
+                let (_, text) = container.status.as_deref()?.split_once("(crash loop, ")?;
+                let name = container.names.iter().flatten().next()?.trim_start_matches('/');
+                Some(format!("container {name}: crash loop, {}", text.trim_end_matches(')')))
+            });
+            let trouble: Vec<String> = record.and_then(StackRecord::trouble).into_iter().chain(loops).collect();
             all.push(StackInfo {
                 status: status.join(", "),
                 config_files: match record {
@@ -325,7 +332,7 @@ impl Stacks {
                 },
                 watching: record.is_some_and(|record| record.watch && !record.paused),
                 paused: record.is_some_and(|record| record.paused),
-                problem: record.and_then(StackRecord::trouble),
+                problem: (!trouble.is_empty()).then(|| trouble.join("\n")),
                 held: record
                     .map(|record| record.held.iter().map(|(name, held)| (name.clone(), held.why.clone())).collect())
                     .unwrap_or_default(),

@@ -20,7 +20,7 @@ pub async fn observe(engine: &Engine, project: &str, images: &BTreeSet<String>) 
         observed.volumes.insert(volume.name, resource(Some(&volume.labels), labels::VOLUME));
     }
     for summary in summaries(engine, project, None).await? {
-        observed.containers.push(container(engine, summary).await);
+        observed.containers.push(container(engine, summary));
     }
     for name in images {
         match engine.inspect_image(name).await {
@@ -49,17 +49,17 @@ fn resource(found: Option<&HashMap<String, String>>, key: &str) -> ObservedResou
     ObservedResource { project: label(labels::PROJECT), key: label(key), hash: label(labels::CONFIG_HASH) }
 }
 
-async fn container(engine: &Engine, summary: ContainerSummary) -> ObservedContainer {
+fn container(engine: &Engine, summary: ContainerSummary) -> ObservedContainer {
     let empty = HashMap::new();
     let all = summary.labels.as_ref().unwrap_or(&empty);
     let label = |name: &str| all.get(name).cloned().unwrap_or_default();
     let id = summary.id.unwrap_or_default();
+    let standing = engine.container_standing(&id);
     let status = match summary.state {
         Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING) => Status::Running,
         Some(ContainerSummaryStateEnum::PAUSED) => Status::Paused,
         Some(ContainerSummaryStateEnum::EXITED) => {
-            let end = engine.container_end(&id);
-            Status::Exited { code: end.code, by_hand: end.by_hand, lost: end.lost }
+            Status::Exited { code: standing.code, by_hand: standing.by_hand, lost: standing.lost }
         }
         Some(ContainerSummaryStateEnum::DEAD) => Status::Dead,
         _ => Status::Created,
@@ -80,6 +80,11 @@ async fn container(engine: &Engine, summary: ContainerSummary) -> ObservedContai
         image: summary.image_id.unwrap_or_default(),
         status,
         networks: networks.into_keys().collect(),
+        started: standing.started_boot_ns,
+        updated: standing.updated,
+        well: standing.well,
+        bound: standing.bound,
+        ran_ns: (standing.started_ns, standing.finished_ns),
         id,
     }
 }

@@ -49,6 +49,16 @@ pub struct ObservedContainer {
     pub status: Status,
     /// Names of the networks that it is in.
     pub networks: Vec<String>,
+    /// When it was started last, by a clock that nobody sets; 0 when that is not known.
+    pub started: u64,
+    /// Its limits or restart policy were changed by hand.
+    pub updated: bool,
+    /// What its health check says; none while it does not know.
+    pub well: Option<bool>,
+    /// Ids of the containers whose namespaces it shares.
+    pub bound: Vec<String>,
+    /// Nanoseconds since the epoch of its last start and end.
+    pub ran_ns: (u64, u64),
 }
 
 /// How a container stands.

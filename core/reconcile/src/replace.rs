@@ -116,7 +116,7 @@ impl Executor {
             if policy.order == Order::StopFirst {
                 self.retire(old).await?;
             }
-            settled(self.engine.start(name).await, ErrorKind::NotModified)?;
+            self.start(name).await?;
             tell("Waiting").await;
             self.gate(service, name, policy.monitor).await
         };
@@ -138,7 +138,7 @@ impl Executor {
         let attempt = async {
             self.create(service, number, name, &before.anonymous).await?;
             self.stop(old).await?;
-            settled(self.engine.start(name).await, ErrorKind::NotModified)
+            self.start(name).await
         };
         if let Err(error) = attempt.await {
             return Err(self.bring_back(name, old, &before, error).await);
@@ -235,6 +235,8 @@ impl Executor {
         match self.try_change(service, number, id, changes).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind == ErrorKind::NotFound => Err(error),
+            // A port that another has: a container made anew would not get it either.
+            Err(error) if error.kind == ErrorKind::Conflict && changes.contains(&Change::Ports) => Err(error),
             Err(error) => {
                 self.progress.warning(format!("{name} is made anew, as it cannot be changed in place: {error}")).await;
                 let wanted = self.wanted(service, number)?.name.clone();
@@ -245,8 +247,13 @@ impl Executor {
 
     async fn try_change(&self, service: &str, number: u32, id: &str, changes: &[Change]) -> Result<()> {
         let wanted = self.wanted(service, number)?;
-        if changes.iter().any(|change| matches!(change, Change::Limit(_) | Change::RestartPolicy)) {
-            self.engine.update(id, in_place::update(&wanted.body, changes)).await?;
+        let limits = |change: &Change| matches!(change, Change::Limit(_) | Change::RestartPolicy | Change::Restore);
+        if changes.iter().any(limits) {
+            self.engine.set_limits(id, wanted.body.host_config.clone().unwrap_or_default()).await?;
+        }
+        let reconfigured = in_place::reconfigured(changes);
+        if !reconfigured.is_empty() {
+            self.engine.reconfigure(id, wanted.body.clone(), reconfigured).await?;
         }
         let networking = wanted.body.networking_config.clone().unwrap_or_default();
         let mut endpoints = networking.endpoints_config.unwrap_or_default();

@@ -107,6 +107,9 @@ pub(crate) struct StackRecord {
     /// Services whose update failed.
     #[serde(default)]
     pub held: BTreeMap<String, Held>,
+    /// For a person: containers that are no longer mended.
+    #[serde(skip)]
+    pub notes: Vec<String>,
     /// What is wrong with the files now, or with the last attempt.
     #[serde(skip)]
     pub problem: Option<String>,
@@ -206,7 +209,7 @@ impl StackRecord {
     /// What the user should know, if something is wrong.
     pub(crate) fn trouble(&self) -> Option<String> {
         let held = self.held.values().map(|held| held.why.clone());
-        let all: Vec<String> = self.problem.iter().cloned().chain(held).collect();
+        let all: Vec<String> = self.problem.iter().chain(&self.notes).cloned().chain(held).collect();
         (!all.is_empty()).then(|| all.join("\n"))
     }
 

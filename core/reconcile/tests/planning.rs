@@ -59,6 +59,13 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
     let image = |observed: &Observed, service: &str| {
         observed.images.get(&project.image_name(service)).cloned().unwrap_or_default()
     };
+    let bound = |observed: &Observed, service: &str| {
+        let owner = |peer: &str| {
+            let name = desired::container_name(project, peer, 1);
+            observed.containers.iter().find(|container| container.name == name).map(|container| container.id.clone())
+        };
+        desired::shared_with(&project.services[service]).filter_map(owner).collect::<Vec<_>>()
+    };
     for (number, node) in plan.nodes.iter().enumerate() {
         assert!(node.after.iter().all(|after| *after < number), "an action comes behind what it needs:\n{plan}");
         match &node.action {
@@ -101,20 +108,26 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
                     parts: parts(service, *number),
                     image: image(observed, service),
                     networks: networks(service),
+                    bound: bound(observed, service),
                     ..ObservedContainer::default()
                 };
                 observed.containers.push(container);
             }
             Action::Start { name, .. } | Action::Restart { name, .. } => {
-                observed.containers.iter_mut().find(|container| container.name == *name).unwrap().status =
-                    Status::Running;
+                let container = observed.containers.iter_mut().find(|container| container.name == *name).unwrap();
+                container.status = Status::Running;
+                container.started = fresh() as u64;
             }
             Action::Recreate { service, number, name, old, .. } => {
                 let image = image(observed, service);
+                let bound = bound(observed, service);
                 let container = observed.containers.iter_mut().find(|container| container.id == *old).unwrap();
                 let fresh = fresh();
                 *container = ObservedContainer {
                     id: format!("{fresh:064x}"),
+                    started: fresh as u64,
+                    updated: false,
+                    bound,
                     name: name.clone(),
                     hash: hash(service, *number),
                     parts: parts(service, *number),
@@ -136,6 +149,8 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
                     let fresh = fresh();
                     *old = ObservedContainer {
                         id: format!("{fresh:064x}"),
+                        started: fresh as u64,
+                        updated: false,
                         name: replica.name.clone(),
                         hash: hash(service, replica.number),
                         parts: parts(service, replica.number),
@@ -149,6 +164,7 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
             Action::Change { service, number, id, changes, .. } => {
                 let container = observed.containers.iter_mut().find(|container| container.id == *id).unwrap();
                 assert!(!changes.is_empty() || container.hash != hash(service, *number));
+                container.updated = false;
                 container.hash = hash(service, *number);
                 container.parts = parts(service, *number);
                 container.networks = networks(service);
@@ -301,6 +317,90 @@ fn services_that_left_the_file_go_with_their_networks_when_the_daemon_follows() 
     assert_eq!(observed.volumes.len(), 1, "data stays");
 }
 
+const SHARED: &str = "
+services:
+  vpn: { image: vpn }
+  app: { image: app, network_mode: 'service:vpn' }
+  log: { image: log, pid: 'service:app' }
+  web: { image: web, depends_on: { vpn: { condition: service_started, restart: true } } }
+  still: { image: still, depends_on: [vpn] }
+";
+
+fn lines(plan: &Plan) -> Vec<String> {
+    let acts = plan.nodes.iter().filter(|node| !matches!(node.action, Action::Await { .. }));
+    acts.map(|node| node.action.to_string()).collect()
+}
+
+#[test]
+fn what_is_bound_to_a_service_follows_its_restart_and_its_replacement() {
+    let project = project(SHARED);
+    let options = PlanOptions { healing: true, ..PlanOptions::default() };
+    let mut observed = running(&project);
+    assert!(up(&project, &observed, &options).is_empty());
+    observed.containers.iter_mut().find(|container| container.service == "vpn").unwrap().started = fresh() as u64;
+    let plan = up(&project, &observed, &options);
+    let restarts = ["restart container p-app-1", "restart container p-log-1", "restart container p-web-1"];
+    assert_eq!(lines(&plan), restarts, "it was started again by its policy or by hand");
+    apply(&project, &mut observed, &plan);
+    assert!(up(&project, &observed, &options).is_empty());
+    // A daemon that died between the two.
+    let owner = observed.containers.iter_mut().find(|container| container.service == "vpn").unwrap();
+    owner.id = format!("{:064x}", fresh());
+    let plan = up(&project, &observed, &options);
+    assert!(lines(&plan)[0].starts_with("recreate container p-app-1: a service that it is bound to"), "{plan}");
+    apply(&project, &mut observed, &plan);
+    assert!(up(&project, &observed, &options).is_empty());
+}
+
+#[test]
+fn what_was_changed_by_hand_comes_back_to_what_the_file_says() {
+    let project = project(ROLLING);
+    let options = PlanOptions { healing: true, ..PlanOptions::default() };
+    let with = |change: fn(&mut ObservedContainer)| {
+        let mut observed = running(&project);
+        change(observed.containers.iter_mut().find(|container| container.name == "p-web-2").unwrap());
+        let plan = up(&project, &observed, &options);
+        apply(&project, &mut observed, &plan);
+        assert!(up(&project, &observed, &options).is_empty(), "{plan}");
+        lines(&plan)
+    };
+    assert_eq!(
+        with(|container| container.updated = true),
+        ["change container p-web-2 in place: limits and restart policy that were changed by hand"]
+    );
+    assert_eq!(
+        with(|container| container.networks.clear()),
+        ["change container p-web-2 in place: join network p_front"]
+    );
+    assert_eq!(with(|container| container.name = "mine".into()), ["rename container mine to p-web-2"]);
+    assert!(with(|container| container.status = Status::Paused).is_empty(), "frozen by hand stays so");
+    let mut observed = running(&project);
+    observed.networks.remove("p_front");
+    observed.containers.iter_mut().for_each(|container| container.networks.clear());
+    let plan = up(&project, &observed, &options);
+    assert_eq!(lines(&plan)[0], "create network p_front");
+    assert_eq!(lines(&plan).len(), 5, "{plan}");
+    apply(&project, &mut observed, &plan);
+    assert!(up(&project, &observed, &options).is_empty());
+}
+
+#[test]
+fn the_sick_are_restarted_and_those_that_crash_wait() {
+    let project = project(CHAIN);
+    let mut observed = running(&project);
+    let id = |observed: &Observed, service: &str| {
+        observed.containers.iter().find(|container| container.service == service).unwrap().id.clone()
+    };
+    let sick = PlanOptions { healing: true, sick: BTreeSet::from([id(&observed, "web")]), ..PlanOptions::default() };
+    assert_eq!(lines(&up(&project, &observed, &sick)), ["restart container p-web-1: it is unhealthy"]);
+    let waiting =
+        PlanOptions { healing: true, waiting: BTreeSet::from([id(&observed, "web")]), ..PlanOptions::default() };
+    observed.containers.iter_mut().find(|container| container.service == "web").unwrap().status =
+        Status::Exited { code: 137, by_hand: false, lost: false };
+    assert!(up(&project, &observed, &waiting).is_empty());
+    assert!(!up(&project, &observed, &PlanOptions { healing: true, ..PlanOptions::default() }).is_empty());
+}
+
 /// A project of up to five services that need only earlier ones.
 fn projects() -> impl Strategy<Value = Project> {
     let place = (0_u8..3, 0_u8..3, 0_u8..3, 0_u8..2);
@@ -313,6 +413,9 @@ fn projects() -> impl Strategy<Value = Project> {
             match limit {
                 0 => {}
                 limit => yaml += &format!("    mem_limit: {limit}g\n    pids_limit: {limit}\n"),
+            }
+            if number > 0 && *label == 2 {
+                yaml += &format!("    pid: 'service:s{}'\n    ports: ['80']\n", number - 1);
             }
             if *label > 0 {
                 yaml += &format!("    labels: {{ l: '{label}' }}\n");
@@ -415,7 +518,12 @@ fn what_the_kernel_can_change_is_changed_in_place() {
     assert_eq!(edit("aliases: [page]", "aliases: [site]"), changed("join network p_front"));
     assert_eq!(edit("    scale: 3", "    scale: 3\n    restart: always"), changed("restart policy"));
     assert!(edit("networks: { front: { aliases: [page] } }", "networks: { front: { aliases: [page] }, zone: {} }").0);
-    assert!(!edit("    mem_limit: 64m\n", "").0, "a limit that is taken away");
+    assert!(edit("    mem_limit: 64m\n", "").0, "a limit that is taken away");
+    assert_eq!(edit("scale: 3", "scale: 3\n    ports: ['8080:80']"), changed("published ports"));
+    assert_eq!(edit("scale: 3", "scale: 3\n    healthcheck: { test: 'true' }"), changed("health check"));
+    assert_eq!(edit("scale: 3", "scale: 3\n    logging: { options: { max-size: 1m } }"), changed("log options"));
+    assert_eq!(edit("scale: 3", "scale: 3\n    post_start: [{ command: 'true' }]"), changed("hooks"));
+    assert!(!edit("scale: 3", "scale: 3\n    logging: { driver: local }").0, "another driver");
     assert!(!edit("image: web", "image: web\n    read_only: true").0);
 }
 
@@ -424,7 +532,7 @@ proptest! {
     fn a_plan_carried_out_leaves_nothing_to_plan(
         before in projects(),
         after in projects(),
-        mess in proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..6), 0..4),
+        mess in proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..11), 0..4),
     ) {
         let mut observed = running(&before);
         for (which, what) in mess {
@@ -456,7 +564,20 @@ proptest! {
                         }
                     }
                 }
-                _ => observed.containers[at].status = Status::Dead,
+                5 => observed.containers[at].status = Status::Dead,
+                6 => observed.containers[at].updated = true,
+                7 => observed.containers[at].networks.clear(),
+                8 => observed.containers[at].started = fresh() as u64,
+                9 => {
+                    let name = format!("by-hand-{}", fresh());
+                    observed.containers[at].name = name;
+                }
+                _ => {
+                    if let Some(name) = observed.containers[at].networks.first().cloned() {
+                        observed.networks.remove(&name);
+                        observed.containers.iter_mut().for_each(|one| one.networks.retain(|other| *other != name));
+                    }
+                }
             }
         }
         let options = PlanOptions { remove_orphans: true, ..PlanOptions::default() };

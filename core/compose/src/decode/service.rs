@@ -2,7 +2,7 @@
 
 use super::fields::Fields;
 use super::{Cx, build, deploy, mounts, networking, ports, process, special};
-use crate::model::Service;
+use crate::model::{Service, own};
 use crate::node::Node;
 
 const PULL: &[&str] = &["always", "never", "missing", "if_not_present", "build", "refresh", "daily", "weekly"];
@@ -17,6 +17,11 @@ pub(super) fn service(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Service> {
     operation(cx, &mut fields, &mut service);
     special::special(cx, node, &mut fields, &mut service);
     service.extensions = fields.finish(cx, &[]);
+    if let Some(entry) = node.entries().iter().find(|entry| entry.key == own::KEY)
+        && let Err(message) = own::read(&entry.value.to_json())
+    {
+        cx.session.error(entry.at, message);
+    }
     Some(service)
 }
 

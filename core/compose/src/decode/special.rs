@@ -21,9 +21,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("external_links", "links to containers of other stacks need the old bridge; share a network instead"),
     ("gpus", "there is no device driver to ask; name the device files under `devices`"),
     ("models", "this engine runs no language models"),
-    ("post_start", "hooks are not run by this engine yet"),
-    ("pre_start", "hooks are not run by this engine yet"),
-    ("pre_stop", "hooks are not run by this engine yet"),
+    ("pre_start", "containers that run before a service are not made by this engine yet; use a service of its own and `depends_on` with `service_completed_successfully`"),
     ("provider", "this engine starts no programs outside containers"),
     ("use_api_socket", "it gives a container the whole engine; mount the socket under `volumes` instead"),
 ];

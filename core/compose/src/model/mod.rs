@@ -7,6 +7,7 @@ pub(crate) mod build;
 mod deploy;
 mod models;
 mod mounts;
+pub(crate) mod own;
 mod ports;
 mod resource;
 mod service;
@@ -21,6 +22,7 @@ pub use build::{Build, BuildSecret};
 pub use deploy::{Deploy, DeployResources, Placement, Preference, ResourceLimits, RestartPolicy, UpdateConfig};
 pub use models::{DiscreteResource, GenericResource, Model, Provider, ServiceModel};
 pub use mounts::{BindOptions, FileReference, ImageOptions, MountType, TmpfsOptions, VolumeMount, VolumeOptions};
+pub use own::RestartUnhealthy;
 pub use ports::{Port, PublishedPorts};
 pub use resource::{Config, Digest, Ipam, IpamPool, Network, Secret, SecretValue, Volume};
 pub use service::{

@@ -13,6 +13,7 @@ use super::health::Checks;
 use super::link::Shim;
 use super::policy::Backoff;
 use super::record::{CONTAINERS, ContainerRecord, NAMES, Status};
+use super::status::Wait;
 use super::streams::Hub;
 use crate::Shared;
 use crate::error::{Error, Result};
@@ -49,6 +50,8 @@ pub(crate) struct Container {
     pub settling: Mutex<()>,
     /// The waits between its restarts.
     pub backoff: std::sync::Mutex<Backoff>,
+    /// What it waits for, between a crash and the next start.
+    pub wait: std::sync::Mutex<Option<Wait>>,
     /// Its next end is a part of a restart by hand: neither policy nor removal follows.
     pub restarting_by_hand: AtomicBool,
     /// Its output and input over all starts.
@@ -76,6 +79,7 @@ impl Container {
             operation: Arc::default(),
             settling: Mutex::default(),
             backoff: std::sync::Mutex::default(),
+            wait: std::sync::Mutex::default(),
             restarting_by_hand: AtomicBool::new(false),
             hub: Hub::default(),
             execs: Execs::default(),

@@ -137,6 +137,7 @@ impl Containers {
             restart_count: 0,
             stopped_by_hand: false,
             lost: false,
+            updated: false,
             creating: true,
         };
         let container = self.make(record, planned).await?;
@@ -189,7 +190,7 @@ impl Containers {
     }
 
     /// Settles the log driver, and refuses one that is not there or options that it does not take.
-    async fn check_log(&self, host: &mut HostConfig) -> Result<()> {
+    pub(super) async fn check_log(&self, host: &mut HostConfig) -> Result<()> {
         let defaults = &self.shared().config;
         let log = host.log_config.get_or_insert_with(HostConfigLogConfig::default);
         let driver = log.typ.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| defaults.log_driver.clone());

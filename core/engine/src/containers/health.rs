@@ -209,8 +209,38 @@ pub(crate) fn begin(containers: &Containers, container: &Arc<Container>) {
         return;
     };
     inner.state = State::starting();
-    let task = tokio::spawn(watch(containers.clone(), Arc::clone(container), check));
+    let task = tokio::spawn(watch(containers.clone(), Arc::clone(container), check, Instant::now()));
     inner.task = Some(task.abort_handle());
+}
+
+/// The check of a container that runs is another. What was known holds until the first result of the new one.
+pub(crate) async fn renew(containers: &Containers, container: &Arc<Container>) {
+    let (check, ran) = {
+        let record = container.record();
+        let config = &record.config;
+        let check = config.healthcheck.as_ref().and_then(|health| Check::of(health, config.shell.as_deref()));
+        (check, Duration::from_nanos(now_ns().saturating_sub(record.state.started_ns)))
+    };
+    let checked = check.is_some();
+    {
+        let mut inner = container.checks.inner();
+        if let Some(task) = inner.task.take() {
+            task.abort();
+        }
+        if let Some(check) = check {
+            inner.state.streak = 0;
+            inner.state.status.get_or_insert(HealthStatusEnum::STARTING);
+            // The start period is over when it would have been.
+            let started = Instant::now().checked_sub(ran).unwrap_or_else(Instant::now);
+            let task = tokio::spawn(watch(containers.clone(), Arc::clone(container), check, started));
+            inner.task = Some(task.abort_handle());
+        } else {
+            inner.state = State::default();
+        }
+    }
+    if !checked {
+        containers.networks().set_ready(&container.id, true).await;
+    }
 }
 
 /// The container has ended: checks no more.
@@ -222,8 +252,8 @@ pub(crate) fn end(container: &Container) {
     }
 }
 
-async fn watch(containers: Containers, container: Arc<Container>, check: Check) {
-    let mut schedule = Schedule::new(check.clone(), Instant::now());
+async fn watch(containers: Containers, container: Arc<Container>, check: Check, started: Instant) {
+    let mut schedule = Schedule::new(check.clone(), started);
     let mut phase = container.phase();
     loop {
         let starting = container.checks.inner().state.status == Some(HealthStatusEnum::STARTING);

@@ -49,7 +49,7 @@ pub(super) struct Keeper {
 
 struct Inner {
     container: String,
-    open: Open,
+    open: Mutex<Arc<Open>>,
     path: PathBuf,
     limit: u64,
     state: Mutex<State>,
@@ -64,6 +64,8 @@ struct State {
     backlog: Option<Backlog>,
     /// Bytes that found no room.
     dropped: u64,
+    /// The target is opened otherwise since then.
+    reopened: bool,
 }
 
 struct Backlog {
@@ -123,6 +125,12 @@ enum Round {
     Failed,
 }
 
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("container", &self.inner.container).finish_non_exhaustive()
+    }
+}
+
 impl Keeper {
     /// Opens the target. With `must` a failure is the caller's; without, records are kept until it can be opened.
     pub(super) fn open(
@@ -143,11 +151,11 @@ impl Keeper {
         };
         let backlog = path.exists().then(|| Backlog::open(&path)).and_then(io::Result::ok);
         let behind = target.is_none() || backlog.as_ref().is_some_and(|backlog| backlog.read < backlog.written);
-        let state = State { target, behind, backlog, dropped: 0 };
+        let state = State { target, behind, backlog, dropped: 0, reopened: false };
         let keeper = Self {
             inner: Arc::new(Inner {
                 container: container.to_owned(),
-                open,
+                open: Mutex::new(Arc::new(open)),
                 path,
                 limit,
                 state: Mutex::new(state),
@@ -185,6 +193,27 @@ impl Keeper {
         drop(state);
         self.inner.settled.send_replace(false);
         self.catch_up(runtime);
+    }
+
+    /// Gives what comes from now on to a target that is opened otherwise; stays with the one before when that fails. Blocks.
+    pub(super) fn reopen(&self, open: Open) -> Result<()> {
+        let inner = &self.inner;
+        let mut state = inner.state();
+        let before = inner.opener();
+        // Two that write one log would be one too many.
+        state.target = None;
+        let opened = open();
+        let (target, outcome) = match opened {
+            Ok(target) => {
+                *inner.open.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(open);
+                (Some(target), Ok(()))
+            }
+            Err(error) => (before().ok(), Err(error)),
+        };
+        // One that is behind may be in use just now; it is opened anew when it comes back.
+        state.reopened = state.behind && outcome.is_ok();
+        state.target = target.filter(|_| !state.behind);
+        outcome
     }
 
     /// Waits until the driver has everything, for so long at most.
@@ -228,6 +257,10 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn opener(&self) -> Arc<Open> {
+        Arc::clone(&self.open.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn push(&self, state: &mut State, frames: &[u8]) {
         if state.backlog.is_none() {
             match Backlog::open(&self.path) {
@@ -250,7 +283,7 @@ impl Inner {
     fn round(&self) -> Round {
         let mut target = match self.state().target.take() {
             Some(target) => target,
-            None => match (self.open)() {
+            None => match self.opener()() {
                 Ok(target) => target,
                 Err(_) => return Round::Failed,
             },
@@ -302,7 +335,9 @@ impl Inner {
                 }
             }
         }
-        self.state().target = Some(target);
+        let mut state = self.state();
+        let reopened = std::mem::take(&mut state.reopened);
+        state.target = Some(target).filter(|_| !reopened);
         outcome
     }
 
@@ -379,6 +414,26 @@ mod tests {
         assert_eq!(lines[..3], ["first", "0", "1"]);
         assert_eq!(lines.last().unwrap(), "last");
         assert!(lines.len() < 203 && !path.exists());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_target_is_opened_otherwise_while_records_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (Arc::new(Log::default()), Arc::new(Log::default()));
+        let open = |log: &Arc<Log>| -> Open {
+            let log = Arc::clone(log);
+            Box::new(move || Ok(Box::new(Target(Arc::clone(&log))) as Box<dyn LogTarget>))
+        };
+        let runtime = Handle::current();
+        let keeper = Keeper::open("c", open(&first), folder.path().join("backlog"), 4000, true, &runtime).unwrap();
+        keeper.keep(&line("one"), &runtime);
+        keeper.reopen(open(&second)).unwrap();
+        keeper.keep(&line("two"), &runtime);
+        let refused: Open = Box::new(|| Err(crate::Error::invalid("no such option")));
+        assert!(keeper.reopen(refused).is_err());
+        keeper.keep(&line("three"), &runtime);
+        assert_eq!(*first.lines.lock().unwrap(), ["one"]);
+        assert_eq!(*second.lines.lock().unwrap(), ["two", "three"], "what failed changes nothing");
     }
 
     #[tokio::test(flavor = "multi_thread")]

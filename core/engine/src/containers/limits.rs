@@ -296,6 +296,26 @@ pub(crate) fn of(host: &HostConfig) -> Limits {
     }
 }
 
+/// What makes a running container's limits those of `after`: what only `before` has is taken away.
+pub(crate) fn between(before: &HostConfig, after: &HostConfig, has: &Host) -> Limits {
+    let (old, mut new) = (of(before), of(after));
+    fn free<T>(new: &mut Option<T>, old: &Option<T>, unlimited: T) {
+        if new.is_none() && old.is_some() {
+            *new = Some(unlimited);
+        }
+    }
+    free(&mut new.memory, &old.memory, -1);
+    free(&mut new.memory_swap, &old.memory_swap, -1);
+    free(&mut new.memory_reservation, &old.memory_reservation, -1);
+    free(&mut new.cpu_shares, &old.cpu_shares, 1024);
+    free(&mut new.cpu_quota, &old.cpu_quota, -1);
+    free(&mut new.cpu_period, &old.cpu_period, PERIOD.unsigned_abs());
+    free(&mut new.cpuset_cpus, &old.cpuset_cpus, has.cpu_set.clone());
+    free(&mut new.cpuset_mems, &old.cpuset_mems, has.node_set.clone());
+    free(&mut new.pids, &old.pids, -1);
+    new
+}
+
 #[cfg(test)]
 pub(crate) fn some_host() -> Host {
     Host {
@@ -311,6 +331,15 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use bollard_stubs::models::ResourcesUlimits;
+
+    #[test]
+    fn limits_that_are_no_longer_there_are_taken_away() {
+        let before = HostConfig { memory: Some(64 << 20), nano_cpus: Some(500_000_000), ..HostConfig::default() };
+        let after = HostConfig { pids_limit: Some(10), ..HostConfig::default() };
+        let limits = between(&before, &after, &some_host());
+        assert_eq!((limits.memory, limits.cpu_quota, limits.pids), (Some(-1), Some(-1), Some(10)));
+        assert_eq!((limits.cpu_shares, limits.cpuset_cpus), (None, None), "what was never set stays as it is");
+    }
 
     fn refused(host: HostConfig) -> String {
         let mut host = host;

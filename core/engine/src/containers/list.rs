@@ -158,6 +158,7 @@ impl Engine {
 
     fn summary(&self, container: &Container, record: &ContainerRecord) -> ContainerSummary {
         let health = container.checks.report().and_then(|health| health.status);
+        let wait = container.wait.lock().ok().and_then(|wait| *wait);
         let alive = record.state.status.is_alive();
         let networks = self.inner.containers.endpoints(record);
         ContainerSummary {
@@ -170,7 +171,7 @@ impl Engine {
             ports: Some(if alive { ports::summary(&record.state.ports) } else { Vec::new() }),
             labels: Some(record.config.labels.clone().unwrap_or_default()),
             state: Some(state(record.state.status)),
-            status: Some(status::line(&record.state, health, now_ns())),
+            status: Some(status::line(&record.state, health, wait, now_ns())),
             host_config: Some(ContainerSummaryHostConfig {
                 network_mode: record.host.network_mode.clone(),
                 annotations: record.host.annotations.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bollard_stubs::models::{ContainerConfig, ContainerCreateBody, HostConfig, ImageConfig, NetworkingConfig};
+use bollard_stubs::models::{ContainerConfig, ContainerCreateBody, HealthConfig, HostConfig, ImageConfig, NetworkingConfig};
 
 /// The parts of a request.
 pub(crate) fn split(body: ContainerCreateBody) -> (ContainerConfig, HostConfig, NetworkingConfig) {
@@ -66,8 +66,17 @@ pub(crate) fn with_image(config: &mut ContainerConfig, image: &ImageConfig) {
     if is_empty(config.shell.as_ref()) {
         config.shell.clone_from(&image.shell);
     }
-    match (&mut config.healthcheck, &image.healthcheck) {
-        (own @ None, inherited) => own.clone_from(inherited),
+    inherit_health(&mut config.healthcheck, image.healthcheck.as_ref());
+    // The command line's `--entrypoint ""`.
+    if config.entrypoint.as_deref() == Some(&[String::new()]) {
+        config.entrypoint = None;
+    }
+}
+
+/// Completes a health check by the image's.
+pub(crate) fn inherit_health(own: &mut Option<HealthConfig>, inherited: Option<&HealthConfig>) {
+    match (own, inherited) {
+        (own @ None, inherited) => *own = inherited.cloned(),
         (Some(own), Some(inherited)) => {
             if is_empty(own.test.as_ref()) {
                 own.test.clone_from(&inherited.test);
@@ -86,10 +95,6 @@ pub(crate) fn with_image(config: &mut ContainerConfig, image: &ImageConfig) {
         }
         (Some(_), None) => {}
     }
-    // The command line's `--entrypoint ""`.
-    if config.entrypoint.as_deref() == Some(&[String::new()]) {
-        config.entrypoint = None;
-    }
 }
 
 fn inherit_text(own: &mut Option<String>, inherited: Option<&String>) {
@@ -102,7 +107,8 @@ fn is_empty(list: Option<&Vec<String>>) -> bool {
     list.is_none_or(Vec::is_empty)
 }
 
-fn union(own: Option<Vec<String>>, inherited: Option<&Vec<String>>) -> Option<Vec<String>> {
+/// Both lists, each item once.
+pub(crate) fn union(own: Option<Vec<String>>, inherited: Option<&Vec<String>>) -> Option<Vec<String>> {
     let all: BTreeSet<String> = own.into_iter().flatten().chain(inherited.into_iter().flatten().cloned()).collect();
     (!all.is_empty()).then(|| all.into_iter().collect())
 }

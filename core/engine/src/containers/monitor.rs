@@ -123,11 +123,14 @@ impl Containers {
     /// Starts a container whose policy says so, after a growing wait, until it runs or the policy gives up.
     pub(super) fn restart_after(&self, container: &Arc<Container>, code: i64, ran: Duration) {
         let (containers, container) = (self.clone(), Arc::clone(container));
-        let next = move |container: &Container, ran| {
-            container.backoff.lock().map_or(Duration::from_secs(60), |mut backoff| backoff.next(ran))
+        let next = move |containers: &Self, container: &Container, ran| {
+            let next = container.backoff.lock().map(|mut backoff| (backoff.next(ran), backoff.times()));
+            let (wait, times) = next.unwrap_or((Duration::from_secs(60), 1));
+            containers.note_wait(container, times, wait);
+            wait
         };
         tokio::spawn(async move {
-            let (mut code, mut wait) = (code, next(&container, ran));
+            let (mut code, mut wait) = (code, next(&containers, &container, ran));
             loop {
                 let mut phase = container.phase();
                 let changed = phase.wait_for(|phase| phase.status != Status::Restarting || phase.removed);
@@ -151,7 +154,7 @@ impl Containers {
                     return;
                 }
                 let _ = containers.update(&container, |record| record.state.status = Status::Restarting);
-                wait = next(&container, Duration::ZERO);
+                wait = next(&containers, &container, Duration::ZERO);
             }
         });
     }

@@ -57,19 +57,30 @@ impl Policy {
 
 /// The growing wait between restarts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     last: Option<Duration>,
+    times: u32,
 }
 
 impl Backoff {
     /// The wait before the next start, after a run of this length.
-    pub(crate) fn next(&mut self, ran: Duration) -> Duration {
+    pub fn next(&mut self, ran: Duration) -> Duration {
         let wait = match self.last {
             Some(last) if ran < RECOVERED => (last * 2).min(LONGEST),
-            _ => FIRST,
+            _ => {
+                self.times = 0;
+                FIRST
+            }
         };
         self.last = Some(wait);
+        self.times += 1;
         wait
+    }
+
+    /// How many waits there were in a row.
+    #[must_use]
+    pub fn times(&self) -> u32 {
+        self.times
     }
 }
 
@@ -95,7 +106,9 @@ mod tests {
         let waits: Vec<u128> = (0..12).map(|_| backoff.next(short).as_millis()).collect();
         assert_eq!(waits[..5], [100, 200, 400, 800, 1600]);
         assert_eq!(waits[10..], [60_000, 60_000]);
+        assert_eq!(backoff.times(), 12);
         assert_eq!(backoff.next(Duration::from_secs(10)), FIRST);
         assert_eq!(backoff.next(short), FIRST * 2);
+        assert_eq!(backoff.times(), 2);
     }
 }

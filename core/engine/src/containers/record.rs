@@ -45,6 +45,9 @@ pub(crate) struct ContainerRecord {
     /// Ended with the daemon, the host or its shim: not the program's doing, nor a user's.
     #[serde(default)]
     pub lost: bool,
+    /// Its limits or restart policy were changed by a user's `update`.
+    #[serde(default)]
+    pub updated: bool,
     /// Is being created: a daemon that finds it so takes it back.
     #[serde(default)]
     pub creating: bool,
@@ -122,6 +125,9 @@ pub(crate) struct State {
     pub oom_killed: bool,
     /// Nanoseconds since the epoch; zero when never.
     pub started_ns: u64,
+    /// The same since the host's start, by a clock that nobody sets; zero when it is not known.
+    #[serde(default)]
+    pub started_boot_ns: u64,
     /// Nanoseconds since the epoch; zero when never.
     pub finished_ns: u64,
     /// Exposed ports and where they are published, while it runs.

@@ -69,6 +69,9 @@ impl Containers {
         if let Ok(mut backoff) = container.backoff.lock() {
             *backoff = super::policy::Backoff::default();
         }
+        if let Ok(mut wait) = container.wait.lock() {
+            *wait = None;
+        }
         let started = self.start_locked(container).await;
         if started.is_err() && container.record().host.auto_remove == Some(true) {
             self.remove_after_end(container);
@@ -163,6 +166,7 @@ impl Containers {
             state.error.clear();
             state.oom_killed = false;
             state.started_ns = now_ns();
+            state.started_boot_ns = boot_ns();
             state.ports = ports;
             for mount in &mut record.mounts {
                 // What was copied once is the volume's own business.
@@ -485,6 +489,12 @@ pub(super) async fn end(shim: &Shim, events: &mut ShimEvents) {
     };
     let _ = tokio::time::timeout(PATIENCE, gone).await;
     let _ = shim.shutdown().await;
+}
+
+/// Nanoseconds since the host's start.
+fn boot_ns() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    time.ok().and_then(|time| u64::try_from(time.as_nanos()).ok()).unwrap_or(0)
 }
 
 async fn launch(program: &Path, bundle: &Path) -> Result<(Shim, ShimEvents, i32), Failed> {

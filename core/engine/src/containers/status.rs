@@ -25,8 +25,40 @@ pub(crate) fn duration(nanoseconds: u64) -> String {
     }
 }
 
+/// A container that has ended waits for its next start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// How many starts there were in a row that came to nothing.
+    pub starts: u32,
+    /// Of the next start; nanoseconds since the epoch.
+    pub at_ns: u64,
+}
+
+/// This many in a row are a crash loop.
+const CRASH_LOOP: u32 = 3;
+
+/// What a wait is called, when it is one in a crash loop.
+pub(crate) fn crash_loop(wait: Option<Wait>, now_ns: u64) -> Option<String> {
+    let wait = wait.filter(|wait| wait.starts >= CRASH_LOOP)?;
+    let left = match wait.at_ns.saturating_sub(now_ns) {
+        0 => "now".to_owned(),
+        left if left < 1_000_000_000 => format!("in {} ms", left / 1_000_000),
+        left => format!("in {}", duration(left)),
+    };
+    Some(format!("next start {left}"))
+}
+
 /// The status column of `ps`.
-pub(crate) fn line(state: &State, health: Option<HealthStatusEnum>, now_ns: u64) -> String {
+pub(crate) fn line(state: &State, health: Option<HealthStatusEnum>, wait: Option<Wait>, now_ns: u64) -> String {
+    let line = plain(state, health, now_ns);
+    let ended = matches!(state.status, Status::Restarting | Status::Exited);
+    match crash_loop(wait.filter(|wait| ended && wait.at_ns > state.finished_ns), now_ns) {
+        Some(text) => format!("{line} (crash loop, {text})"),
+        None => line,
+    }
+}
+
+fn plain(state: &State, health: Option<HealthStatusEnum>, now_ns: u64) -> String {
     let up = || duration(now_ns.saturating_sub(state.started_ns));
     let ago = || duration(now_ns.saturating_sub(state.finished_ns));
     match state.status {
@@ -105,7 +137,7 @@ mod tests {
             finished_ns: 121 * SECOND,
             ..State::default()
         };
-        let at = |status, code, health| line(&state(status, code), health, 241 * SECOND);
+        let at = |status, code, health| line(&state(status, code), health, None, 241 * SECOND);
         assert_eq!(at(Status::Running, 0, None), "Up 4 minutes");
         assert_eq!(at(Status::Running, 0, Some(HealthStatusEnum::HEALTHY)), "Up 4 minutes (healthy)");
         assert_eq!(at(Status::Running, 0, Some(HealthStatusEnum::STARTING)), "Up 4 minutes (health: starting)");
@@ -113,6 +145,16 @@ mod tests {
         assert_eq!(at(Status::Exited, 3, None), "Exited (3) 2 minutes ago");
         assert_eq!(at(Status::Restarting, 1, None), "Restarting (1) 2 minutes ago");
         assert_eq!(at(Status::Created, 0, None), "Created");
+        let waits = |starts, seconds: u64, status| {
+            line(&state(status, 1), None, Some(Wait { starts, at_ns: (241 + seconds) * SECOND }), 241 * SECOND)
+        };
+        assert_eq!(
+            waits(3, 5, Status::Restarting),
+            "Restarting (1) 2 minutes ago (crash loop, next start in 5 seconds)"
+        );
+        assert_eq!(waits(9, 0, Status::Exited), "Exited (1) 2 minutes ago (crash loop, next start now)");
+        assert_eq!(waits(2, 5, Status::Restarting), "Restarting (1) 2 minutes ago", "not yet");
+        assert_eq!(waits(3, 5, Status::Running), "Up 4 minutes");
     }
 
     #[test]

@@ -167,6 +167,8 @@ pub(super) struct Audience {
     progress: watch::Sender<Progress>,
     /// Told that the container has ended, for the pump of the present start.
     ending: Mutex<Option<watch::Sender<bool>>>,
+    /// Of the present start.
+    keeper: Mutex<Option<Keeper>>,
 }
 
 impl Audience {
@@ -251,6 +253,15 @@ impl Hub {
         self.wire(&record.id, wiring, shim, connected, descriptors).await
     }
 
+    /// The log has other options from now on: what a start that goes on writes is written so.
+    pub(super) async fn reopen(&self, shared: &Arc<Shared>, record: &ContainerRecord) -> Result<()> {
+        let log = Log::of(shared, record)?;
+        let keeper = self.audience.keeper.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(keeper) = keeper else { return Ok(()) };
+        let open: keeper::Open = Box::new(move || Ok(Box::new(log.sink()?) as Box<dyn LogTarget>));
+        crate::blocking(move || keeper.reopen(open)).await
+    }
+
     /// [`Hub::serve`] with a log of any kind.
     pub(super) async fn wire(
         &self,
@@ -273,6 +284,7 @@ impl Hub {
             let since = taken.first().map_or(connected.next_time, |oldest| oldest.since);
             // Opened first: it mends what a crash left.
             let keeper = Keeper::open(&id, wiring.open, wiring.backlog, keeper::LIMIT, fresh, &runtime)?;
+            *audience.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper.clone());
             let mut position = Position { time: since[0].max(since[1]), ahead: [0; 2] };
             if since != [0; 2] {
                 let (time, ahead) = (wiring.ahead)(since);
@@ -294,6 +306,7 @@ impl Hub {
         let audience = Arc::clone(&self.audience);
         tokio::spawn(async move {
             pump.run(ended).await;
+            *audience.keeper.lock().unwrap_or_else(PoisonError::into_inner) = None;
             audience.input.send_replace(Input::Waiting);
             audience.listeners.lock().unwrap_or_else(PoisonError::into_inner).clear();
             audience.progress.send_modify(|progress| progress.serving = false);

@@ -18,6 +18,29 @@ impl Engine {
         detached(async move { containers.update_limits(&id, body).await }).await
     }
 
+    /// Gives a container the limits and the restart policy of a request, and takes away those that it does not have.
+    pub async fn set_limits(&self, id: &str, wanted: HostConfig) -> Result<()> {
+        let containers = self.inner.containers.clone();
+        let id = id.to_owned();
+        detached(async move {
+            let replace = move |host: &mut HostConfig| {
+                host.memory = wanted.memory;
+                host.memory_swap = wanted.memory_swap;
+                host.memory_reservation = wanted.memory_reservation;
+                host.nano_cpus = wanted.nano_cpus;
+                host.cpu_shares = wanted.cpu_shares;
+                host.cpu_period = wanted.cpu_period;
+                host.cpu_quota = wanted.cpu_quota;
+                host.cpuset_cpus = wanted.cpuset_cpus;
+                host.pids_limit = wanted.pids_limit;
+                host.restart_policy = wanted.restart_policy;
+                Ok(())
+            };
+            containers.change_limits(&id, false, replace).await.map(drop)
+        })
+        .await
+    }
+
     /// Gives a container other labels, in place of all it has.
     pub async fn relabel(&self, id: &str, labels: HashMap<String, String>) -> Result<()> {
         let containers = self.inner.containers.clone();
@@ -35,6 +58,16 @@ impl Engine {
 
 impl Containers {
     async fn update_limits(&self, id: &str, body: ContainerUpdateBody) -> Result<ContainerUpdateResponse> {
+        self.change_limits(id, true, move |host| merge(host, body)).await
+    }
+
+    /// `by_hand`: a user's word, against what a stack may say.
+    async fn change_limits(
+        &self,
+        id: &str,
+        by_hand: bool,
+        change: impl FnOnce(&mut HostConfig) -> Result<()>,
+    ) -> Result<ContainerUpdateResponse> {
         let container = self.find(id)?;
         let _operation = container.operation.lock().await;
         if matches!(container.status(), Status::Removing | Status::Dead) {
@@ -44,17 +77,22 @@ impl Containers {
             )));
         }
         let refused = |error: Error| error.context(format!("Cannot update container {}", container.id));
-        let mut host = container.record().host.clone();
-        merge(&mut host, body).map_err(refused)?;
-        let warnings = limits::check(&mut host, &Host::measure(&self.shared().cgroups)).map_err(refused)?;
+        let before = container.record().host.clone();
+        let mut host = before.clone();
+        change(&mut host).map_err(refused)?;
+        let measured = Host::measure(&self.shared().cgroups);
+        let warnings = limits::check(&mut host, &measured).map_err(refused)?;
         validate::restart_policy(&host).map_err(refused)?;
         if container.status().is_alive() {
             let cgroup = self.cgroup(&container.id);
-            let wanted = limits::of(&host);
+            let wanted = limits::between(&before, &host, &measured);
             let applied = blocking(move || cgroup.apply(&wanted).map_err(|error| Error::internal(error.to_string())));
             applied.await.map_err(refused)?;
         }
-        self.update(&container, |record| record.host = host)?;
+        self.update(&container, |record| {
+            record.host = host;
+            record.updated = by_hand;
+        })?;
         self.publish(&container, "update", []);
         Ok(ContainerUpdateResponse { warnings: Some(warnings) })
     }

@@ -69,7 +69,8 @@ fn settings(config: &ContainerConfig) -> Result<()> {
     healthcheck(config)
 }
 
-fn healthcheck(config: &ContainerConfig) -> Result<()> {
+/// Refuses a health check that makes no sense.
+pub(crate) fn healthcheck(config: &ContainerConfig) -> Result<()> {
     let Some(check) = &config.healthcheck else { return Ok(()) };
     let least = i64::try_from(Duration::from_millis(1).as_nanos()).unwrap_or(0);
     for (name, value) in [

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use bollard_stubs::models::{PortBinding, PortMap};
+use bollard_stubs::models::PortMap;
 use sampan_network::ports::{Hold, hold};
 use sampan_network::{Protocol, Publish};
 use sampan_store::Durability;
@@ -20,6 +20,35 @@ struct Wanted {
     host_ip: Option<IpAddr>,
     /// The first and last port that will do; none for any.
     range: Option<(u16, u16)>,
+}
+
+/// Ports that were chosen, and what holds those that are the container's alone.
+type Chosen = (Vec<PublishedPort>, Vec<((Protocol, SocketAddr), Hold)>);
+
+impl Wanted {
+    /// Takes out of what is published the ports that are as wanted, when there is one on every address.
+    fn among(&self, published: &mut Vec<PublishedPort>, hosts: &[IpAddr], grouped: bool) -> Option<Vec<PublishedPort>> {
+        let fixed = self.range.is_some_and(|(first, last)| first == last);
+        let fits = |port: &PublishedPort| {
+            port.protocol == self.protocol
+                && port.container == self.container
+                && port.shared == (fixed && grouped)
+                && self.range.is_none_or(|(first, last)| (first..=last).contains(&port.host.port()))
+        };
+        let numbers: Vec<u16> = published.iter().filter(|port| fits(port)).map(|port| port.host.port()).collect();
+        for number in numbers {
+            let kept: Vec<PublishedPort> = published
+                .iter()
+                .filter(|port| fits(port) && port.host.port() == number && hosts.contains(&port.host.ip()))
+                .copied()
+                .collect();
+            if kept.len() == hosts.len() {
+                published.retain(|port| !kept.contains(port));
+                return Some(kept);
+            }
+        }
+        None
+    }
 }
 
 /// Addresses of an endpoint that ports lead to.
@@ -85,11 +114,7 @@ impl Inner {
             let chosen = self.choose(container, &wanted, host_ip, target, group);
             let (chosen, held) = chosen.inspect_err(|_| self.settle_shares())?;
             for port in chosen {
-                let bindings = map.entry(wanted.key.clone()).or_default().get_or_insert_default();
-                bindings.push(PortBinding {
-                    host_ip: Some(port.host.ip().to_string()),
-                    host_port: Some(port.host.port().to_string()),
-                });
+                map.entry(wanted.key.clone()).or_default().get_or_insert_default().push(port.binding());
                 record.filter.extend(target.filtered(&port));
                 record.ports.push(port);
             }
@@ -111,6 +136,71 @@ impl Inner {
         Ok(map)
     }
 
+    /// Publishes other ports of a container that runs. Those that stay are not touched; when it fails, nothing has changed.
+    pub(super) fn republish(&self, container: &str, ports: &PortMap, group: Option<&str>) -> Result<PortMap> {
+        let mut map: PortMap = ports.keys().map(|key| (normal(key), None)).collect();
+        let mut wanted = wanted(ports)?;
+        let Some((target, default_ip)) = self.target(container) else { return Ok(map) };
+        let default_ip =
+            default_ip.and_then(|text| text.parse::<IpAddr>().ok()).filter(|address| !address.is_unspecified());
+        wanted.sort_by_key(|wanted| wanted.range.is_none_or(|(first, last)| first != last));
+        let _choice = lock(&self.choice);
+        let before = self.state().published.get(container).cloned().unwrap_or_default();
+        let mut going = before.ports.clone();
+        let mut found = Vec::new();
+        for wanted in wanted {
+            let host_ip = wanted.host_ip.or(default_ip);
+            let kept = wanted.among(&mut going, &self.hosts(host_ip, target)?, group.is_some());
+            found.push((wanted, host_ip, kept));
+        }
+        // What goes may come back with another target, so it is let go of first.
+        let goes = |key: &(Protocol, SocketAddr)| going.iter().any(|port| (port.protocol, port.host) == *key);
+        if let Some(sandbox) = self.state().sandboxes.get_mut(container) {
+            sandbox.holds.retain(|(key, _)| !goes(key));
+        }
+        let mut record = PublishedRecord { group: group.map(str::to_owned), ..PublishedRecord::default() };
+        let mut holds = Vec::new();
+        for (wanted, host_ip, kept) in found {
+            let chosen = match kept {
+                Some(kept) => kept,
+                None => match self.choose(container, &wanted, host_ip, target, group) {
+                    Ok((chosen, held)) => {
+                        holds.extend(held);
+                        chosen
+                    }
+                    Err(error) => {
+                        drop(holds);
+                        self.hold_again(container);
+                        self.settle_shares();
+                        return Err(error);
+                    }
+                },
+            };
+            for port in chosen {
+                map.entry(wanted.key.clone()).or_default().get_or_insert_default().push(port.binding());
+                record.filter.extend(target.filtered(&port));
+                record.ports.push(port);
+            }
+        }
+        map.clone_into(&mut record.map);
+        self.shared.store.write::<_, Error>(Durability::Process, |tx| Ok(PUBLISHED.put(tx, container, &record)?))?;
+        let only = |of: &[Publish], not: &[Publish]| -> Vec<Publish> {
+            of.iter().filter(|publish| !not.contains(publish)).copied().collect()
+        };
+        let (gone, come) = (only(&before.filter, &record.filter), only(&record.filter, &before.filter));
+        let swapped = self.filter.unpublish(&gone).and_then(|()| self.filter.publish(&come));
+        let mut state = self.state();
+        state.published.insert(container.to_owned(), record);
+        state.sandboxes.entry(container.to_owned()).or_default().holds.extend(holds);
+        drop(state);
+        if let Err(error) = swapped {
+            tracing::warn!(container, %error, "ports could not be led elsewhere one by one; the packet filter is set up anew");
+            self.rebuild_filter();
+        }
+        self.settle_shares();
+        Ok(map)
+    }
+
     /// Holds the port that is wanted, or a free one, on every address that is meant.
     fn choose(
         &self,
@@ -119,7 +209,7 @@ impl Inner {
         host_ip: Option<IpAddr>,
         target: Target,
         group: Option<&str>,
-    ) -> Result<(Vec<PublishedPort>, Vec<Hold>)> {
+    ) -> Result<Chosen> {
         let group = group.filter(|_| wanted.range.is_some_and(|(first, last)| first == last));
         let hosts = self.hosts(host_ip, target)?;
         let candidates: Vec<u16> = match wanted.range {
@@ -173,7 +263,6 @@ impl Inner {
         Ok(reachable)
     }
 
-    #[allow(clippy::type_complexity)]
     fn hold_all(
         &self,
         wanted: &Wanted,
@@ -181,7 +270,7 @@ impl Inner {
         port: u16,
         target: Target,
         group: Option<&str>,
-    ) -> Result<(Vec<PublishedPort>, Vec<Hold>), (SocketAddr, std::io::Error)> {
+    ) -> Result<Chosen, (SocketAddr, std::io::Error)> {
         let mut ports = Vec::new();
         let mut holds = Vec::new();
         for host in hosts {
@@ -191,7 +280,7 @@ impl Inner {
             let Some(target) = target.of(&published) else { continue };
             let held = match group {
                 Some(group) => self.hold_for_group(group, protocol, host).map(|()| None),
-                None => hold(&self.runtime, protocol, host, target).map(Some),
+                None => hold(&self.runtime, protocol, host, target).map(|held| Some(((protocol, host), held))),
             };
             holds.extend(held.map_err(|error| (host, error))?);
             ports.push(published);
@@ -271,7 +360,7 @@ impl Inner {
                 continue;
             }
             match hold(&self.runtime, port.protocol, port.host, target) {
-                Ok(held) => holds.push(held),
+                Ok(held) => holds.push(((port.protocol, port.host), held)),
                 Err(error) => tracing::warn!(container, host = %port.host, %error, "a published port cannot be held"),
             }
         }
@@ -338,6 +427,8 @@ fn ephemeral() -> Vec<u16> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use bollard_stubs::models::PortBinding;
+
     use super::*;
     use std::collections::HashMap;
 

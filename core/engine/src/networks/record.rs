@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use bollard_stubs::models::{EndpointSettings, IpamConfig, PortMap};
+use bollard_stubs::models::{EndpointSettings, IpamConfig, PortBinding, PortMap};
 use ipnet::IpNet;
 use sampan_network::ipam::Pool;
 use sampan_network::plan::{Attachment, EndpointSpec, NetworkSpec, Object, Subnet};
@@ -201,4 +201,14 @@ pub(super) struct PublishedPort {
     /// Had together with the others of the group.
     #[serde(default)]
     pub shared: bool,
+}
+
+impl PublishedPort {
+    /// As the API shows it.
+    pub(super) fn binding(&self) -> PortBinding {
+        PortBinding {
+            host_ip: Some(self.host.ip().to_string()),
+            host_port: Some(self.host.port().to_string()),
+        }
+    }
 }

@@ -79,7 +79,7 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct Sandbox {
     pub(super) dns: Option<DnsServer>,
-    pub(super) holds: Vec<Hold>,
+    pub(super) holds: Vec<((Protocol, SocketAddr), Hold)>,
 }
 
 impl State {

@@ -41,7 +41,9 @@ impl Stack {
             ..record
         };
         let project = Arc::new(record.effective());
-        let options = PlanOptions { stopped: record.stopped.clone(), retired, ..PlanOptions::default() };
+        let rolling_back = project.services.keys().cloned().collect();
+        let options =
+            PlanOptions { stopped: record.stopped.clone(), retired, rolling_back, ..PlanOptions::default() };
         self.keep(record).await?;
         self.follow();
         progress

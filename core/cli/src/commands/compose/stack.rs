@@ -140,7 +140,12 @@ fn lines_of(event: &Value) -> String {
     let mut out = String::new();
     let list = |key: &str| event[key].as_array().cloned().unwrap_or_default();
     for change in list("changes") {
-        out += &format!("{}\n", change["path"].as_str().unwrap_or_default());
+        let effect = match change["effect"].as_str() {
+            Some("in-place") => "  (changed in place)",
+            Some("recreate") => "  (made anew)",
+            _ => "",
+        };
+        out += &format!("{}{effect}\n", change["path"].as_str().unwrap_or_default());
         for (sign, key) in [("-", "before"), ("+", "after")] {
             if !change[key].is_null() {
                 out += &format!("  {sign} {}\n", change[key]);

@@ -1,0 +1,108 @@
+//! From a project to the kernel: what is there, what is to be done, and doing it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use sampan_compose::Project;
+use tokio::sync::watch;
+
+use super::Stack;
+use crate::desired::{self, DesiredContainer};
+use crate::execute::{Executor, Outcome};
+use crate::images::{self, ImageOptions, Source};
+use crate::observe::observe;
+use crate::observed::Observed;
+use crate::plan::{self, Plan, PlanOptions};
+use crate::progress::Progress;
+
+impl Stack {
+    pub(super) async fn observe(&self, project: &Project, services: &[String]) -> Result<Observed, String> {
+        let images = services.iter().map(|service| project.image_name(service)).collect();
+        observe(&self.engine, &self.name, &images).await.map_err(|error| error.message)
+    }
+
+    pub(super) fn desired(
+        &self,
+        project: &Project,
+        services: &[String],
+    ) -> Result<BTreeMap<String, Vec<DesiredContainer>>, String> {
+        let held = self.record().map(|record| record.held).unwrap_or_default();
+        let mut all = BTreeMap::new();
+        for service in services {
+            let Some(found) = project.services.get(service) else { continue };
+            // A service that was rolled back is as its project of then said, secrets and all.
+            let back = held.get(service).and_then(|held| held.back.as_ref()).map(|back| &back.project);
+            let containers = (1..=found.replicas())
+                .map(|number| desired::container(back.unwrap_or(project), service, number, &self.material))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| error.to_string())?;
+            all.insert(service.clone(), containers);
+        }
+        Ok(all)
+    }
+
+    pub(super) fn plan(&self, project: &Project, observed: &Observed, options: &PlanOptions) -> Result<Plan, String> {
+        let services = plan::selected(project, options);
+        let desired = self.desired(project, &services)?;
+        plan::up(project, &desired, observed, options).map_err(|error| error.to_string())
+    }
+
+    /// Brings images, plans, and carries the plan out.
+    pub(super) async fn apply(
+        &self,
+        project: &Arc<Project>,
+        mut options: PlanOptions,
+        images: &ImageOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+        timeout: Option<i64>,
+    ) -> Result<Outcome, String> {
+        options.frozen = self.frozen();
+        let services = plan::selected(project, &options);
+        let mut observed = self.observe(project, &services).await?;
+        let present: BTreeSet<String> = observed.images.keys().cloned().collect();
+        let mut failures = Vec::new();
+        let mut lacking = BTreeSet::new();
+        let sources = images::decide(project, &services, &present, images)?;
+        let mut work: FuturesUnordered<_> = sources
+            .iter()
+            .filter(|(_, source)| **source != Source::Present)
+            .map(|(service, source)| async move {
+                (service, images::provide(&self.engine, project, service, *source, progress).await)
+            })
+            .collect();
+        let brought = !work.is_empty();
+        while let Some((service, result)) = work.next().await {
+            if let Err(error) = result {
+                failures.push(error.message);
+                lacking.insert(service.clone());
+            }
+        }
+        drop(work);
+        if brought {
+            observed = self.observe(project, &services).await?;
+        }
+        let desired = Arc::new(self.desired(project, &services)?);
+        let mut plan = plan::up(project, &desired, &observed, &options).map_err(|error| error.to_string())?;
+        if !lacking.is_empty() {
+            plan.leave_out(&lacking);
+        }
+        for warning in &plan.warnings {
+            progress.warning(warning.clone()).await;
+        }
+        let executor = Executor {
+            desired,
+            renew_anon_volumes: options.renew_anon_volumes,
+            ..self.executor(Some(Arc::clone(project)), progress, timeout, cancel)
+        };
+        if !plan.is_empty() {
+            tracing::info!(stack = self.name, actions = plan.nodes.len(), "applying\n{plan}");
+        }
+        let mut outcome = executor.run(&plan).await;
+        failures.append(&mut outcome.failures);
+        outcome.failures = failures;
+        Ok(outcome)
+    }
+}

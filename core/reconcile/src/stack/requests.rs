@@ -1,0 +1,400 @@
+//! What is asked of a stack: `up`, `down`, `start`, `stop`, …
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sampan_compose::Project;
+use sampan_compose::model::Condition;
+use tokio::sync::watch;
+
+use super::{Stack, load};
+use crate::desired;
+use crate::diff;
+use crate::images::{self, ImageOptions, Source};
+use crate::observe::observe;
+use crate::plan::{self, Action, DownOptions, PlanOptions, Why};
+use crate::progress::Progress;
+use crate::request::{StackOptions, StackRecord, StackRequest, Verb};
+
+impl Stack {
+    pub(super) async fn up(
+        &mut self,
+        request: StackRequest,
+        services: BTreeSet<String>,
+        options: &StackOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Result<bool, String> {
+        self.loaded_at = SystemTime::now();
+        let loaded = load(&request).await?;
+        for warning in &loaded.warnings {
+            progress.warning(warning.to_string()).await;
+        }
+        if loaded.project.name != self.name {
+            return Err(format!("the files name the project {:?}, the request {:?}", loaded.project.name, self.name));
+        }
+        if let Some(unknown) =
+            services.iter().chain(options.scale.keys()).find(|name| !loaded.project.services.contains_key(*name))
+        {
+            return Err(format!("no such service: {unknown}"));
+        }
+        let before = self.record();
+        if let Some(before) = &before
+            && before.project.working_dir != loaded.project.working_dir
+            && before.project.compose_files.iter().any(|file| file.exists())
+        {
+            return Err(format!(
+                "a stack named {} is up already, from {}; give this one another name (-p), or take that one down first (`sampan stack rm {}`)",
+                self.name,
+                before.project.working_dir.display(),
+                self.name
+            ));
+        }
+        let mut record = StackRecord {
+            name: self.name.clone(),
+            request,
+            project: loaded.project,
+            inputs: loaded.inputs,
+            // Naming services adds to what is up already.
+            services: match &before {
+                Some(before) if !services.is_empty() && before.services.is_empty() => BTreeSet::new(),
+                Some(before) if !services.is_empty() => before.services.union(&services).cloned().collect(),
+                _ => services.clone(),
+            },
+            no_deps: options.no_deps,
+            scale: before.as_ref().map(|before| before.scale.clone()).unwrap_or_default(),
+            stopped: before.as_ref().map(|before| before.stopped.clone()).unwrap_or_default(),
+            watch: options.watch.unwrap_or(true),
+            paused: false,
+            retired: BTreeSet::new(),
+            held: BTreeMap::new(),
+            notes: Vec::new(),
+            problem: None,
+        };
+        record.scale.extend(options.scale.clone());
+        let named = PlanOptions { services: services.clone(), no_deps: options.no_deps, ..PlanOptions::default() };
+        if options.no_start {
+            record.stopped.extend(plan::selected(&record.project, &named));
+        } else {
+            for service in plan::selected(&record.project, &named) {
+                record.stopped.remove(&service);
+            }
+        }
+        let project = Arc::new(record.effective());
+        let plan_options = PlanOptions {
+            services,
+            no_deps: options.no_deps,
+            force_recreate: options.force_recreate,
+            no_recreate: options.no_recreate,
+            renew_anon_volumes: options.renew_anon_volumes,
+            no_start: options.no_start,
+            remove_orphans: options.remove_orphans,
+            ..PlanOptions::default()
+        };
+        let images = ImageOptions { build: options.build, no_build: options.no_build, pull: options.pull.clone() };
+        if options.dry_run {
+            return self.dry_run(&project, &plan_options, &images, progress).await;
+        }
+        // The intent is kept before anything is done: a daemon that dies meanwhile goes on with it.
+        self.keep(record).await?;
+        self.follow();
+        let whole = plan_options.services.is_empty();
+        let outcome = self.apply(&project, plan_options, &images, progress, cancel.clone(), options.timeout_s).await?;
+        let outcome = self.settle(outcome, whole, progress, cancel.clone()).await;
+        outcome.tell(progress).await;
+        if outcome.cancelled {
+            progress.error("something newer was asked for".to_owned()).await;
+        }
+        self.set_problem((!outcome.failures.is_empty()).then(|| outcome.failures.join("\n")));
+        let mut ok = outcome.ok();
+        if ok && options.wait {
+            ok = self.wait(&project, options, progress, cancel).await;
+        }
+        Ok(ok)
+    }
+
+    async fn dry_run(
+        &self,
+        project: &Project,
+        options: &PlanOptions,
+        images: &ImageOptions,
+        progress: &Progress,
+    ) -> Result<bool, String> {
+        let services = plan::selected(project, options);
+        let observed = self.observe(project, &services).await?;
+        let present = observed.images.keys().cloned().collect();
+        let mut lines: Vec<String> = images::decide(project, &services, &present, images)?
+            .into_iter()
+            .filter_map(|(service, source)| {
+                let image = project.image_name(&service);
+                match source {
+                    Source::Present => None,
+                    Source::Build => Some(format!("build image {image}")),
+                    Source::Pull => Some(format!("pull image {image}")),
+                    Source::PullOrBuild => Some(format!("pull or build image {image}")),
+                }
+            })
+            .collect();
+        let plan = self.plan(project, &observed, options)?;
+        let before = self.record().map(|record| record.project);
+        let changes = diff::fields(before.as_ref(), project);
+        lines.extend(plan.nodes.iter().map(|node| match &node.action {
+            action @ (Action::Recreate { service, why: Why::Definition, .. } | Action::Update { service, .. }) => {
+                let keys = diff::keys(&changes, service);
+                let why = if keys.is_empty() { String::new() } else { format!(" ({})", keys.join(", ")) };
+                format!("{action}{why}")
+            }
+            action => action.to_string(),
+        }));
+        for warning in plan.warnings {
+            progress.warning(warning).await;
+        }
+        progress.plan(lines, changes).await;
+        Ok(true)
+    }
+
+    /// `--wait`: until every service runs, and is healthy where it can tell.
+    async fn wait(
+        &self,
+        project: &Arc<Project>,
+        options: &StackOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> bool {
+        let executor = self.executor(Some(Arc::clone(project)), progress, None, cancel);
+        let all = async {
+            let mut ok = true;
+            for (name, service) in &project.services {
+                if service.replicas() == 0 {
+                    continue;
+                }
+                let checked = service.healthcheck.as_ref().is_some_and(|check| !check.disable);
+                let condition = if checked { Condition::Healthy } else { Condition::Started };
+                match executor.wait_for(name, condition).await {
+                    Ok(()) => {
+                        progress
+                            .action(
+                                format!("Service {name}"),
+                                Some(name),
+                                if checked { "Healthy" } else { "Running" },
+                                None,
+                            )
+                            .await
+                    }
+                    Err(error) => {
+                        progress.error(error.message).await;
+                        ok = false;
+                    }
+                }
+            }
+            ok
+        };
+        match options.wait_timeout_s {
+            None => all.await,
+            Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), all).await {
+                Ok(ok) => ok,
+                Err(_) => {
+                    progress.error(format!("the stack was not up within {seconds} seconds")).await;
+                    false
+                }
+            },
+        }
+    }
+
+    pub(super) async fn down(
+        &mut self,
+        services: BTreeSet<String>,
+        options: &StackOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Result<bool, String> {
+        let record = self.record();
+        let project = record.as_ref().map(|record| record.project.clone());
+        let observed = observe(&self.engine, &self.name, &BTreeSet::new()).await.map_err(|error| error.message)?;
+        let down = DownOptions {
+            services: services.clone(),
+            volumes: options.volumes,
+            remove_orphans: options.remove_orphans,
+        };
+        let plan = plan::down(&self.name, project.as_ref(), &observed, &down);
+        if options.dry_run {
+            progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect(), Vec::new()).await;
+            return Ok(true);
+        }
+        if services.is_empty() {
+            // From here on the daemon no longer keeps it up, whatever comes between.
+            self.files.clear();
+            self.forget().await?;
+        } else if let Some(mut record) = record.clone() {
+            record.stopped.extend(services);
+            self.keep(record).await?;
+        }
+        let executor = self.executor(project.clone().map(Arc::new), progress, options.timeout_s, cancel);
+        let outcome = executor.run(&plan).await;
+        outcome.tell(progress).await;
+        if outcome.ok() && down.services.is_empty() {
+            if let (Some(which), Some(project)) = (&options.rmi, &project) {
+                self.remove_images(project, which == "local", progress).await;
+            }
+            let folder = self.material.clone();
+            let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+        }
+        Ok(outcome.ok())
+    }
+
+    async fn remove_images(&self, project: &Project, local: bool, progress: &Progress) {
+        for (name, service) in &project.services {
+            if local && !service.image.is_empty() {
+                continue;
+            }
+            let image = project.image_name(name);
+            match self.engine.remove_image(&image, false, false).await {
+                Ok(_) => progress.action(format!("Image {image}"), Some(name), "Removed", None).await,
+                Err(error) => progress.warning(error.message).await,
+            }
+        }
+    }
+
+    pub(super) async fn act(
+        &mut self,
+        verb: Verb,
+        services: BTreeSet<String>,
+        options: &StackOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Result<bool, String> {
+        let Some(mut record) = self.record() else {
+            return Err(format!("there is no stack {}; bring it up first (`sampan up`)", self.name));
+        };
+        if let Some(unknown) = services.iter().find(|name| !record.project.services.contains_key(*name)) {
+            return Err(format!("no such service: {unknown}"));
+        }
+        let all: BTreeSet<String> = record.project.services.keys().cloned().collect();
+        let mut named = if services.is_empty() { all } else { services };
+        if verb == Verb::Restart && !options.no_deps {
+            followers(&record.project, &mut named);
+        }
+        match verb {
+            Verb::Build | Verb::Pull => return self.bring(&record.project, &named, verb, progress).await,
+            Verb::Start => {
+                record.stopped.retain(|service| !named.contains(service));
+                let project = Arc::new(record.effective());
+                self.keep(record).await?;
+                let options = PlanOptions { services: named, no_recreate: true, ..PlanOptions::default() };
+                let outcome = self.apply(&project, options, &ImageOptions::default(), progress, cancel, None).await?;
+                outcome.tell(progress).await;
+                return Ok(outcome.ok());
+            }
+            Verb::Stop => {
+                record.stopped.extend(named.iter().cloned());
+                self.keep(record.clone()).await?;
+            }
+            _ => {}
+        }
+        let observed = observe(&self.engine, &self.name, &BTreeSet::new()).await.map_err(|error| error.message)?;
+        let order = desired::order(&record.project);
+        let mut containers: Vec<_> = observed
+            .containers
+            .iter()
+            .filter(|container| named.contains(&container.service) && !container.oneoff)
+            .collect();
+        containers
+            .sort_by_key(|container| (order.iter().position(|name| *name == container.service), container.number));
+        let mut ok = true;
+        if verb == Verb::Stop {
+            let down = DownOptions { services: named, ..DownOptions::default() };
+            let mut plan = plan::down(&self.name, Some(&record.project), &observed, &down);
+            plan.keep_only(|action| matches!(action, Action::Stop { .. }));
+            let outcome = self.executor(None, progress, options.timeout_s, cancel).run(&plan).await;
+            outcome.tell(progress).await;
+            return Ok(outcome.ok());
+        }
+        let executor = self.executor(None, progress, options.timeout_s, cancel);
+        for container in containers {
+            let id = container.id.as_str();
+            let (result, status) = match verb {
+                Verb::Restart => (executor.restart(id).await, "Started"),
+                Verb::Kill if container.status.is_alive() => {
+                    (self.engine.kill(id, options.signal.as_deref()).await, "Killed")
+                }
+                Verb::Pause if container.status.is_alive() => (self.engine.pause(id).await, "Paused"),
+                Verb::Unpause if container.status == crate::observed::Status::Paused => {
+                    (self.engine.unpause(id).await, "Unpaused")
+                }
+                Verb::Remove if !container.status.is_alive() => {
+                    let options = sampan_engine::containers::RemoveOptions {
+                        force: false,
+                        volumes: options.volumes,
+                        link: false,
+                    };
+                    (self.engine.remove(id, options).await, "Removed")
+                }
+                _ => continue,
+            };
+            let name = format!("Container {}", container.name);
+            match result {
+                Ok(()) => progress.action(name, Some(&container.service), status, None).await,
+                Err(error) => {
+                    ok = false;
+                    progress.error(format!("{name}: {error}")).await;
+                }
+            }
+        }
+        Ok(ok)
+    }
+
+    async fn bring(
+        &self,
+        project: &Project,
+        services: &BTreeSet<String>,
+        verb: Verb,
+        progress: &Progress,
+    ) -> Result<bool, String> {
+        let mut ok = true;
+        for service in services {
+            let Some(found) = project.services.get(service) else { continue };
+            let source = match verb {
+                Verb::Build if found.build.is_some() => Source::Build,
+                Verb::Pull if found.build.is_none() => Source::Pull,
+                _ => continue,
+            };
+            if let Err(error) = images::provide(&self.engine, project, service, source, progress).await {
+                progress.error(error.message).await;
+                ok = false;
+            }
+        }
+        Ok(ok)
+    }
+
+    /// Leaves the stack alone, or takes it up again with what its files say by now.
+    pub(super) async fn hold(&mut self, paused: bool, progress: &Progress, cancel: watch::Receiver<bool>) -> Result<bool, String> {
+        let Some(record) = self.record() else { return Err(format!("there is no stack {}", self.name)) };
+        self.keep(StackRecord { paused, ..record }).await?;
+        progress.action(format!("Stack {}", self.name), None, if paused { "Paused" } else { "Resumed" }, None).await;
+        if !paused {
+            self.files_changed(cancel.clone()).await;
+            self.heal(cancel).await;
+        }
+        Ok(true)
+    }
+}
+
+/// Adds the services that are restarted with those that are named.
+fn followers(project: &Project, named: &mut BTreeSet<String>) {
+    loop {
+        let follows = |service: &sampan_compose::Service| {
+            desired::needs(service).iter().any(|(peer, (_, restart, _))| *restart && named.contains(peer))
+        };
+        let more: Vec<String> = project
+            .services
+            .iter()
+            .filter(|(name, service)| !named.contains(*name) && follows(service))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if more.is_empty() {
+            return;
+        }
+        named.extend(more);
+    }
+}
