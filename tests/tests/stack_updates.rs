@@ -128,6 +128,70 @@ fn an_update_and_its_rollback_lose_no_request() {
     // A definition that works ends the matter.
     host.write("stack/compose.yaml", web("4", policy, "", PORT));
     host.wait_until("the next version runs", || versions(&host) == ["4", "4", "4"] && problem(&host).is_empty());
+    host.wait_until("it is remembered", || host.ok(&["stack", "history", "demo"]).contains("environment.V"));
+    let (over, threads) = steady_load(&host);
+    host.ok(&["stack", "rollback", "demo"]);
+    assert_eq!(versions(&host), ["2", "2", "2"]);
+    over.store(true, Ordering::Relaxed);
+    let seen = total(threads);
+    assert!(seen.failures.is_empty(), "{} of {} failed: {:?}", seen.failures.len(), seen.served, seen.failures.first());
+    assert!(seen.served > 0 && seen.bodies.iter().any(|body| body.starts_with("2-")), "{:?}", seen.bodies);
+}
+
+#[test]
+fn ports_health_checks_and_log_options_change_in_place() {
+    let Some(host) = Host::with_image("ports_health_checks_and_log_options_change_in_place") else { return };
+    let stack = |ports: &str, check: &str, size: &str| {
+        format!(
+            "name: demo\nservices:\n  web:\n    image: {IMAGE}\n    init: true\n    command: ['sh', '-c', 'mkdir /www; echo page > /www/index.html; httpd -p 80 -h /www; while :; do echo line-of-the-log; sleep 0.02; done']\n    ports: [{ports}]\n    healthcheck: {{ test: '{check}', interval: 50ms, retries: 1 }}\n    logging: {{ driver: json-file, options: {{ max-size: {size}, max-file: '2' }} }}\n"
+        )
+    };
+    let file = host.write("stack/compose.yaml", stack("'8090:80', '8095:80'", "true", "10m"));
+    let folder = file.parent().unwrap().to_owned();
+    host.ok_in(&folder, &["up", "-d", "--wait"]);
+    let before = host.inspect("demo-web-1");
+    let answers = |port: u16| host.fetch(&format!("127.0.0.1:{port}")).is_ok_and(|text| text.contains("page"));
+    assert!(answers(8090) && answers(8095) && !answers(8091));
+    let same = || {
+        let after = host.inspect("demo-web-1");
+        assert_eq!((&after["Id"], &after["State"]["Pid"]), (&before["Id"], &before["State"]["Pid"]), "it is the same");
+        after
+    };
+    host.write("stack/compose.yaml", stack("'8091:80', '8095:80'", "true", "10m"));
+    host.wait_until("the new port answers", || answers(8091));
+    host.wait_until("the old one refuses", || host.fetch("127.0.0.1:8090").is_err());
+    assert!(answers(8095), "what stays is not touched");
+    assert!(same()["NetworkSettings"]["Ports"].to_string().contains("8091"));
+    // The same port of the host for another one of the container.
+    host.ok(&["exec", "demo-web-1", "httpd", "-p", "81", "-h", "/www"]);
+    host.write("stack/compose.yaml", stack("'8091:81'", "true", "10m"));
+    host.wait_until("8095 is given back", || host.fetch("127.0.0.1:8095").is_err());
+    assert!(answers(8091));
+    // One that another program has changes nothing.
+    let other = host.in_network(|| std::net::TcpListener::bind("0.0.0.0:8099").unwrap());
+    host.write("stack/compose.yaml", stack("'8099:80'", "true", "10m"));
+    host.wait_until("it is told", || problem(&host).contains("8099"));
+    assert!(answers(8091), "{}", problem(&host));
+    same();
+    drop(other);
+    host.wait_until("it is tried again", || answers(8099) && problem(&host).is_empty());
+    let shown = |edit: &str| {
+        host.write("stack/next.yaml", edit.replace("name: demo", "name: demo"));
+        host.ok_in(&folder, &["compose", "-f", "next.yaml", "up", "-d", "--dry-run"])
+    };
+    let dry = shown(&stack("'8099:80'", "false", "20m"));
+    assert!(dry.contains("change container demo-web-1 in place: health check, log options"), "{dry}");
+    host.write("stack/compose.yaml", stack("'8099:80'", "false", "10m"));
+    host.wait_until("the new check fails", || host.inspect("demo-web-1")["State"]["Health"]["Status"] == "unhealthy");
+    host.write("stack/compose.yaml", stack("'8099:80'", "true", "1k"));
+    host.wait_until("the next one does not", || host.inspect("demo-web-1")["State"]["Health"]["Status"] == "healthy");
+    let log = same()["LogPath"].as_str().unwrap().to_owned();
+    host.wait_until("the log is kept to the new size", || std::path::Path::new(&format!("{log}.1")).exists());
+    assert!(std::fs::metadata(&log).unwrap().len() < 10_000);
+    assert!(host.ok(&["logs", "--tail", "1", "demo-web-1"]).contains("line-of-the-log"));
+    let dry = shown(&stack("'8099:80'", "true", "1k").replace("    init", "    environment: { A: b }\n    init"));
+    assert!(dry.contains("recreate container demo-web-1: its definition changed (environment)"), "{dry}");
+    same();
 }
 
 #[test]
@@ -344,7 +408,7 @@ fn a_stack_is_left_alone_goes_back_and_shows_what_would_change() {
     assert!(host.ok(&["stack", "ls"]).contains("paused"));
     host.write("stack/compose.yaml", stack("2"));
     let diff = host.ok_in(&folder, &["compose", "diff"]);
-    assert!(diff.contains("services.web.environment.V\n  - \"1\"\n  + \"2\"\n"), "{diff}");
+    assert!(diff.contains("services.web.environment.V  (made anew)\n  - \"1\"\n  + \"2\"\n"), "{diff}");
     let json: serde_json::Value =
         serde_json::from_str(&host.ok_in(&folder, &["compose", "diff", "--format", "json"])).unwrap();
     assert_eq!(json["changes"][0]["path"], "services.web.environment.V");

@@ -216,18 +216,20 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
 
 /// A JSON value whose maps are in order, so that its text is the same every time.
 fn sorted(body: &ContainerCreateBody) -> serde_json::Value {
-    fn sort(value: serde_json::Value) -> serde_json::Value {
-        match value {
-            serde_json::Value::Object(map) => {
-                let ordered: BTreeMap<String, serde_json::Value> =
-                    map.into_iter().map(|(key, value)| (key, sort(value))).collect();
-                serde_json::Value::Object(ordered.into_iter().collect())
-            }
-            serde_json::Value::Array(items) => serde_json::Value::Array(items.into_iter().map(sort).collect()),
-            other => other,
+    in_order(serde_json::to_value(body).unwrap_or_default())
+}
+
+/// The same value with its maps in order.
+pub(crate) fn in_order(value: serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::Object(map) => {
+            let ordered: BTreeMap<String, serde_json::Value> =
+                map.into_iter().map(|(key, value)| (key, in_order(value))).collect();
+            serde_json::Value::Object(ordered.into_iter().collect())
         }
+        serde_json::Value::Array(items) => serde_json::Value::Array(items.into_iter().map(in_order).collect()),
+        other => other,
     }
-    sort(serde_json::to_value(body).unwrap_or_default())
 }
 
 fn some(text: &str) -> Option<String> {

@@ -113,6 +113,10 @@ pub(crate) fn parts(body: &Value, labels: &impl Serialize, no_labels: bool, othe
         if let Some(options) = log.and_then(|log| log.remove("Config")).filter(|value| !value.is_null()) {
             parts.insert(LOG_OPTIONS.to_owned(), short(&options));
         }
+        // Options of the usual driver, which is not named.
+        if host.get("LogConfig").and_then(Value::as_object).is_some_and(|log| log.values().all(Value::is_null)) {
+            host.remove("LogConfig");
+        }
     }
     if exposed.is_some() || published.is_some() {
         parts.insert(PORTS.to_owned(), short(&(exposed, published)));
@@ -125,7 +129,8 @@ pub(crate) fn parts(body: &Value, labels: &impl Serialize, no_labels: bool, othe
     if !no_labels {
         parts.insert(LABELS.to_owned(), short(labels));
     }
-    parts.insert(REST.to_owned(), short(&(body, others)));
+    // What was taken out may have left the others in another order.
+    parts.insert(REST.to_owned(), short(&(desired::in_order(body), others)));
     parts
 }
 

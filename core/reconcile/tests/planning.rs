@@ -139,6 +139,7 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
             }
             Action::Update { service, replicas, .. } => {
                 let image = image(observed, service);
+                let bound = bound(observed, service);
                 for replica in replicas {
                     // One that an update which was cut short has made is taken as it is.
                     observed
@@ -151,6 +152,7 @@ fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
                         id: format!("{fresh:064x}"),
                         started: fresh as u64,
                         updated: false,
+                        bound: bound.clone(),
                         name: replica.name.clone(),
                         hash: hash(service, replica.number),
                         parts: parts(service, replica.number),
