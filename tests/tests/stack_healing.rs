@@ -28,7 +28,8 @@ fn problem(host: &Host) -> String {
 
 fn events(host: &Host) -> String {
     let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    host.ok(&["events", "--since", "1", "--until", &(until + 1).to_string()])
+    let (since, until) = ((until - 600).to_string(), (until + 1).to_string());
+    host.ok(&["events", "--since", &since, "--until", &until])
 }
 
 fn folder(file: &Path) -> PathBuf {
@@ -133,7 +134,18 @@ fn what_was_changed_by_hand_comes_back() {
     );
     host.ok_in(&folder(&file), &["up", "-d"]);
     let before = host.inspect("demo-web-1");
-    host.ok(&["update", "--memory", "64m", "--memory-swap", "128m", "--pids-limit", "50", "--restart", "always", "demo-web-1"]);
+    host.ok(&[
+        "update",
+        "--memory",
+        "64m",
+        "--memory-swap",
+        "128m",
+        "--pids-limit",
+        "50",
+        "--restart",
+        "always",
+        "demo-web-1",
+    ]);
     host.wait_until("the limits are the file's", || {
         let host_config = host.inspect("demo-web-1")["HostConfig"].clone();
         host_config["Memory"] == 32 << 20
@@ -180,9 +192,8 @@ services:
     };
     let file = host.write("stack/compose.yaml", stack("1"));
     host.ok_in(&folder(&file), &["up", "-d"]);
-    let namespace = |container: &str, kind: &str| {
-        std::fs::read_link(format!("/proc/{}/ns/{kind}", pid(&host, container))).ok()
-    };
+    let namespace =
+        |container: &str, kind: &str| std::fs::read_link(format!("/proc/{}/ns/{kind}", pid(&host, container))).ok();
     let started = |name: &str| host.inspect(name)["State"]["StartedAt"].as_str().unwrap_or_default().to_owned();
     let is_whole = |before: &str, still: i64| {
         let same = |container: &str, kind: &str| {
@@ -284,7 +295,7 @@ fn a_stack_whose_files_are_gone_comes_back_in_order_after_a_restart() {
     let Some(mut host) = Host::with_image("a_stack_whose_files_are_gone_comes_back_in_order_after_a_restart") else {
         return;
     };
-    let healthy = "healthcheck: { test: 'test -e /ready', interval: 50ms }";
+    let healthy = "healthcheck: { test: 'test -e /ready', interval: 50ms, retries: 1000 }";
     let file = host.write(
         "stack/compose.yaml",
         format!(

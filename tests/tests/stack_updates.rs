@@ -176,7 +176,7 @@ fn ports_health_checks_and_log_options_change_in_place() {
     drop(other);
     host.wait_until("it is tried again", || answers(8099) && problem(&host).is_empty());
     let shown = |edit: &str| {
-        host.write("stack/next.yaml", edit.replace("name: demo", "name: demo"));
+        host.write("stack/next.yaml", edit);
         host.ok_in(&folder, &["compose", "-f", "next.yaml", "up", "-d", "--dry-run"])
     };
     let dry = shown(&stack("'8099:80'", "false", "20m"));

@@ -107,7 +107,9 @@ impl Executor {
             let problem = match ran {
                 Ok((0, _)) => continue,
                 // It has ended by itself meanwhile: nothing is to be done before its stop.
-                Err(error) if when == When::PreStop && matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound) => {
+                Err(error)
+                    if when == When::PreStop && matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound) =>
+                {
                     return Ok(());
                 }
                 Ok((code, _)) => format!("{service} hook exited with status {code}: {name}: {command}"),

@@ -21,7 +21,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("external_links", "links to containers of other stacks need the old bridge; share a network instead"),
     ("gpus", "there is no device driver to ask; name the device files under `devices`"),
     ("models", "this engine runs no language models"),
-    ("pre_start", "containers that run before a service are not made by this engine yet; use a service of its own and `depends_on` with `service_completed_successfully`"),
+    (
+        "pre_start",
+        "containers that run before a service are not made by this engine yet; use a service of its own and `depends_on` with `service_completed_successfully`",
+    ),
     ("provider", "this engine starts no programs outside containers"),
     ("use_api_socket", "it gives a container the whole engine; mount the socket under `volumes` instead"),
 ];

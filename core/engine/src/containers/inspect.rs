@@ -167,7 +167,7 @@ fn state(container: &Container, record: &ContainerRecord) -> ContainerState {
 
 fn log_path(record: &ContainerRecord, directory: &std::path::Path) -> String {
     if record.log_driver == "json-file" {
-        directory.join(format!("{}-json.log", record.id)).to_string_lossy().into_owned()
+        directory.join("log").join(format!("{}-json.log", record.id)).to_string_lossy().into_owned()
     } else {
         String::new()
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use bollard_stubs::models::{ContainerConfig, ContainerCreateBody, HealthConfig, HostConfig, ImageConfig, NetworkingConfig};
+use bollard_stubs::models::{
+    ContainerConfig, ContainerCreateBody, HealthConfig, HostConfig, ImageConfig, NetworkingConfig,
+};
 
 /// The parts of a request.
 pub(crate) fn split(body: ContainerCreateBody) -> (ContainerConfig, HostConfig, NetworkingConfig) {

@@ -206,9 +206,6 @@ pub(super) struct PublishedPort {
 impl PublishedPort {
     /// As the API shows it.
     pub(super) fn binding(&self) -> PortBinding {
-        PortBinding {
-            host_ip: Some(self.host.ip().to_string()),
-            host_port: Some(self.host.port().to_string()),
-        }
+        PortBinding { host_ip: Some(self.host.ip().to_string()), host_port: Some(self.host.port().to_string()) }
     }
 }

@@ -310,11 +310,7 @@ impl Planner<'_> {
     }
 
     fn peers(&self, service: &sampan_compose::Service) -> Vec<usize> {
-        desired::shared_with(service)
-            .filter_map(|peer| self.running.get(peer))
-            .flatten()
-            .copied()
-            .collect()
+        desired::shared_with(service).filter_map(|peer| self.running.get(peer)).flatten().copied().collect()
     }
 
     fn note_remade(&mut self, service: &str) {

@@ -368,7 +368,12 @@ impl Stack {
     }
 
     /// Leaves the stack alone, or takes it up again with what its files say by now.
-    pub(super) async fn hold(&mut self, paused: bool, progress: &Progress, cancel: watch::Receiver<bool>) -> Result<bool, String> {
+    pub(super) async fn hold(
+        &mut self,
+        paused: bool,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Result<bool, String> {
         let Some(record) = self.record() else { return Err(format!("there is no stack {}", self.name)) };
         self.keep(StackRecord { paused, ..record }).await?;
         progress.action(format!("Stack {}", self.name), None, if paused { "Paused" } else { "Resumed" }, None).await;

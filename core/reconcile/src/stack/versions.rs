@@ -42,8 +42,7 @@ impl Stack {
         };
         let project = Arc::new(record.effective());
         let rolling_back = project.services.keys().cloned().collect();
-        let options =
-            PlanOptions { stopped: record.stopped.clone(), retired, rolling_back, ..PlanOptions::default() };
+        let options = PlanOptions { stopped: record.stopped.clone(), retired, rolling_back, ..PlanOptions::default() };
         self.keep(record).await?;
         self.follow();
         progress
