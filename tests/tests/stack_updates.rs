@@ -454,8 +454,16 @@ fn roll(dice: &mut Dice) -> (String, Vec<(u64, u64)>) {
             1 => yaml += "    networks: [back, default]\n",
             _ => {}
         }
+        match dice.below(6) {
+            0 => yaml += &format!("    ports: ['81{number}{}:80']\n", dice.below(2)),
+            1 => yaml += &format!("    healthcheck: {{ test: 'true', interval: {}s }}\n", 1 + dice.below(3)),
+            2 => yaml += &format!("    logging: {{ options: {{ max-size: {}m }} }}\n", 1 + dice.below(3)),
+            3 => yaml += &format!("    post_start: [{{ command: ['true', '{}'] }}]\n", dice.below(2)),
+            4 => yaml += "    volumes: ['data:/data']\n",
+            _ => {}
+        }
     }
-    (yaml + "networks: { back: {} }\n", services)
+    (yaml + "networks: { back: {} }\nvolumes: { data: {} }\n", services)
 }
 
 #[test]
@@ -476,8 +484,11 @@ fn random_edits_and_kills_converge_to_the_last_valid_file() {
         let (yaml, wanted) = roll(&mut dice);
         std::fs::write(&file, yaml).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(dice.below(400)));
-        match dice.below(4) {
+        match dice.below(7) {
             0 => host.crash_and_restart(),
+            3 => drop(host.run(&["update", "--memory", "80m", "--memory-swap", "160m", "demo-s0-1"])),
+            4 => drop(host.run(&["network", "disconnect", "-f", "demo_default", "demo-s0-1"])),
+            5 => drop(host.run(&["rename", "demo-s0-1", "by-hand"])),
             1 => drop(host.run(&["rm", "-f", "demo-s0-1"])),
             2 => {
                 let pid = host.api("GET", "/containers/demo-s0-1/json", None).1["State"]["Pid"].as_i64().unwrap_or(0);

@@ -319,8 +319,6 @@ fn what_the_engine_cannot_do_is_refused_where_a_stack_runs_and_printed_where_it_
         "gpus: all",
         "models: [llm]",
         "provider: {type: x}",
-        "post_start: [{command: a}]",
-        "pre_stop: [{command: a}]",
         "pre_start: [{command: a}]",
         "blkio_config: {weight: 10}",
         "credential_spec: {file: a}",
