@@ -11,6 +11,7 @@ pub(crate) fn point() {}
 /// A place where the process may be asked to die.
 #[cfg(debug_assertions)]
 pub(crate) fn point() {
+    use std::io::Write;
     use std::path::PathBuf;
     use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -22,13 +23,15 @@ pub(crate) fn point() {
     let Some(left) = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok()) else {
         return;
     };
-    if left == 0 {
-        let _ = std::fs::remove_file(file);
+    // Whoever takes the file away has thought better of it, also while this looks at it.
+    if left == 0 && std::fs::remove_file(file).is_ok() {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
         // The signal ends all threads; this one must not get further first.
         loop {
             std::thread::park();
         }
     }
-    let _ = std::fs::write(file, (left - 1).to_string());
+    if let Ok(mut file) = std::fs::File::options().write(true).truncate(true).open(file) {
+        let _ = file.write_all(left.saturating_sub(1).to_string().as_bytes());
+    }
 }
