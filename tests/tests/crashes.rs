@@ -266,8 +266,7 @@ fn everything(host: &Host) -> BTreeSet<String> {
 }
 
 fn children(folder: &Path) -> impl Iterator<Item = String> {
-    let entries: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().collect();
-    entries.into_iter().filter(|entry| !entry.path().ends_with("cgroup.procs")).filter_map(|entry| {
+    fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
         // Of a control group only the groups below it are something that was made.
         let kept = !entry.path().starts_with("/sys") || entry.path().is_dir();
         kept.then(|| entry.file_name().to_string_lossy().into_owned())

@@ -192,9 +192,9 @@ impl Networks {
     pub(crate) async fn adopt(&self, container: &str, wanted: Vec<String>) -> Result<()> {
         let container = container.to_owned();
         self.run(move |inner| {
-            inner.leave_all_but(&container, &wanted)?;
             inner.hold_again(&container);
-            inner.serve_names(&container)
+            inner.serve_names(&container)?;
+            inner.leave_all_but(&container, &wanted)
         })
         .await
     }

@@ -106,8 +106,6 @@ pub(crate) fn parts(body: &Value, labels: &impl Serialize, no_labels: bool, othe
                 parts.insert((*name).to_owned(), short(&value));
             }
         }
-    }
-    if let Some(host) = body.get_mut("HostConfig").and_then(Value::as_object_mut) {
         published = host.remove("PortBindings").filter(|value| !value.is_null());
         let log = host.get_mut("LogConfig").and_then(Value::as_object_mut);
         if let Some(options) = log.and_then(|log| log.remove("Config")).filter(|value| !value.is_null()) {

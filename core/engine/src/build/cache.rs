@@ -189,11 +189,18 @@ impl Builds {
     /// first build. Blocks for a moment.
     pub(crate) fn release(&self) -> Result<()> {
         let store = self.inner.images.store();
-        for (layer, owner) in store.pins() {
-            let Some(key) = owner.strip_prefix(OWNER) else { continue };
-            if self.inner.shared.store.read::<_, Error>(|tx| Ok(CACHE.get(tx, key)?))?.is_none() {
-                store.unpin(&layer, &owner)?;
+        let stray = self.inner.shared.store.read::<_, Error>(|tx| {
+            let mut stray = Vec::new();
+            for (layer, owner) in store.pins() {
+                let Some(key) = owner.strip_prefix(OWNER) else { continue };
+                if CACHE.get(tx, key)?.is_none() {
+                    stray.push((layer, owner));
+                }
             }
+            Ok(stray)
+        })?;
+        for (layer, owner) in stray {
+            store.unpin(&layer, &owner)?;
         }
         Ok(())
     }

@@ -26,13 +26,25 @@ struct Wanted {
 type Chosen = (Vec<PublishedPort>, Vec<((Protocol, SocketAddr), Hold)>);
 
 impl Wanted {
+    fn is_fixed(&self) -> bool {
+        self.range.is_some_and(|(first, last)| first == last)
+    }
+
+    /// Adds the ports that were chosen to what is published and to what is shown.
+    fn note(&self, chosen: Vec<PublishedPort>, target: Target, record: &mut PublishedRecord, map: &mut PortMap) {
+        for port in chosen {
+            map.entry(self.key.clone()).or_default().get_or_insert_default().push(port.binding());
+            record.filter.extend(target.filtered(&port));
+            record.ports.push(port);
+        }
+    }
+
     /// Takes out of what is published the ports that are as wanted, when there is one on every address.
     fn among(&self, published: &mut Vec<PublishedPort>, hosts: &[IpAddr], grouped: bool) -> Option<Vec<PublishedPort>> {
-        let fixed = self.range.is_some_and(|(first, last)| first == last);
         let fits = |port: &PublishedPort| {
             port.protocol == self.protocol
                 && port.container == self.container
-                && port.shared == (fixed && grouped)
+                && port.shared == (self.is_fixed() && grouped)
                 && self.range.is_none_or(|(first, last)| (first..=last).contains(&port.host.port()))
         };
         let numbers: Vec<u16> = published.iter().filter(|port| fits(port)).map(|port| port.host.port()).collect();
@@ -78,34 +90,33 @@ impl Target {
 
 impl State {
     /// The endpoint that leads, among those of networks whose ports are published.
-    pub(super) fn target(&self, container: &str) -> Option<(Target, Option<String>)> {
+    /// With it the address for ports that name none, unless all are meant.
+    pub(super) fn target(&self, container: &str) -> Option<(Target, Option<IpAddr>)> {
         let list = self.in_order(container);
         let (endpoint, network) = list.into_iter().find(|(_, network)| network.publishes)?;
         let target = Target {
             v4: endpoint.address(true).map(|net| net.addr()),
             v6: endpoint.address(false).map(|net| net.addr()),
         };
-        Some((target, network.options.get("com.docker.network.bridge.host_binding_ipv4").cloned()))
+        let usual = network.options.get("com.docker.network.bridge.host_binding_ipv4");
+        let usual = usual.and_then(|text| text.parse::<IpAddr>().ok()).filter(|address| !address.is_unspecified());
+        Some((target, usual))
     }
 }
 
 impl Inner {
-    fn target(&self, container: &str) -> Option<(Target, Option<String>)> {
+    fn target(&self, container: &str) -> Option<(Target, Option<IpAddr>)> {
         self.state().target(container)
     }
 
     /// `group`: whoever is of the same has fixed ports together with the container.
     pub(super) fn publish(&self, container: &str, ports: &PortMap, group: Option<&str>) -> Result<PortMap> {
         let mut map: PortMap = ports.keys().map(|key| (normal(key), None)).collect();
-        let mut wanted = wanted(ports)?;
+        let wanted = in_turn(ports)?;
         if wanted.is_empty() {
             return Ok(map);
         }
         let Some((target, default_ip)) = self.target(container) else { return Ok(map) };
-        let default_ip =
-            default_ip.and_then(|text| text.parse::<IpAddr>().ok()).filter(|address| !address.is_unspecified());
-        // Those that want one port come before those that take what is left.
-        wanted.sort_by_key(|wanted| wanted.range.is_none_or(|(first, last)| first != last));
         let mut record = PublishedRecord { group: group.map(str::to_owned), ..PublishedRecord::default() };
         let mut holds = Vec::new();
         let _choice = lock(&self.choice);
@@ -113,11 +124,7 @@ impl Inner {
             let host_ip = wanted.host_ip.or(default_ip);
             let chosen = self.choose(container, &wanted, host_ip, target, group);
             let (chosen, held) = chosen.inspect_err(|_| self.settle_shares())?;
-            for port in chosen {
-                map.entry(wanted.key.clone()).or_default().get_or_insert_default().push(port.binding());
-                record.filter.extend(target.filtered(&port));
-                record.ports.push(port);
-            }
+            wanted.note(chosen, target, &mut record, &mut map);
             holds.extend(held);
         }
         map.clone_into(&mut record.map);
@@ -139,11 +146,8 @@ impl Inner {
     /// Publishes other ports of a container that runs. Those that stay are not touched; when it fails, nothing has changed.
     pub(super) fn republish(&self, container: &str, ports: &PortMap, group: Option<&str>) -> Result<PortMap> {
         let mut map: PortMap = ports.keys().map(|key| (normal(key), None)).collect();
-        let mut wanted = wanted(ports)?;
+        let wanted = in_turn(ports)?;
         let Some((target, default_ip)) = self.target(container) else { return Ok(map) };
-        let default_ip =
-            default_ip.and_then(|text| text.parse::<IpAddr>().ok()).filter(|address| !address.is_unspecified());
-        wanted.sort_by_key(|wanted| wanted.range.is_none_or(|(first, last)| first != last));
         let _choice = lock(&self.choice);
         let before = self.state().published.get(container).cloned().unwrap_or_default();
         let mut going = before.ports.clone();
@@ -176,11 +180,7 @@ impl Inner {
                     }
                 },
             };
-            for port in chosen {
-                map.entry(wanted.key.clone()).or_default().get_or_insert_default().push(port.binding());
-                record.filter.extend(target.filtered(&port));
-                record.ports.push(port);
-            }
+            wanted.note(chosen, target, &mut record, &mut map);
         }
         map.clone_into(&mut record.map);
         self.shared.store.write::<_, Error>(Durability::Process, |tx| Ok(PUBLISHED.put(tx, container, &record)?))?;
@@ -210,7 +210,7 @@ impl Inner {
         target: Target,
         group: Option<&str>,
     ) -> Result<Chosen> {
-        let group = group.filter(|_| wanted.range.is_some_and(|(first, last)| first == last));
+        let group = group.filter(|_| wanted.is_fixed());
         let hosts = self.hosts(host_ip, target)?;
         let candidates: Vec<u16> = match wanted.range {
             Some((first, last)) => (first..=last).collect(),
@@ -406,6 +406,13 @@ fn wanted(ports: &PortMap) -> Result<Vec<Wanted>> {
         }
     }
     all.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(all)
+}
+
+/// The same in turn: those that want one port come before those that take what is left.
+fn in_turn(ports: &PortMap) -> Result<Vec<Wanted>> {
+    let mut all = wanted(ports)?;
+    all.sort_by_key(|wanted| !wanted.is_fixed());
     Ok(all)
 }
 
