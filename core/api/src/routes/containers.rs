@@ -4,6 +4,7 @@ use bollard_stubs::models::{ContainerCreateBody, ContainerUpdateBody, ContainerW
 use bytes::{BufMut, BytesMut};
 use futures_util::stream;
 use http::StatusCode;
+use jiff::Timestamp;
 use sampan_engine::containers::{
     AttachOptions, ListOptions, LogOptions, LogRecord, OutputStream, RemoveOptions, WaitCondition,
 };
@@ -226,30 +227,7 @@ fn write_record(out: &mut BytesMut, tty: bool, timestamps: bool, fresh: &mut [bo
 
 /// Nanoseconds since the epoch as `2006-01-02T15:04:05.000000000Z` (RFC 3339).
 pub fn rfc3339(nanoseconds: u64) -> String {
-    let seconds = nanoseconds / 1_000_000_000;
-    let days = i64::try_from(seconds / 86_400).unwrap_or(0);
-    let (year, month, day) = civil(days);
-    let of_day = seconds % 86_400;
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60,
-        nanoseconds % 1_000_000_000
-    )
-}
-
-/// Days since 1970-01-01 as a date of the proleptic Gregorian calendar, counted in eras of 400 years from March.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    format!("{:.9}", Timestamp::from_nanosecond(nanoseconds.into()).unwrap_or(Timestamp::MAX))
 }
 
 /// `1700000000.000000001`: seconds and a fraction, in nanoseconds since the epoch.

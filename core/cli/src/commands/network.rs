@@ -291,7 +291,7 @@ pub async fn list(context: Context, args: ListArgs) -> Outcome {
     let mut rows: Vec<Row> = networks
         .iter()
         .map(|network| {
-            let created = network["Created"].as_str().and_then(human::parse_rfc3339).unwrap_or(0);
+            let created = network["Created"].as_str().and_then(human::unix_seconds).unwrap_or(0);
             let truth = |field: &str| json!((network[field] == true).to_string());
             table::row([
                 ("CreatedAt", json!(human::date(created))),

@@ -80,7 +80,7 @@ fn words(all: &Value) -> String {
     if let Some(commit) = server["GitCommit"].as_str().filter(|commit| !commit.is_empty()) {
         inner(&mut out, "Git commit", commit.to_owned());
     }
-    if let Some(built) = server["BuildTime"].as_str().and_then(human::parse_rfc3339) {
+    if let Some(built) = server["BuildTime"].as_str().and_then(human::unix_seconds) {
         inner(&mut out, "Built", human::date(built));
     }
     inner(&mut out, "OS/Arch", format!("{}/{}", text("Os"), text("Arch")));

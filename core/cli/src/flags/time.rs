@@ -26,16 +26,8 @@ pub fn point(text: &str, now_ns: i64) -> Parsed<String> {
         _ if text.ends_with('Z') || text.get(19..).is_some_and(|zone| zone.contains(['+', '-'])) => text.to_owned(),
         _ => format!("{text}Z"),
     };
-    let seconds = parse_rfc3339(&full).ok_or_else(wrong)?;
-    let fraction: String = full
-        .get(19..)
-        .and_then(|rest| rest.strip_prefix('.'))
-        .unwrap_or_default()
-        .chars()
-        .take_while(char::is_ascii_digit)
-        .take(9)
-        .collect();
-    Ok(format!("{seconds}.{fraction:0<9}"))
+    let then = parse_rfc3339(&full).ok_or_else(wrong)?;
+    Ok(format!("{}.{:09}", then.as_second(), then.subsec_nanosecond()))
 }
 
 /// As [`point`], from this moment.

@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+
 /// `1.23MB`: decimal units, three significant digits, as Docker prints sizes of images.
 pub fn decimal_size(bytes: u64) -> String {
     scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"])
@@ -78,52 +80,24 @@ pub fn ago(then: i64) -> String {
     format!("{} ago", duration(now().saturating_sub(u64::try_from(then).unwrap_or(0))))
 }
 
+/// An RFC 3339 time.
+pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+    text.parse().ok()
+}
+
 /// Seconds since the epoch of an RFC 3339 time.
-pub fn parse_rfc3339(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
-    if bytes.len() < 20 || bytes[4] != b'-' || bytes[7] != b'-' || !matches!(bytes[10], b'T' | b' ') {
-        return None;
-    }
-    let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    let zone = text.get(19..)?.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
-    let offset = match zone.as_bytes().first()? {
-        b'Z' => 0,
-        sign @ (b'+' | b'-') => {
-            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
-            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
-            if *sign == b'-' { -seconds } else { seconds }
-        }
-        _ => return None,
-    };
-    let shifted_year = if month <= 2 { year - 1 } else { year };
-    let era = shifted_year.div_euclid(400);
-    let year_of_era = shifted_year.rem_euclid(400);
-    let day_of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second - offset)
+pub fn unix_seconds(text: &str) -> Option<i64> {
+    parse_rfc3339(text).map(Timestamp::as_second)
 }
 
 /// `2006-01-02 15:04:05 +0000 UTC`, as the `CreatedAt` fields read.
 pub fn date(seconds: i64) -> String {
-    let days = seconds.div_euclid(86_400);
-    let of_day = seconds.rem_euclid(86_400);
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} +0000 UTC", of_day / 3600, of_day / 60 % 60, of_day % 60)
+    rfc3339(seconds).replacen('T', " ", 1).replace('Z', " +0000 UTC")
 }
 
 /// `2006-01-02T15:04:05Z`.
 pub fn rfc3339(seconds: i64) -> String {
-    date(seconds).replacen(' ', "T", 1).replace(" +0000 UTC", "Z")
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_string()
 }
 
 #[cfg(test)]
@@ -163,10 +137,10 @@ mod tests {
 
     #[test]
     fn times_parse_with_zones_and_fractions() {
-        assert_eq!(parse_rfc3339("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(parse_rfc3339("2024-02-29T12:34:56.000000007Z"), Some(1_709_210_096));
-        assert_eq!(parse_rfc3339("2024-02-29T14:34:56+02:00"), Some(1_709_210_096));
-        assert_eq!(parse_rfc3339("yesterday"), None);
+        assert_eq!(unix_seconds("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(unix_seconds("2024-02-29T12:34:56.000000007Z"), Some(1_709_210_096));
+        assert_eq!(unix_seconds("2024-02-29T14:34:56+02:00"), Some(1_709_210_096));
+        assert_eq!(unix_seconds("yesterday"), None);
         assert_eq!(date(1_709_210_096), "2024-02-29 12:34:56 +0000 UTC");
     }
 }

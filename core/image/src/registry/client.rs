@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -19,7 +19,6 @@ use super::transport::{Body, SendError, Transport, full};
 use crate::error::ImageError;
 use crate::manifest::MAX_DOCUMENT;
 use crate::reference::{DEFAULT_DOMAIN, ImageRef};
-use crate::timestamp;
 
 const TRIES: u32 = 5;
 const REDIRECTS: usize = 5;
@@ -502,13 +501,8 @@ fn retry_after(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    // `Wed, 21 Oct 2026 07:28:00 GMT`
-    let mut words = text.strip_suffix(" GMT")?.split_once(", ")?.1.split(' ');
-    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = months.iter().position(|name| *name == month)? + 1;
-    let then = timestamp::parse(&format!("{year}-{month:02}-{day:0>2}T{time}Z"))?;
-    Some(Duration::from_nanos(u64::try_from(then - timestamp::now()).unwrap_or(0)))
+    let then = httpdate::parse_http_date(text).ok()?;
+    Some(then.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 fn bearer(token: &str) -> Option<HeaderValue> {

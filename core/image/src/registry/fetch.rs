@@ -1,5 +1,7 @@
 //! A file by its URL, for builds: the same connections and trust as for registries, no credentials.
 
+use std::time::UNIX_EPOCH;
+
 use http::header::{LAST_MODIFIED, LOCATION, USER_AGENT};
 use http::{Request, StatusCode, Uri};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -7,7 +9,6 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::RegistryClient;
 use super::client::{join, next_piece};
 use super::transport::full;
-use crate::timestamp;
 
 /// How many redirects are followed.
 const REDIRECTS: usize = 10;
@@ -75,12 +76,8 @@ impl RegistryClient {
 
 /// `Wed, 21 Oct 2015 07:28:00 GMT`, in seconds since 1970.
 fn http_date(text: &str) -> Option<i64> {
-    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let [_, day, month, year, time, "GMT"] = words.as_slice() else { return None };
-    let month = months.iter().position(|each| each == month)? + 1;
-    let nanoseconds = timestamp::parse(&format!("{year}-{month:02}-{day}T{time}Z"))?;
-    Some(nanoseconds.div_euclid(1_000_000_000))
+    let since = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
 }
 
 #[cfg(test)]

@@ -274,7 +274,7 @@ pub async fn images(context: Context, args: ImagesArgs) -> Outcome {
         let id = text(&container["ImageID"]);
         let image: Value = client.get(&format!("/images/{}/json", escape(id))).await.unwrap_or_default();
         let (name, tag, _) = reference::split(text(&container["Image"]));
-        let created = image["Created"].as_str().and_then(human::parse_rfc3339).unwrap_or(0);
+        let created = image["Created"].as_str().and_then(human::unix_seconds).unwrap_or(0);
         let platform: Vec<&str> = ["Os", "Architecture", "Variant"]
             .iter()
             .map(|field| text(&image[*field]))
