@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
+
 use sampan_tests::{Host, IMAGE, Leftovers, busybox_tar};
 
 /// More changes of state than any operation here makes.
@@ -217,6 +219,67 @@ const IMAGES: &[Operation] = &[
     },
 ];
 
+const DOWN: &[&str] = &["compose", "-p", "s", "down", "-v", "-t", "0"];
+const UP: &[&str] = &["compose", "-f", "stack/one.yaml", "-p", "s", "up", "-d"];
+const EDITED: &[&str] = &["compose", "-f", "stack/two.yaml", "-p", "s", "up", "-d"];
+
+const STACKS: &[Operation] = &[
+    Operation {
+        name: "up",
+        before: &[],
+        act: UP,
+        by_itself: false,
+        done: |host| stands(host, "one", 3) && listed(host, "network", "s_back") && listed(host, "volume", "s_data"),
+        after: &[DOWN],
+    },
+    // Another network, fewer replicas, a service less, and one that is made anew.
+    Operation {
+        name: "up after an edit",
+        before: &[UP],
+        act: EDITED,
+        by_itself: false,
+        done: |host| stands(host, "two", 2) && listed(host, "network", "s_other"),
+        after: &[DOWN],
+    },
+    Operation {
+        name: "down",
+        before: &[UP],
+        act: DOWN,
+        by_itself: false,
+        done: |host| stands(host, "", 0) && !listed(host, "network", "s_back") && !listed(host, "volume", "s_data"),
+        after: &[DOWN],
+    },
+];
+
+/// The files of the stack before and after its edit.
+fn write_stack(host: &Host) {
+    let service = |more: &str| format!("{{ image: {IMAGE}, command: sleep 1000, stop_grace_period: 0s, {more} }}");
+    for (version, replicas, networks) in [("one", 2, "front, back"), ("two", 1, "front, other")] {
+        let web = service(&format!(
+            "scale: {replicas}, depends_on: [db], networks: [{networks}], labels: {{ v: {version} }}, environment: {{ V: {version} }}"
+        ));
+        let db =
+            service(&format!("networks: [back], labels: {{ v: {version} }}, volumes: ['data:/data'], configs: [c]"));
+        let text = format!(
+            "services:\n  web: {web}\n  db: {db}\nnetworks: {{ front: , back: , {} }}\nvolumes: {{ data: }}\nconfigs: {{ c: {{ content: same }} }}\n",
+            if version == "two" { "other:" } else { "" }
+        );
+        host.write(&format!("stack/{version}.yaml"), text);
+    }
+}
+
+/// Whether so many containers run, all of this version.
+fn stands(host: &Host, version: &str, count: usize) -> bool {
+    let (_, all) = host.api("GET", "/containers/json?all=1", None);
+    let all = all.as_array().cloned().unwrap_or_default();
+    // One that is replaced lies aside under a name with its id.
+    let current = |container: &Value| {
+        let aside = container["Names"][0].as_str().is_none_or(|name| name.contains('_'));
+        container["State"] == "running" && container["Labels"]["v"] == version && !aside
+    };
+    all.len() == count && all.iter().all(current)
+}
+
 fn exists(host: &Host, container: &str) -> bool {
     host.run(&["container", "inspect", container]).code == 0
 }
@@ -357,6 +420,7 @@ fn each(test: &str, operations: &[Operation]) {
     host.write("other.tar", builder.into_inner().unwrap());
     host.write("context/Dockerfile", format!("FROM {IMAGE}\nCOPY file /file\nRUN echo made > /made\nENV A=b\n"));
     host.write("context/file", "content");
+    write_stack(&host);
     for operation in operations {
         dies_everywhere(&mut host, operation);
     }
@@ -388,4 +452,9 @@ fn networks_and_volumes_whose_daemon_dies_at_any_change() {
 #[test]
 fn images_whose_daemon_dies_at_any_change() {
     each("images_whose_daemon_dies_at_any_change", IMAGES);
+}
+
+#[test]
+fn stacks_whose_daemon_dies_at_any_change() {
+    each("stacks_whose_daemon_dies_at_any_change", STACKS);
 }

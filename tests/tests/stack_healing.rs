@@ -291,6 +291,75 @@ services:
 }
 
 #[test]
+fn init_containers_run_once_before_a_service_and_gate_its_start() {
+    let Some(host) = Host::with_image("init_containers_run_once_before_a_service_and_gate_its_start") else { return };
+    let stack = |version: &str, replicas: u32, last: &str| {
+        format!(
+            "name: demo
+services:
+  web:
+    image: {IMAGE}
+    init: true
+    scale: {replicas}
+    command: ['sh', '-c', 'test -e /own/seeded || test -e /data/seeded && exec sleep 1000']
+    environment: {{ V: '{version}' }}
+    volumes: ['data:/data', '/own', './log:/log']
+    depends_on: [db]
+    pre_start:
+      - {{ command: ['sh', '-c', 'echo seeding; touch /own/seeded /data/seeded; echo one-$$V-$$A >> /log/all'], environment: [A=b] }}
+      - {{ command: ['sh', '-c', 'ping -c 1 -w 5 db > /dev/null || exit 9; echo two >> /log/all; {last}'], user: root }}
+  db: {{ image: {IMAGE}, init: true, command: [sleep, '1000'] }}
+volumes: {{ data: {{}} }}
+"
+        )
+    };
+    let file = host.write("stack/compose.yaml", stack("1", 2, "true"));
+    let folder = folder(&file);
+    std::fs::create_dir(folder.join("log")).unwrap();
+    let log = || std::fs::read_to_string(folder.join("log/all")).unwrap_or_default().replace('\n', " ");
+    let names = || {
+        let mut names: Vec<String> =
+            host.ok(&["ps", "-a", "--format", "{{.Names}}"]).lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    let answer = host.run_in(&folder, &["up", "-d", "--no-watch"]);
+    assert_eq!(answer.code, 0, "{}{}", answer.out, answer.err);
+    assert!(format!("{}{}", answer.out, answer.err).contains("seeding"), "{}{}", answer.out, answer.err);
+    assert_eq!(log(), "one-1-b two ", "before both replicas, once");
+    assert_eq!(names(), ["demo-db-1", "demo-web-1", "demo-web-2"]);
+    assert!(runs(&host, "demo-web-1") && runs(&host, "demo-web-2"));
+    host.ok_in(&folder, &["up", "-d", "--no-watch", "--scale", "web=3"]);
+    assert_eq!(log(), "one-1-b two ", "not for one more");
+    host.write("stack/compose.yaml", stack("2", 1, "true"));
+    host.ok_in(&folder, &["up", "-d", "--no-watch", "--scale", "web=1"]);
+    assert_eq!(log(), "one-1-b two one-2-b two ");
+    crash(&host, "demo-web-1");
+    host.wait_until("it is healed", || runs(&host, "demo-web-1"));
+    assert_eq!(log(), "one-1-b two one-2-b two ", "it has been initialised");
+
+    host.write("stack/compose.yaml", stack("3", 1, "echo no luck >&2; exit 7"));
+    let failed = host.run_in(&folder, &["up", "-d"]);
+    assert_eq!(failed.code, 1, "{}{}", failed.out, failed.err);
+    let wanted = "service web is not started, as demo-web-pre_start-1 exited with status 7: no luck";
+    assert!(format!("{}{}", failed.out, failed.err).contains(wanted), "{}{}", failed.out, failed.err);
+    assert!(host.inspect("demo-web-1")["Config"]["Env"].to_string().contains("V=2"), "what ran before runs on");
+    assert!(
+        host.ok(&["logs", "demo-web-pre_start-1"]).contains("no luck")
+            || host.run(&["logs", "demo-web-pre_start-1"]).err.contains("no luck")
+    );
+    host.write("stack/compose.yaml", stack("4", 1, "true"));
+    host.wait_until("the edit mends it", || {
+        names() == ["demo-db-1", "demo-web-1"]
+            && host.inspect("demo-web-1")["Config"]["Env"].to_string().contains("V=4")
+    });
+    assert_eq!(problem(&host), "");
+    host.ok_in(&folder, &["down", "-v"]);
+    assert_eq!(names(), Vec::<String>::new());
+    assert_eq!(host.ok(&["volume", "ls", "-q"]), "", "nor anonymous volumes of theirs");
+}
+
+#[test]
 fn a_stack_whose_files_are_gone_comes_back_in_order_after_a_restart() {
     let Some(mut host) = Host::with_image("a_stack_whose_files_are_gone_comes_back_in_order_after_a_restart") else {
         return;

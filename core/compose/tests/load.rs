@@ -319,7 +319,7 @@ fn what_the_engine_cannot_do_is_refused_where_a_stack_runs_and_printed_where_it_
         "gpus: all",
         "models: [llm]",
         "provider: {type: x}",
-        "pre_start: [{command: a}]",
+        "pre_start: [{command: a, per_replica: true}]",
         "blkio_config: {weight: 10}",
         "credential_spec: {file: a}",
         "external_links: [a]",
@@ -388,4 +388,40 @@ fn the_environment_is_the_callers_over_that_of_env_files() {
     let found = environment(&options(), &files).unwrap();
     let expected = env(&[("A", "1"), ("B", "12"), ("COMPOSE_PROJECT_NAME", "n"), ("HOME", "/home/me")]);
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_container_that_runs_before_a_service_is_as_the_service_where_it_says_nothing() {
+    let project = project(
+        "services:
+  a:
+    image: x
+    command: serve
+    user: '5'
+    environment: {A: b, C: d}
+    cap_add: [CHOWN]
+    ports: ['80:80']
+    restart: always
+    volumes: ['data:/data']
+    privileged: true
+    pre_start:
+      - {command: ./x.sh, environment: {A: z}, cap_add: [KILL], privileged: false, per_replica: false}
+      - {image: other, volumes: ['more:/more'], networks: [back]}
+networks: {back: }
+volumes: {data: , more: }",
+    );
+    let before = &project.services.get("a").unwrap().pre_start;
+    let text = |value: &str| Some(value.to_owned());
+    assert_eq!((before[0].image.as_str(), before[0].user.as_str(), before[0].privileged), ("x", "5", false));
+    assert_eq!(before[0].environment, [("A".into(), text("z")), ("C".into(), text("d"))].into());
+    assert_eq!(before[0].cap_add, ["CHOWN", "KILL"]);
+    assert!(before[0].ports.is_empty() && before[0].volumes.is_empty() && before[0].restart.is_empty());
+    assert_eq!(before[1].command, Some(vec!["serve".to_owned()]), "and so is what it runs");
+    assert_eq!((before[1].image.as_str(), before[1].volumes.len(), before[1].networks.len()), ("other", 1, 1));
+    for (key, column) in [("ports: ['80']", 18), ("restart: always", 18), ("pre_start: []", 18)] {
+        let files =
+            files(&format!("services:\n  a:\n    image: x\n    pre_start:\n      - {{command: x, {key}}}\n"), &[]);
+        let refused = load(&options(), &files).unwrap_err();
+        assert!(refused.items.iter().any(|item| item.line == 5 && item.column > column), "{key}: {refused}");
+    }
 }

@@ -76,7 +76,7 @@ pub struct Joined {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marked {
     pub name: String,
-    /// Id of the network or endpoint.
+    /// Id of the network or endpoint; empty for one that was never marked, which nothing claims.
     pub object: String,
 }
 
@@ -101,11 +101,16 @@ impl Executor {
         format!("sampan:{}:{object}:{label}", self.instance)
     }
 
+    /// What the kernel's names of this instance's links begin with.
+    fn prefix(&self) -> String {
+        format!("sp{:.6}-", self.instance)
+    }
+
     /// Such as `sp1a2b3c-k3f9zq`: the kernel allows 15 bytes. `attempt` makes another name when one is taken.
     fn name(&self, object: &str, label: &str, attempt: u8) -> String {
         const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
         let mut hash = fnv(format!("{object}/{label}/{attempt}").as_bytes());
-        let mut name = format!("sp{:.6}-", self.instance);
+        let mut name = self.prefix();
         for _ in 0..6 {
             name.push(char::from(DIGITS[(hash & 31) as usize]));
             hash >>= 5;
@@ -191,10 +196,10 @@ impl Executor {
         made: &mut Vec<String>,
     ) -> Result<Found, ExecuteError> {
         let alias = self.alias(network, &new.label);
-        for attempt in 0..=u8::MAX {
-            let name = wanted.map_or_else(|| self.name(network, &new.label, attempt), str::to_owned);
-            let look = format!("look for link {name}");
-            if let Some(found) = links.find(&name).map_err(kernel(look.clone()))? {
+        let look = |links: &mut Links, name: &str| links.find(name).map_err(kernel(format!("look for link {name}")));
+        let attempts = (0..=u8::MAX).map(|attempt| self.name(network, &new.label, attempt));
+        for name in wanted.map(str::to_owned).into_iter().chain(attempts) {
+            if let Some(found) = look(links, &name)? {
                 if found.alias == alias {
                     if let Some(master) = new.master.as_deref().and_then(|label| index.get(label)) {
                         links
@@ -203,9 +208,14 @@ impl Executor {
                     }
                     return Ok(found);
                 }
-                if wanted.is_some() {
+                if wanted == Some(&name) {
                     return Err(ExecuteError::Foreign(name));
                 }
+                continue;
+            }
+            // A name that is the user's is given together with the mark: whoever dies between the making and the marking
+            // leaves a link that is known as this instance's by the name that it was made with.
+            if wanted == Some(&name) {
                 continue;
             }
             let kind = match &new.make {
@@ -219,9 +229,15 @@ impl Executor {
             let spec = Spec { name: &name, kind, mtu: new.mtu, mac, master, namespace: None };
             links.create(&spec).map_err(kernel(format!("make link {name}")))?;
             made.push(name.clone());
-            links.mark(&name, &alias, None).map_err(kernel(format!("mark link {name}")))?;
-            let found = links.find(&name).map_err(kernel(look))?;
-            return found.ok_or_else(|| ExecuteError::Missing(format!("link {name} vanished while it was made")));
+            let vanished = || ExecuteError::Missing(format!("link {name} vanished while it was made"));
+            let Some(user) = wanted else {
+                links.mark(&name, &alias, None).map_err(kernel(format!("mark link {name}")))?;
+                return look(links, &name)?.ok_or_else(vanished);
+            };
+            let index = look(links, &name)?.ok_or_else(vanished)?.index;
+            links.mark_renamed(index, user, &alias).map_err(kernel(format!("mark link {user}")))?;
+            made.push(user.to_owned());
+            return look(links, user)?.ok_or_else(vanished);
         }
         Err(ExecuteError::Missing("no free name for a link".to_owned()))
     }
@@ -460,12 +476,16 @@ impl Executor {
         inside(namespace, route).map_err(|source| ExecuteError::File { step: step(), source })
     }
 
+    /// The network or endpoint that a link was made for; empty when whoever made it died before it was marked.
     fn object_of(&self, found: &Found) -> Option<String> {
+        if found.alias.is_empty() && found.name.starts_with(&self.prefix()) {
+            return Some(String::new());
+        }
         let rest = found.alias.strip_prefix("sampan:")?.strip_prefix(self.instance.as_str())?.strip_prefix(':')?;
         rest.split_once(':').map(|(object, _)| object.to_owned())
     }
 
-    /// Every link on the host that carries this instance's mark.
+    /// Every link on the host that carries this instance's mark, or only its kind of name: its maker died in between.
     pub fn marked(&self) -> Result<Vec<Marked>, ExecuteError> {
         let list = self.links().list().map_err(kernel("list the links"))?;
         let marked = |found: Found| self.object_of(&found).map(|object| Marked { name: found.name, object });

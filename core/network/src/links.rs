@@ -154,6 +154,13 @@ impl Links {
         self.socket.request(message)
     }
 
+    /// Marks a link and gives it another name, both or nothing.
+    pub(crate) fn mark_renamed(&mut self, index: u32, name: &str, alias: &str) -> Result<(), NetlinkError> {
+        let mut message = Message::new(NEWLINK, 0, &interface(index, 0, 0));
+        message.put_text(IFLA_IFNAME, name).put(IFLA_IFALIAS, alias.as_bytes());
+        self.socket.request(message)
+    }
+
     /// Cuts a port off its bridge at once: nothing goes to it, nothing that comes from it is taken. Unlike a removal it
     /// waits for nothing; unlike a disabled state it is not undone by the next change of the carrier.
     pub(crate) fn cut_off(&mut self, name: &str) -> Result<(), NetlinkError> {

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -459,6 +460,48 @@ fn the_first_packet_arrives() {
             host.executor.leave(&second.joined, None::<&File>).unwrap();
             host.executor.remove_network(&network.side).unwrap();
         }
+    });
+}
+
+/// Whoever dies between the making of a link and its marking leaves one with this engine's kind of name and nothing else.
+#[test]
+fn a_link_that_was_never_marked_is_known_by_its_name() {
+    on_a_host(|host| {
+        let Ok(added) =
+            Command::new("busybox").args(["ip", "link", "add", "spab12cd-aaaaaa", "type", "bridge"]).output()
+        else {
+            eprintln!("skipped: needs busybox");
+            return;
+        };
+        assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+        let marked = host.executor.marked().unwrap();
+        assert_eq!((marked.len(), marked[0].object.as_str()), (1, ""));
+        assert_eq!(host.outside.marked().unwrap(), [], "another's");
+        host.executor.remove_marked(&marked[0]).unwrap();
+        assert_eq!(host.executor.marked().unwrap(), []);
+    });
+}
+
+#[test]
+fn a_bridge_may_have_a_name_of_the_users() {
+    on_a_host(|host| {
+        let a = host.network("a", &["172.18.0.0/16"], &[]);
+        let plan = |subnets: &[SubnetRule]| {
+            let label = || "bridge".to_owned();
+            let link =
+                Link { label: label(), kind: LinkKind::Bridge, place: Place::Host, mtu: None, mac: None, master: None };
+            let steps = [Step::Link(link), Step::Up(label())];
+            validate(&steps, &Rules { purpose: Purpose::Network, subnets, parents: &[], locals: &[] }).unwrap()
+        };
+        let side = host.executor.ensure_network("b", Some("br-mine"), &plan(&[]), &[]).unwrap();
+        assert_eq!(side.links["bridge"], "br-mine");
+        assert_eq!(host.executor.ensure_network("b", Some("br-mine"), &plan(&[]), &[]).unwrap(), side);
+        let error = host.executor.ensure_network("c", Some("br-mine"), &plan(&[]), &[]).unwrap_err();
+        assert!(error.to_string().contains("br-mine exists and is not this engine's"), "{error}");
+        assert_eq!(host.executor.marked().unwrap().len(), 2, "and nothing is left of it");
+        host.executor.remove_network(&side).unwrap();
+        host.executor.remove_network(&a.side).unwrap();
+        assert_eq!(host.executor.marked().unwrap(), []);
     });
 }
 

@@ -186,12 +186,21 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
         .collect();
     let ordered = sorted(&body);
     let hooks = Hooks::of(found);
-    let mut parts = in_place::parts(&ordered, &found.labels, found.labels.is_empty(), &digests);
-    let hash = match hooks.to_text() {
-        None => hash(&(ordered, &found.labels, digests)),
-        Some(text) => {
-            parts.insert(in_place::HOOKS.to_owned(), hash(&text)[..16].to_owned());
-            hash(&(ordered, &found.labels, digests, text))
+    let no_labels = found.labels.is_empty();
+    let mut parts = match found.pre_start.as_slice() {
+        [] => in_place::parts(&ordered, &found.labels, no_labels, &digests),
+        before => in_place::parts(&ordered, &found.labels, no_labels, &(&digests, before)),
+    };
+    let hash = match (hooks.to_text(), found.pre_start.as_slice()) {
+        (None, []) => hash(&(ordered, &found.labels, digests)),
+        (text, before) => {
+            if let Some(text) = &text {
+                parts.insert(in_place::HOOKS.to_owned(), hash(text)[..16].to_owned());
+            }
+            match before {
+                [] => hash(&(ordered, &found.labels, digests, text)),
+                before => hash(&(ordered, &found.labels, digests, text, before)),
+            }
         }
     };
     let mut all = project_labels(project);

@@ -1,8 +1,13 @@
 //! What an edit changes, field by field. Pure.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use sampan_compose::Project;
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::{desired, in_place};
 
 /// One field that is other than it was.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,47 +37,37 @@ pub enum Effect {
     None,
 }
 
-/// Keys of a service that its containers do not know of.
-const OUTSIDE: [&str; 7] = ["depends_on", "develop", "profiles", "pull_policy", "attach", "build", "models"];
-/// Keys that the kernel or the engine can change under a container that runs.
-const IN_PLACE: [&str; 19] = [
-    "cpus",
-    "cpu_shares",
-    "cpu_period",
-    "cpu_quota",
-    "cpuset",
-    "mem_limit",
-    "mem_reservation",
-    "memswap_limit",
-    "pids_limit",
-    "restart",
-    "ports",
-    "expose",
-    "healthcheck",
-    "labels",
-    "networks",
-    "links",
-    "post_start",
-    "pre_stop",
-    "label_file",
-];
-
-/// What a change of a field does; none for what belongs to no service.
-fn effect(path: &str) -> Option<Effect> {
-    let mut parts = path.split('.');
-    if parts.next() != Some("services") {
-        return None;
+/// What a change of one field does to the containers of its service, found by asking what a container would be with it and
+/// without; none for what belongs to no service.
+fn effect(before: Option<&Project>, path: &[&str], after: Option<&Value>) -> Option<Effect> {
+    let ["services", name, rest @ ..] = path else { return None };
+    let (before, key) = (before?, *rest.first()?);
+    let service = before.services.get(*name)?;
+    if key == "scale" || rest.starts_with(&["deploy", "replicas"]) {
+        return Some(Effect::Scale);
     }
-    let (_, key) = (parts.next()?, parts.next()?);
-    let rest: Vec<&str> = parts.collect();
-    Some(match (key, rest.as_slice()) {
-        (key, _) if key.starts_with("x-") || OUTSIDE.contains(&key) => Effect::None,
-        ("scale", _) | ("deploy", ["replicas", ..]) => Effect::Scale,
-        ("deploy", ["resources" | "restart_policy", ..]) | ("logging", ["options", ..]) => Effect::InPlace,
-        ("deploy", _) => Effect::None,
-        (key, _) if IN_PLACE.contains(&key) => Effect::InPlace,
-        _ => Effect::Recreate,
+    let mut changed = serde_json::to_value(service).unwrap_or_default();
+    set(&mut changed, rest, after);
+    let Ok(changed) = serde_json::from_value(changed) else { return Some(Effect::Recreate) };
+    let mut project = before.clone();
+    project.services.insert((*name).to_owned(), changed);
+    let container = |project: &Project| desired::container(project, name, 1, Path::new("/"));
+    let (Ok(old), Ok(new)) = (container(before), container(&project)) else { return Some(Effect::Recreate) };
+    Some(match in_place::changes(&in_place::to_text(&old.parts), &new.parts) {
+        None => Effect::Recreate,
+        Some(changes) if changes.is_empty() && old.name == new.name => Effect::None,
+        Some(_) => Effect::InPlace,
     })
+}
+
+/// Puts a value to its place, or takes away what is there.
+fn set(value: &mut Value, path: &[&str], new: Option<&Value>) {
+    let ([key, rest @ ..], Some(map)) = (path, value.as_object_mut()) else { return };
+    match (rest.is_empty(), new) {
+        (false, _) => set(map.entry(*key).or_insert_with(|| Value::Object(serde_json::Map::new())), rest, new),
+        (true, Some(new)) => drop(map.insert((*key).to_owned(), new.clone())),
+        (true, None) => drop(map.shift_remove(*key)),
+    }
 }
 
 /// The keys of a service for which its containers are made anew.
@@ -91,8 +86,15 @@ pub(crate) fn keys<'a>(changes: &'a [FieldChange], service: &str) -> Vec<&'a str
 #[must_use]
 pub fn fields(before: Option<&Project>, after: &Project) -> Vec<FieldChange> {
     let mut all = Vec::new();
-    let before = before.map(shown).unwrap_or(Value::Null);
-    compare("", Some(&before), Some(&shown(after)), &mut all);
+    let old = before.map(shown).unwrap_or(Value::Null);
+    compare(&mut Vec::new(), (Some(&old), Some(&shown(after))), &mut |path, old, new| {
+        all.push(FieldChange {
+            effect: effect(before, path, new),
+            path: path.join("."),
+            before: old.cloned(),
+            after: new.cloned(),
+        });
+    });
     all
 }
 
@@ -127,34 +129,30 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-fn compare(path: &str, before: Option<&Value>, after: Option<&Value>, all: &mut Vec<FieldChange>) {
+/// Tells the path of each value that is another, and what it was and is.
+fn compare<'a>(
+    path: &mut Vec<&'a str>,
+    (before, after): (Option<&'a Value>, Option<&'a Value>),
+    tell: &mut impl FnMut(&[&str], Option<&Value>, Option<&Value>),
+) {
     let before = before.filter(|value| !is_nothing(value));
     let after = after.filter(|value| !is_nothing(value));
     if before == after {
         return;
     }
-    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     let (old, new) = (before.and_then(Value::as_object), after.and_then(Value::as_object));
-    match (before, after, old, new) {
-        // What comes or goes as a whole below the top is one change.
-        (Some(_), Some(_), Some(old), Some(new)) => {
-            let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
-            keys.sort();
-            keys.dedup();
-            keys.into_iter().for_each(|key| compare(&below(key), old.get(key), new.get(key), all));
-        }
-        (None, Some(_), _, Some(new)) if !path.contains('.') => {
-            new.iter().for_each(|(key, value)| compare(&below(key), None, Some(value), all));
-        }
-        (Some(_), None, Some(old), _) if !path.contains('.') => {
-            old.iter().for_each(|(key, value)| compare(&below(key), Some(value), None, all));
-        }
-        _ => all.push(FieldChange {
-            effect: effect(path),
-            path: path.to_owned(),
-            before: before.cloned(),
-            after: after.cloned(),
-        }),
+    // What comes or goes as a whole below the top is one change.
+    let whole = path.len() > 1 && (before.is_none() || after.is_none());
+    let maps = (old.is_some() || before.is_none()) && (new.is_some() || after.is_none());
+    if whole || !maps {
+        return tell(path, before, after);
+    }
+    let keys: BTreeSet<&String> = [old, new].into_iter().flatten().flat_map(|map| map.keys()).collect();
+    for key in keys {
+        path.push(key);
+        let of = |map: Option<&'a serde_json::Map<String, Value>>| map.and_then(|map| map.get(key));
+        compare(path, (of(old), of(new)), tell);
+        path.pop();
     }
 }
 
@@ -193,16 +191,57 @@ mod tests {
 
     #[test]
     fn each_field_says_what_it_does_to_containers() {
-        let of = |path: &str| effect(&format!("services.web.{path}"));
-        for path in ["ports.0.published", "healthcheck.interval", "logging.options.max-size", "mem_limit", "labels.a"] {
-            assert_eq!(of(path), Some(Effect::InPlace), "{path}");
+        let plain = "image: web, networks: { a: , b: }, logging: { driver: local, options: { max-size: 1m } }, labels: { a.b: x }";
+        let of = |service: &str| {
+            let text = |service: &str| {
+                project(&format!(
+                    "services: {{ web: {{ {service} }}, db: {{ image: db }} }}\nnetworks: {{ a: , b: , c: }}\nvolumes: {{ data: }}"
+                ))
+            };
+            let changes = fields(Some(&text(plain)), &text(service));
+            let shown = changes.into_iter().map(|change| (change.path.replacen("services.web.", "", 1), change.effect));
+            shown.collect::<Vec<_>>()
+        };
+        let with = |more: &str| of(&format!("{plain}, {more}"));
+        let one = |path: &str, effect| vec![(path.to_owned(), Some(effect))];
+        for (more, path) in [
+            ("ports: ['80:80']", "ports"),
+            ("expose: ['80']", "expose"),
+            ("healthcheck: { test: [CMD, a] }", "healthcheck"),
+            ("mem_limit: 1m", "mem_limit"),
+            ("deploy: { resources: { limits: { cpus: '1' } } }", "deploy"),
+            ("restart: always", "restart"),
+            ("container_name: other", "container_name"),
+            ("post_start: [{ command: a }]", "post_start"),
+        ] {
+            assert_eq!(with(more), one(path, Effect::InPlace), "{more}");
         }
-        for path in ["image", "environment.A", "logging.driver", "volumes.0.source", "mac_address"] {
-            assert_eq!(of(path), Some(Effect::Recreate), "{path}");
+        for (more, path) in [
+            ("environment: { A: b }", "environment"),
+            ("volumes: ['data:/data']", "volumes"),
+            ("mac_address: '02:00:00:00:00:01'", "mac_address"),
+            ("read_only: true", "read_only"),
+        ] {
+            let effect = if path == "mac_address" { Effect::InPlace } else { Effect::Recreate };
+            assert_eq!(with(more), one(path, effect), "{more}");
         }
-        assert_eq!((of("scale"), of("deploy.replicas")), (Some(Effect::Scale), Some(Effect::Scale)));
-        assert_eq!((of("x-sampan.restart_unhealthy"), of("depends_on.db")), (Some(Effect::None), Some(Effect::None)));
-        assert_eq!((effect("services.web"), effect("networks.front.internal")), (None, None));
+        for (more, path) in [
+            ("depends_on: [db]", "depends_on"),
+            ("x-sampan: { restart_unhealthy: true }", "x-sampan"),
+            ("pull_policy: always", "pull_policy"),
+            ("deploy: { update_config: { order: start-first } }", "deploy"),
+        ] {
+            assert_eq!(with(more), one(path, Effect::None), "{more}");
+        }
+        assert_eq!(with("scale: 2"), one("scale", Effect::Scale));
+        let edited = |from: &str, to: &str| of(&plain.replace(from, to));
+        assert_eq!(edited("a.b: x", "a.b: y"), one("labels.a.b", Effect::InPlace));
+        assert_eq!(edited("1m", "2m"), one("logging.options.max-size", Effect::InPlace));
+        assert_eq!(edited("driver: local", "driver: json-file"), one("logging.driver", Effect::Recreate));
+        let moved = |network: &str, effect| (format!("networks.{network}"), Some(effect));
+        assert_eq!(edited("b: }", "c: }"), [moved("b", Effect::InPlace), moved("c", Effect::InPlace)]);
+        assert_eq!(edited("{ a: ,", "{ "), one("networks.a", Effect::Recreate), "the one that it was made with");
+        assert_eq!(fields(None, &project("services: { web: { image: web } }"))[0].effect, None);
     }
 
     #[test]

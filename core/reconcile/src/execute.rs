@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::desired::{self, DesiredContainer, Material};
 use crate::hooks::When;
+use crate::init_containers::InitContainer;
 use crate::labels;
 use crate::observe::summaries;
 use crate::plan::{Action, Plan};
@@ -37,6 +38,8 @@ pub struct Executor {
     pub project: Option<Arc<Project>>,
     /// Its containers.
     pub desired: Arc<BTreeMap<String, Vec<DesiredContainer>>>,
+    /// What runs before them, by service.
+    pub before: Arc<BTreeMap<String, Vec<InitContainer>>>,
     /// Who listens.
     pub progress: Progress,
     /// Seconds that containers have to stop, where the user said so.
@@ -164,7 +167,10 @@ impl Executor {
                 self.create(service, *number, name, &HashMap::new()).await?;
                 tell("Created").await;
             }
-            Action::Start { name, .. } => {
+            Action::Start { service, name, prepare, .. } => {
+                if *prepare {
+                    self.prepare(service, name).await?;
+                }
                 tell("Starting").await;
                 self.start(name).await?;
                 tell("Started").await;
@@ -185,13 +191,13 @@ impl Executor {
                 settled(self.engine.remove(id, options).await, ErrorKind::NotFound)?;
                 tell("Removed").await;
             }
-            Action::Recreate { service, number, name, old, .. } => {
+            Action::Recreate { service, number, name, old, prepare, .. } => {
                 tell("Recreate").await;
-                self.recreate(service, *number, name, old).await?;
+                self.recreate(service, *number, (name, old), *prepare).await?;
                 tell("Recreated").await;
             }
-            Action::Update { service, replicas, policy } => {
-                if let Err(update) = self.update(service, replicas, policy).await {
+            Action::Update { service, replicas, policy, prepare } => {
+                if let Err(update) = self.update(service, replicas, policy, *prepare).await {
                     let message = update.why.clone();
                     *failed = Some(update);
                     return Err(Error::conflict(message));
@@ -223,6 +229,14 @@ impl Executor {
 
     fn project(&self) -> Result<Arc<Project>> {
         self.project.clone().ok_or_else(|| Error::internal("the stack has no project"))
+    }
+
+    /// When something newer is wanted.
+    pub(crate) async fn cancelled(&self) {
+        let mut cancel = self.cancel.clone();
+        if cancel.wait_for(|cancel| *cancel).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// Starts a container, and runs what is to follow.

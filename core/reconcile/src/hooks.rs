@@ -79,14 +79,13 @@ impl Executor {
     /// Runs the hooks of a container, one after the other. The first that fails after a start is an error; what fails
     /// before a stop is told, and the stop goes on: a stack can always be taken down.
     pub(crate) async fn hooks(&self, container: &str, when: When) -> Result<()> {
-        let found = match self.engine.inspect_container(container, false).await {
+        let [text, service] = match self.engine.container_labels(container, [labels::HOOKS, labels::SERVICE]) {
             Err(error) if when == When::PreStop && error.kind == ErrorKind::NotFound => return Ok(()),
             found => found?,
         };
-        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        let Some(text) = labels.get(labels::HOOKS) else { return Ok(()) };
-        let service = labels.get(labels::SERVICE).map_or("", String::as_str);
-        let all: Hooks = serde_json::from_str(text)
+        let Some(text) = text else { return Ok(()) };
+        let service = service.as_deref().unwrap_or_default();
+        let all: Hooks = serde_json::from_str(&text)
             .map_err(|error| Error::internal(format!("the hooks of {container} cannot be read: {error}")))?;
         let (hooks, name) = match when {
             When::PostStart => (all.post_start, "post_start"),

@@ -69,6 +69,18 @@ pub fn decide(
     Ok(all)
 }
 
+/// Provides an image that is only ever fetched.
+pub async fn fetch(engine: &Engine, image: &str, policy: &str, service: &str, progress: &Progress) -> Result<()> {
+    match engine.inspect_image(image).await {
+        Ok(_) if policy != "always" => Ok(()),
+        Ok(_) => pull(engine, image, service, progress).await,
+        Err(error) if error.kind == ErrorKind::NotFound && policy != "never" => {
+            pull(engine, image, service, progress).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Provides an image for a service.
 pub async fn provide(
     engine: &Engine,

@@ -8,6 +8,8 @@ pub const SERVICE: &str = "com.docker.compose.service";
 pub const NUMBER: &str = "com.docker.compose.container-number";
 /// `True` for containers of `run`.
 pub const ONEOFF: &str = "com.docker.compose.oneoff";
+/// `pre_start` for init containers.
+pub const HOOK: &str = "com.docker.compose.hook";
 /// Of what the container was made from.
 pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
 /// Hashes of the container's parts: what differs may be changed in place.

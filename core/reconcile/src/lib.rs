@@ -15,6 +15,7 @@ mod hooks;
 mod host_files;
 mod images;
 pub mod in_place;
+mod init_containers;
 pub mod labels;
 mod observe;
 pub mod observed;

@@ -33,11 +33,34 @@ pub enum Action {
     /// Make a container.
     Create { service: String, number: u32, name: String },
     /// Start a container, by name.
-    Start { service: String, number: u32, name: String },
+    Start {
+        service: String,
+        number: u32,
+        name: String,
+        /// Behind what runs before the service.
+        #[serde(skip_serializing_if = "is_false")]
+        prepare: bool,
+    },
     /// Make a container anew in the place of another, and start it.
-    Recreate { service: String, number: u32, name: String, old: String, why: Why },
+    Recreate {
+        service: String,
+        number: u32,
+        name: String,
+        old: String,
+        why: Why,
+        /// Behind what runs before the service.
+        #[serde(skip_serializing_if = "is_false")]
+        prepare: bool,
+    },
     /// Replace running containers of a service as its `update_config` says.
-    Update { service: String, replicas: Vec<Replica>, policy: Policy },
+    Update {
+        service: String,
+        replicas: Vec<Replica>,
+        policy: Policy,
+        /// Behind what runs before the service.
+        #[serde(skip_serializing_if = "is_false")]
+        prepare: bool,
+    },
     /// Change a container as it is.
     Change { service: String, number: u32, name: String, id: String, changes: Vec<Change> },
     /// Give a container the name that it should have.
@@ -50,6 +73,10 @@ pub enum Action {
     Remove { service: String, name: String, id: String },
     /// Wait until a service is as another needs it.
     Await { service: String, condition: Condition, required: bool },
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A container that is replaced while it runs.
@@ -103,6 +130,10 @@ impl fmt::Display for Why {
     }
 }
 
+fn behind(prepare: bool) -> &'static str {
+    if prepare { ", behind its init containers" } else { "" }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -111,13 +142,15 @@ impl fmt::Display for Action {
             Self::CreateVolume { name, .. } => write!(f, "create volume {name}"),
             Self::RemoveVolume { name } => write!(f, "remove volume {name}"),
             Self::Create { name, .. } => write!(f, "create container {name}"),
-            Self::Start { name, .. } => write!(f, "start container {name}"),
-            Self::Recreate { name, why, .. } => write!(f, "recreate container {name}: {why}"),
-            Self::Update { replicas, policy, .. } => {
+            Self::Start { name, prepare, .. } => write!(f, "start container {name}{}", behind(*prepare)),
+            Self::Recreate { name, why, prepare, .. } => {
+                write!(f, "recreate container {name}: {why}{}", behind(*prepare))
+            }
+            Self::Update { replicas, policy, prepare, .. } => {
                 let order = if policy.order == Order::StartFirst { "start" } else { "stop" };
                 let names: Vec<&str> = replicas.iter().map(|replica| replica.name.as_str()).collect();
                 write!(f, "update {} {order} first", names.join(", "))?;
-                replicas.first().map_or(Ok(()), |replica| write!(f, ": {}", replica.why))
+                replicas.first().map_or(Ok(()), |replica| write!(f, ": {}{}", replica.why, behind(*prepare)))
             }
             Self::Change { name, changes, .. } => {
                 let mut words: Vec<String> = changes.iter().map(ToString::to_string).collect();

@@ -36,6 +36,14 @@ pub struct FailedUpdate {
     pub image: String,
 }
 
+/// Why a container was not replaced.
+#[derive(Debug)]
+enum Missed {
+    /// It, or the one that was to take its place, was taken away by hand meanwhile.
+    Vanished,
+    Failed(Error),
+}
+
 /// What a container that is being replaced was.
 struct Before {
     name: String,
@@ -51,6 +59,7 @@ impl Executor {
         service: &str,
         replicas: &[Replica],
         policy: &Policy,
+        mut prepare: bool,
     ) -> std::result::Result<(), FailedUpdate> {
         let (hash, image) = match replicas.first() {
             Some(replica) => self.version(&replica.old).await,
@@ -68,15 +77,21 @@ impl Executor {
             if number > 0 && !self.pause(policy.delay).await {
                 return Err(given_up("something newer was asked for".to_owned()));
             }
+            // What runs before the service does so once, before the first.
+            if std::mem::take(&mut prepare)
+                && let Some(first) = group.first()
+                && let Err(error) = self.prepare(service, &first.old).await
+            {
+                return Err(given_up(error.message));
+            }
             let work = group.iter().map(|replica| self.replace(service, replica, policy));
             for (replica, result) in group.iter().zip(join_all(work).await) {
-                if let Err(error) = result {
-                    tracing::warn!(stack = self.name, container = replica.name, %error, "a replacement failed");
-                    // Taken away by hand meanwhile: no fault of the new version, and the next look makes it anew.
-                    if error.to_string().contains("No such container") {
-                        continue;
-                    }
-                    failures.push(format!("{}: {error}", replica.name));
+                let Err(missed) = result else { continue };
+                tracing::warn!(stack = self.name, container = replica.name, ?missed, "a replacement failed");
+                match missed {
+                    // No fault of the new version, and the next look makes it anew.
+                    Missed::Vanished => {}
+                    Missed::Failed(error) => failures.push(format!("{}: {error}", replica.name)),
                 }
             }
             let stops = policy.failure_action != FailureAction::Continue;
@@ -110,13 +125,15 @@ impl Executor {
     }
 
     /// One container in the place of one that runs, with a gate.
-    async fn replace(&self, service: &str, replica: &Replica, policy: &Policy) -> Result<()> {
+    async fn replace(&self, service: &str, replica: &Replica, policy: &Policy) -> Result<(), Missed> {
         let tell = |status| self.progress.action(format!("Container {}", replica.name), Some(service), status, None);
         let Replica { number, name, old, .. } = replica;
         tell("Recreate").await;
-        let before = self.set_aside(name, old).await?;
+        let before = self.set_aside(name, old).await.map_err(|error| self.missed(error, &[old]))?;
+        if let Err(error) = self.create(service, *number, name, &before.anonymous).await {
+            return Err(Missed::Failed(self.bring_back(name, old, &before, error).await));
+        }
         let attempt = async {
-            self.create(service, *number, name, &before.anonymous).await?;
             if policy.order == Order::StopFirst {
                 self.retire(old).await?;
             }
@@ -125,23 +142,53 @@ impl Executor {
             self.gate(service, name, policy.monitor).await
         };
         if let Err(error) = attempt.await {
-            return Err(self.bring_back(name, old, &before, error).await);
+            let missed = self.missed(error, &[old, name]);
+            return Err(match missed {
+                Missed::Vanished => {
+                    let gone = Error::not_found("a container vanished while it was replaced");
+                    self.bring_back(name, old, &before, gone).await;
+                    Missed::Vanished
+                }
+                Missed::Failed(error) => Missed::Failed(self.bring_back(name, old, &before, error).await),
+            });
         }
-        if policy.order == Order::StartFirst {
-            self.retire(old).await?;
-        }
-        let options = RemoveOptions { force: true, ..RemoveOptions::default() };
-        settled(self.engine.remove(old, options).await, ErrorKind::NotFound)?;
+        let end = async {
+            if policy.order == Order::StartFirst {
+                self.retire(old).await?;
+            }
+            let options = RemoveOptions { force: true, ..RemoveOptions::default() };
+            settled(self.engine.remove(old, options).await, ErrorKind::NotFound)
+        };
+        end.await.map_err(Missed::Failed)?;
         tell("Recreated").await;
         Ok(())
     }
 
+    /// What an error means when it may come of a container that somebody took away by hand.
+    fn missed(&self, error: Error, containers: &[&str]) -> Missed {
+        let is_there = |container: &&str| self.engine.has_container(container);
+        match error.kind {
+            ErrorKind::NotFound if !containers.iter().all(is_there) => Missed::Vanished,
+            _ => Missed::Failed(error),
+        }
+    }
+
     /// Another container in the place of one. The old one keeps aside until the new one runs, and comes back if it does not.
-    pub(crate) async fn recreate(&self, service: &str, number: u32, name: &str, old: &str) -> Result<()> {
+    /// `prepare`: what runs before the service does so between the making of the new one and its start.
+    pub(crate) async fn recreate(
+        &self,
+        service: &str,
+        number: u32,
+        (name, old): (&str, &str),
+        prepare: bool,
+    ) -> Result<()> {
         let before = self.set_aside(name, old).await?;
         let attempt = async {
             self.create(service, number, name, &before.anonymous).await?;
             self.stop(old).await?;
+            if prepare {
+                self.prepare(service, name).await?;
+            }
             self.start(name).await
         };
         if let Err(error) = attempt.await {
@@ -244,7 +291,7 @@ impl Executor {
             Err(error) => {
                 self.progress.warning(format!("{name} is made anew, as it cannot be changed in place: {error}")).await;
                 let wanted = self.wanted(service, number)?.name.clone();
-                self.recreate(service, number, &wanted, id).await
+                self.recreate(service, number, (&wanted, id), false).await
             }
         }
     }

@@ -289,6 +289,7 @@ impl Stack {
             name: self.name.clone(),
             project,
             desired: Arc::default(),
+            before: Arc::default(),
             progress: progress.clone(),
             timeout,
             renew_anon_volumes: false,

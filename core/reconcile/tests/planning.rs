@@ -1,194 +1,13 @@
-//! The planner: what it decides for well-known situations, and that its plans lead to where they should.
+//! The planner: what it decides for well-known situations.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+mod paper;
 
-use proptest::prelude::*;
-use sampan_compose::{LoadOptions, MemoryFiles, Project};
-use sampan_reconcile::desired::{self, DesiredContainer};
-use sampan_reconcile::observed::{Observed, ObservedContainer, ObservedResource, Status};
+use std::collections::BTreeSet;
+
+use paper::{apply, fresh, project, running, up, wanted};
+use sampan_reconcile::observed::{Observed, ObservedContainer, Status};
 use sampan_reconcile::plan::{self, Action, DownOptions, Plan, PlanOptions};
-
-fn project(yaml: &str) -> Project {
-    let files = MemoryFiles::default().with("/p/compose.yaml", yaml);
-    let options = LoadOptions { working_dir: "/p".into(), project_name: Some("p".into()), ..LoadOptions::default() };
-    match sampan_compose::load(&options, &files) {
-        Ok(loaded) => loaded.project,
-        Err(diagnostics) => panic!("{diagnostics}"),
-    }
-}
-
-fn wanted(project: &Project) -> BTreeMap<String, Vec<DesiredContainer>> {
-    project
-        .services
-        .iter()
-        .map(|(name, service)| {
-            let containers = (1..=service.replicas())
-                .map(|number| desired::container(project, name, number, Path::new("/files")).unwrap())
-                .collect();
-            (name.clone(), containers)
-        })
-        .collect()
-}
-
-fn up(project: &Project, observed: &Observed, options: &PlanOptions) -> Plan {
-    plan::up(project, &wanted(project), observed, options).unwrap()
-}
-
-/// Ids are never used again.
-fn fresh() -> usize {
-    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(1);
-    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-}
-
-/// Carries a plan out on paper.
-fn apply(project: &Project, observed: &mut Observed, plan: &Plan) {
-    let desired = wanted(project);
-    let hash = |service: &str, number: u32| {
-        desired[service].iter().find(|container| container.number == number).unwrap().hash.clone()
-    };
-    let parts = |service: &str, number: u32| {
-        let desired = desired[service].iter().find(|container| container.number == number).unwrap();
-        desired.body.labels.as_ref().unwrap()["sampan.parts"].clone()
-    };
-    let networks = |service: &str| {
-        let keys = project.services[service].networks.keys();
-        keys.map(|key| project.networks[key].name.clone()).collect::<Vec<_>>()
-    };
-    let image = |observed: &Observed, service: &str| {
-        observed.images.get(&project.image_name(service)).cloned().unwrap_or_default()
-    };
-    let bound = |observed: &Observed, service: &str| {
-        let owner = |peer: &str| {
-            let name = desired::container_name(project, peer, 1);
-            observed.containers.iter().find(|container| container.name == name).map(|container| container.id.clone())
-        };
-        desired::shared_with(&project.services[service]).filter_map(owner).collect::<Vec<_>>()
-    };
-    for (number, node) in plan.nodes.iter().enumerate() {
-        assert!(node.after.iter().all(|after| *after < number), "an action comes behind what it needs:\n{plan}");
-        match &node.action {
-            Action::CreateNetwork { key, name } => {
-                let resource = ObservedResource {
-                    project: Some(project.name.clone()),
-                    key: Some(key.clone()),
-                    hash: Some(desired::hash(&project.networks[key])),
-                };
-                assert!(observed.networks.insert(name.clone(), resource).is_none(), "{name} is there already");
-            }
-            Action::RemoveNetwork { name } => {
-                assert!(
-                    !observed.containers.iter().any(|container| container.networks.contains(name)),
-                    "{name} is in use"
-                );
-                assert!(observed.networks.remove(name).is_some());
-            }
-            Action::CreateVolume { key, name } => {
-                let resource = ObservedResource {
-                    project: Some(project.name.clone()),
-                    key: Some(key.clone()),
-                    hash: Some(desired::hash(&project.volumes[key])),
-                };
-                assert!(observed.volumes.insert(name.clone(), resource).is_none());
-            }
-            Action::RemoveVolume { name } => drop(observed.volumes.remove(name)),
-            Action::Create { service, number, name } => {
-                assert!(!observed.containers.iter().any(|container| container.name == *name), "{name} is taken");
-                for network in networks(service) {
-                    assert!(observed.networks.contains_key(&network), "{network} is not there for {name}");
-                }
-                let fresh = fresh();
-                let container = ObservedContainer {
-                    id: format!("{fresh:064x}"),
-                    name: name.clone(),
-                    service: service.clone(),
-                    number: *number,
-                    hash: hash(service, *number),
-                    parts: parts(service, *number),
-                    image: image(observed, service),
-                    networks: networks(service),
-                    bound: bound(observed, service),
-                    ..ObservedContainer::default()
-                };
-                observed.containers.push(container);
-            }
-            Action::Start { name, .. } | Action::Restart { name, .. } => {
-                let container = observed.containers.iter_mut().find(|container| container.name == *name).unwrap();
-                container.status = Status::Running;
-                container.started = fresh() as u64;
-            }
-            Action::Recreate { service, number, name, old, .. } => {
-                let image = image(observed, service);
-                let bound = bound(observed, service);
-                let container = observed.containers.iter_mut().find(|container| container.id == *old).unwrap();
-                let fresh = fresh();
-                *container = ObservedContainer {
-                    id: format!("{fresh:064x}"),
-                    started: fresh as u64,
-                    updated: false,
-                    bound,
-                    name: name.clone(),
-                    hash: hash(service, *number),
-                    parts: parts(service, *number),
-                    image,
-                    status: Status::Running,
-                    networks: networks(service),
-                    ..container.clone()
-                };
-            }
-            Action::Update { service, replicas, .. } => {
-                let image = image(observed, service);
-                let bound = bound(observed, service);
-                for replica in replicas {
-                    // One that an update which was cut short has made is taken as it is.
-                    observed
-                        .containers
-                        .retain(|container| container.id == replica.old || container.name != replica.name);
-                    let old = observed.containers.iter_mut().find(|container| container.id == replica.old).unwrap();
-                    assert!(old.status.is_alive(), "{} does not run", replica.name);
-                    let fresh = fresh();
-                    *old = ObservedContainer {
-                        id: format!("{fresh:064x}"),
-                        started: fresh as u64,
-                        updated: false,
-                        bound: bound.clone(),
-                        name: replica.name.clone(),
-                        hash: hash(service, replica.number),
-                        parts: parts(service, replica.number),
-                        image: image.clone(),
-                        status: Status::Running,
-                        networks: networks(service),
-                        ..old.clone()
-                    };
-                }
-            }
-            Action::Change { service, number, id, changes, .. } => {
-                let container = observed.containers.iter_mut().find(|container| container.id == *id).unwrap();
-                assert!(!changes.is_empty() || container.hash != hash(service, *number));
-                container.updated = false;
-                container.hash = hash(service, *number);
-                container.parts = parts(service, *number);
-                container.networks = networks(service);
-            }
-            Action::Rename { id, name, .. } => {
-                assert!(!observed.containers.iter().any(|container| container.name == *name), "{name} is taken");
-                let container = observed.containers.iter_mut().find(|container| container.id == *id).unwrap();
-                container.name.clone_from(name);
-            }
-            Action::Stop { id, .. } => {
-                let container = observed.containers.iter_mut().find(|container| container.id == *id).unwrap();
-                assert!(container.status.is_alive());
-                container.status = Status::Exited { code: 143, by_hand: true, lost: false };
-            }
-            Action::Remove { id, .. } => {
-                let at = observed.containers.iter().position(|container| container.id == *id).unwrap();
-                assert!(!observed.containers.remove(at).status.is_alive(), "removed while it runs");
-            }
-            Action::Await { .. } => {}
-        }
-    }
-}
 
 const CHAIN: &str = "
 services:
@@ -208,13 +27,6 @@ services:
 networks: { front: {}, back: {} }
 volumes: { data: {} }
 ";
-
-fn running(project: &Project) -> Observed {
-    let mut observed = Observed::default();
-    let plan = up(project, &observed, &PlanOptions::default());
-    apply(project, &mut observed, &plan);
-    observed
-}
 
 #[test]
 fn the_first_up_makes_everything_in_order() {
@@ -403,45 +215,50 @@ fn the_sick_are_restarted_and_those_that_crash_wait() {
     assert!(!up(&project, &observed, &PlanOptions { healing: true, ..PlanOptions::default() }).is_empty());
 }
 
-/// A project of up to five services that need only earlier ones.
-fn projects() -> impl Strategy<Value = Project> {
-    let place = (0_u8..3, 0_u8..3, 0_u8..3, 0_u8..2);
-    let service = (0_u32..4, 0_u8..3, proptest::collection::vec(any::<bool>(), 5), any::<bool>(), place);
-    proptest::collection::vec(service, 1..5).prop_map(|services| {
-        let mut yaml = String::from("services:\n");
-        for (number, (scale, version, needs, restart, (limit, label, order, network))) in services.iter().enumerate() {
-            yaml +=
-                &format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n{}]\n", version % 2);
-            match limit {
-                0 => {}
-                limit => yaml += &format!("    mem_limit: {limit}g\n    pids_limit: {limit}\n"),
-            }
-            if number > 0 && *label == 2 {
-                yaml += &format!("    pid: 'service:s{}'\n    ports: ['80']\n", number - 1);
-            }
-            if *label > 0 {
-                yaml += &format!("    labels: {{ l: '{label}' }}\n");
-            }
-            if let Some(order) = ["start-first", "stop-first"].get(usize::from(*order)) {
-                yaml += &format!("    deploy: {{ update_config: {{ order: {order} }} }}\n");
-            }
-            if *network > 0 {
-                yaml = yaml.replace(
-                    &format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n"),
-                    &format!("  s{number}:\n    image: i{version}\n    scale: {scale}\n    networks: [n2, n"),
-                );
-            }
-            let needs: Vec<usize> = (0..number).filter(|other| needs[*other]).collect();
-            if !needs.is_empty() {
-                yaml += "    depends_on:\n";
-                for other in needs {
-                    yaml += &format!("      s{other}: {{ condition: service_started, restart: {restart} }}\n");
-                }
-            }
-        }
-        yaml += "networks: { n0: {}, n1: {}, n2: {} }\n";
-        project(&yaml)
-    })
+#[test]
+fn containers_that_run_before_a_service_do_so_once_and_only_when_none_of_it_runs() {
+    const TEXT: &str = "
+services:
+  web: { image: web, scale: 3, environment: { V: '1' }, pre_start: [{ command: [seed] }], depends_on: [db] }
+  db: { image: db }
+";
+    let before = project(TEXT);
+    let prepared = |plan: &Plan| -> Vec<String> {
+        let lines = lines(plan).into_iter().filter(|line| line.contains("init containers"));
+        lines.map(|line| line.split(',').next().unwrap().to_owned()).collect()
+    };
+    let options = PlanOptions::default();
+    let plan = up(&before, &Observed::default(), &options);
+    assert_eq!(prepared(&plan), ["start container p-web-1"]);
+    let first = plan.nodes.iter().position(|node| matches!(node.action, Action::Start { prepare: true, .. })).unwrap();
+    let others = |node: &&plan::Node| matches!(&node.action, Action::Start { name, .. } if name != "p-web-1" && name != "p-db-1");
+    assert!(plan.nodes.iter().filter(others).all(|node| node.after.contains(&first)), "{plan}");
+    let more = project(&TEXT.replace("scale: 3", "scale: 4"));
+    assert!(prepared(&up(&more, &running(&before), &options)).is_empty(), "one more");
+    let edited = project(&TEXT.replace("V: '1'", "V: '2'"));
+    assert_eq!(
+        prepared(&up(&edited, &running(&before), &options)),
+        ["recreate container p-web-1: its definition changed"]
+    );
+    let other = project(&TEXT.replace("[seed]", "[other]"));
+    assert_eq!(prepared(&up(&other, &running(&before), &options)).len(), 1, "they are part of the definition");
+    let forced = PlanOptions { force_recreate: true, ..PlanOptions::default() };
+    assert_eq!(prepared(&up(&before, &running(&before), &forced)).len(), 1);
+    let rolling = TEXT.replace("depends_on", "deploy: { update_config: { } }, depends_on");
+    let plan = up(&project(&rolling.replace("V: '1'", "V: '2'")), &running(&project(&rolling)), &options);
+    assert_eq!(prepared(&plan).len(), 1, "{plan}");
+    let mut ended = running(&before);
+    for container in &mut ended.containers {
+        container.status = Status::Exited { code: 137, by_hand: false, lost: true };
+    }
+    assert_eq!(prepared(&up(&before, &ended, &options)), ["start container p-web-1"], "up after a stop");
+    let healing = PlanOptions { healing: true, ..PlanOptions::default() };
+    let plan = up(&before, &ended, &healing);
+    assert!(!plan.is_empty() && prepared(&plan).is_empty(), "what ended by itself goes on:\n{plan}");
+    for container in &mut ended.containers {
+        container.status = Status::Created;
+    }
+    assert_eq!(prepared(&up(&before, &ended, &healing)).len(), 1, "what never ran, as they failed");
 }
 
 const ROLLING: &str = "
@@ -527,76 +344,4 @@ fn what_the_kernel_can_change_is_changed_in_place() {
     assert_eq!(edit("scale: 3", "scale: 3\n    post_start: [{ command: 'true' }]"), changed("hooks"));
     assert!(!edit("scale: 3", "scale: 3\n    logging: { driver: local }").0, "another driver");
     assert!(!edit("image: web", "image: web\n    read_only: true").0);
-}
-
-proptest! {
-    #[test]
-    fn a_plan_carried_out_leaves_nothing_to_plan(
-        before in projects(),
-        after in projects(),
-        mess in proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..11), 0..4),
-    ) {
-        let mut observed = running(&before);
-        for (which, what) in mess {
-            if observed.containers.is_empty() {
-                break;
-            }
-            let at = which.index(observed.containers.len());
-            match what {
-                0 => drop(observed.containers.remove(at)),
-                1 => observed.containers[at].status = Status::Exited { code: 137, by_hand: false, lost: false },
-                2 => {
-                    observed.containers[at].hash = "other".into();
-                    observed.containers[at].parts.clear();
-                }
-                // A replacement that was cut short: the old one aside, with or without the new one.
-                3 | 4 => {
-                    let new = observed.containers[at].clone();
-                    let aside = format!("{}_{}", &new.id[..12], new.name);
-                    let old = &mut observed.containers[at];
-                    old.name = aside;
-                    if what == 4 && !observed.containers.iter().any(|container| container.name == new.name) {
-                        let wanted = wanted(&after);
-                        let id = format!("{:064x}", fresh());
-                        let current = wanted.get(&new.service).and_then(|all| all.iter().find(|one| one.number == new.number));
-                        if let Some(current) = current {
-                            let parts = current.body.labels.as_ref().unwrap()["sampan.parts"].clone();
-                            let hash = current.hash.clone();
-                            observed.containers.push(ObservedContainer { id, hash, parts, ..new });
-                        }
-                    }
-                }
-                5 => observed.containers[at].status = Status::Dead,
-                6 => observed.containers[at].updated = true,
-                7 => observed.containers[at].networks.clear(),
-                8 => observed.containers[at].started = fresh() as u64,
-                9 => {
-                    let name = format!("by-hand-{}", fresh());
-                    observed.containers[at].name = name;
-                }
-                _ => {
-                    if let Some(name) = observed.containers[at].networks.first().cloned() {
-                        observed.networks.remove(&name);
-                        observed.containers.iter_mut().for_each(|one| one.networks.retain(|other| *other != name));
-                    }
-                }
-            }
-        }
-        let options = PlanOptions { remove_orphans: true, ..PlanOptions::default() };
-        let plan = up(&after, &observed, &options);
-        apply(&after, &mut observed, &plan);
-        let again = up(&after, &observed, &options);
-        prop_assert!(again.is_empty(), "first:\n{plan}\nthen:\n{again}");
-        let expected: usize = after.services.values().map(|service| service.replicas() as usize).sum();
-        prop_assert_eq!(observed.containers.len(), expected);
-        prop_assert!(observed.containers.iter().all(|container| container.status == Status::Running));
-    }
-
-    #[test]
-    fn down_leaves_nothing(before in projects()) {
-        let mut observed = running(&before);
-        let plan = plan::down("p", Some(&before), &observed, &DownOptions::default());
-        apply(&before, &mut observed, &plan);
-        prop_assert_eq!(observed, Observed::default());
-    }
 }

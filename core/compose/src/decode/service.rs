@@ -2,8 +2,9 @@
 
 use super::fields::Fields;
 use super::{Cx, build, deploy, mounts, networking, ports, process, special};
+use crate::merge::{merge, settle};
 use crate::model::{Service, own};
-use crate::node::Node;
+use crate::node::{Node, Value};
 
 const PULL: &[&str] = &["always", "never", "missing", "if_not_present", "build", "refresh", "daily", "weekly"];
 
@@ -25,13 +26,60 @@ pub(super) fn service(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Service> {
     Some(service)
 }
 
-/// A container that runs before its service.
-pub(super) fn init_container(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Service> {
-    let container = service(cx, node)?;
-    if !node.lacks("pre_start") {
-        cx.session.error(node.at, "a container that runs before a service has none before it");
+/// What belongs to a service and not to the containers that run before it; `volumes` it may have of its own.
+const SERVICES_OWN: &[&str] = &[
+    "attach",
+    "build",
+    "container_name",
+    "depends_on",
+    "deploy",
+    "develop",
+    "expose",
+    "external_links",
+    "healthcheck",
+    "links",
+    "ports",
+    "post_start",
+    "pre_start",
+    "pre_stop",
+    "profiles",
+    "provider",
+    "restart",
+    "scale",
+    "stdin_open",
+    "tty",
+    "volumes",
+];
+
+/// A container that runs before its service: what it does not say is as the service says.
+pub(super) fn init_container(cx: &mut Cx<'_, '_>, of: &Node, node: &Node) -> Option<Service> {
+    if !matches!(node.value, Value::Map(_)) {
+        cx.session
+            .error(node.at, format!("a container that runs before a service is a mapping, this is {}", node.kind()));
+        return None;
     }
-    Some(container)
+    let mut own = node.clone();
+    if let Some(each) = own.take("per_replica")
+        && cx.boolean(&each) == Some(true)
+    {
+        let message = "`per_replica` is not supported: a container runs once before all of a service's";
+        cx.session.unsupported(each.at, message);
+    }
+    if let Some(entry) =
+        own.entries().iter().find(|entry| entry.key != "volumes" && SERVICES_OWN.contains(&entry.key.as_str()))
+    {
+        let message = format!("`{}` is not a key of a container that runs before a service", entry.key);
+        cx.session.error(entry.at, message);
+        return None;
+    }
+    let mut base = of.clone();
+    if let Some(entries) = base.entries_mut() {
+        entries.retain(|entry| !SERVICES_OWN.contains(&entry.key.as_str()) && !entry.key.starts_with("x-"));
+    }
+    let path = &mut vec!["services".to_owned(), "before".to_owned()];
+    let mut merged = merge(cx.session, base, own, path);
+    settle(&mut merged);
+    service(cx, &merged)
 }
 
 /// What runs.

@@ -21,10 +21,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("external_links", "links to containers of other stacks need the old bridge; share a network instead"),
     ("gpus", "there is no device driver to ask; name the device files under `devices`"),
     ("models", "this engine runs no language models"),
-    (
-        "pre_start",
-        "containers that run before a service are not made by this engine yet; use a service of its own and `depends_on` with `service_completed_successfully`",
-    ),
     ("provider", "this engine starts no programs outside containers"),
     ("use_api_socket", "it gives a container the whole engine; mount the socket under `volumes` instead"),
 ];
@@ -43,7 +39,8 @@ pub(super) fn special(cx: &mut Cx<'_, '_>, node: &Node, fields: &mut Fields<'_>,
     service.models = fields.get(cx, "models", models);
     service.post_start = fields.get(cx, "post_start", hooks);
     service.pre_stop = fields.get(cx, "pre_stop", hooks);
-    service.pre_start = fields.get(cx, "pre_start", |cx, node| cx.list(node, service::init_container));
+    service.pre_start = fields
+        .get(cx, "pre_start", |cx, list| cx.list(list, |cx, container| service::init_container(cx, node, container)));
     service.provider = fields.option(cx, "provider", provider);
     service.use_api_socket = fields.get(cx, "use_api_socket", Cx::boolean);
     for entry in node.entries().iter().filter(|entry| says_something(&entry.value)) {

@@ -56,25 +56,44 @@ impl Policy {
 }
 
 /// The growing wait between restarts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
+    first: Duration,
     last: Option<Duration>,
     times: u32,
 }
 
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::starting_at(FIRST)
+    }
+}
+
 impl Backoff {
+    /// Waits that grow from a first one.
+    #[must_use]
+    pub fn starting_at(first: Duration) -> Self {
+        Self { first, last: None, times: 0 }
+    }
+
     /// The wait before the next start, after a run of this length.
     pub fn next(&mut self, ran: Duration) -> Duration {
         let wait = match self.last {
-            Some(last) if ran < RECOVERED => (last * 2).min(LONGEST),
+            Some(last) if !Self::is_over(ran) => (last * 2).min(LONGEST),
             _ => {
                 self.times = 0;
-                FIRST
+                self.first
             }
         };
         self.last = Some(wait);
         self.times += 1;
         wait
+    }
+
+    /// Whether after so long a time that was good a row of waits begins anew.
+    #[must_use]
+    pub fn is_over(good: Duration) -> bool {
+        good >= RECOVERED
     }
 
     /// How many waits there were in a row.

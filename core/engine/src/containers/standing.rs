@@ -6,6 +6,7 @@ use bollard_stubs::models::HealthStatusEnum;
 
 use super::status::crash_loop;
 use crate::Engine;
+use crate::error::Result;
 use crate::events::now_ns;
 
 /// What a summary does not tell.
@@ -55,6 +56,19 @@ impl Engine {
             },
             bound: bound.map(str::to_owned).collect(),
         }
+    }
+
+    /// Whether a container of that name or id is there.
+    #[must_use]
+    pub fn has_container(&self, reference: &str) -> bool {
+        self.inner.containers.find(reference).is_ok()
+    }
+
+    /// Labels of a container, in the order of `names`.
+    pub fn container_labels<const N: usize>(&self, reference: &str, names: [&str; N]) -> Result<[Option<String>; N]> {
+        let container = self.inner.containers.find(reference)?;
+        let record = container.record();
+        Ok(names.map(|name| record.config.labels.as_ref()?.get(name).cloned()))
     }
 
     /// Notes that a container waits for its next start, for the `starts`th time in a row.

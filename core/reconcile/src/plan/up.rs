@@ -48,6 +48,25 @@ struct Planner<'a> {
     going: BTreeSet<String>,
     /// Running containers of the service at hand that are replaced.
     updates: Vec<Replica>,
+    init: Init,
+}
+
+/// What becomes of a container that is there.
+enum Fate {
+    Keep,
+    Change(Vec<Change>),
+    Remake(Why),
+}
+
+/// Whether the service at hand waits for containers that run before it.
+#[derive(Debug, Clone, Copy)]
+enum Init {
+    /// It has none, or they are not run now.
+    None,
+    /// The first container that is started or made anew waits for them.
+    Open,
+    /// They are run by this action: the others come behind it.
+    Done(usize),
 }
 
 /// Plans `up`: every selected service with the containers of `desired`.
@@ -71,6 +90,7 @@ pub fn up(
         gates: BTreeMap::new(),
         going: BTreeSet::new(),
         updates: Vec::new(),
+        init: Init::None,
     };
     let services = selected(project, options);
     planner.orphans();
@@ -129,6 +149,7 @@ impl Planner<'_> {
         let used: BTreeSet<&String> = services
             .iter()
             .filter_map(|service| self.project.services.get(service))
+            .flat_map(|service| std::iter::once(service).chain(&service.pre_start))
             .filter(|service| service.network_mode.is_empty())
             .flat_map(|service| service.networks.keys())
             .collect();
@@ -181,6 +202,7 @@ impl Planner<'_> {
         let used: BTreeSet<&String> = services
             .iter()
             .filter_map(|service| self.project.services.get(service))
+            .flat_map(|service| std::iter::once(service).chain(&service.pre_start))
             .flat_map(|service| &service.volumes)
             .filter(|mount| mount.kind == MountType::Volume && !mount.source.is_empty())
             .map(|mount| &mount.source)
@@ -230,8 +252,11 @@ impl Planner<'_> {
     fn plan_service(&mut self, name: &str, wanted: &[DesiredContainer]) {
         let Some(service) = self.project.services.get(name) else { return };
         let needs = desired::needs(service);
-        let mut made: Vec<usize> = service.networks.keys().filter_map(|key| self.networks.get(key).copied()).collect();
-        made.extend(service.volumes.iter().filter_map(|mount| self.volumes.get(&mount.source).copied()));
+        let mut made: Vec<usize> = Vec::new();
+        for one in std::iter::once(service).chain(&service.pre_start) {
+            made.extend(one.networks.keys().filter_map(|key| self.networks.get(key)));
+            made.extend(one.volumes.iter().filter_map(|mount| self.volumes.get(&mount.source)));
+        }
         let policy = self.policy(name);
         let mut existing: Vec<ObservedContainer> = Self::containers_of(self.observed, name)
             .into_iter()
@@ -263,6 +288,15 @@ impl Planner<'_> {
                 kept.insert(container.number, container);
             }
         }
+        // Not beside one that runs on.
+        let serves = |container: &ObservedContainer| {
+            let desired = wanted.iter().find(|desired| desired.number == container.number);
+            let fate = desired.map(|desired| self.fate(name, container, desired, false));
+            container.status.is_alive() && !matches!(fate, Some(Fate::Remake(_)))
+        };
+        let idle = self.options.no_start || self.options.stopped.contains(name);
+        let prepares = !service.pre_start.is_empty() && !idle && !frozen && !kept.values().any(serves);
+        self.init = if prepares { Init::Open } else { Init::None };
         let peer_renewed = needs.iter().any(|(peer, (_, restart, _))| *restart && self.renewed.contains(peer));
         let shares = desired::shared_with(service).any(|peer| self.remade.contains(peer));
         let mut running = Vec::new();
@@ -277,12 +311,23 @@ impl Planner<'_> {
                     let created = self
                         .plan
                         .add(Action::Create { service: name.to_owned(), number, name: container.clone() }, after);
-                    self.note_remade(name);
+                    // One more beside others that stay renews nothing: who depends on the service goes on as it is.
+                    if kept.is_empty() {
+                        self.note_remade(name);
+                    } else if desired.number == 1 {
+                        self.remade.insert(name.to_owned());
+                    }
                     let start = !self.options.no_start && !self.options.stopped.contains(name);
                     if start {
                         let mut after = self.gates_of(&needs);
                         after.push(created);
-                        Some(self.plan.add(Action::Start { service: name.to_owned(), number, name: container }, after))
+                        let service = name.to_owned();
+                        Some(self.behind_init(after, |prepare| Action::Start {
+                            service,
+                            number,
+                            name: container,
+                            prepare,
+                        }))
                     } else {
                         Some(created)
                     }
@@ -303,7 +348,8 @@ impl Planner<'_> {
             let replicas = std::mem::take(&mut self.updates);
             let mut after: Vec<usize> = made.iter().chain(&discarded).copied().collect();
             after.extend(self.gates_of(&needs));
-            running.push(self.plan.add(Action::Update { service: name.to_owned(), replicas, policy }, after));
+            let service = name.to_owned();
+            running.push(self.behind_init(after, |prepare| Action::Update { service, replicas, policy, prepare }));
         }
         running.extend(discarded);
         self.running.insert(name.to_owned(), running);
@@ -318,15 +364,22 @@ impl Planner<'_> {
         self.remade.insert(service.to_owned());
     }
 
-    /// Whether a service that a container is bound to was started again after it.
+    /// Whether what a container is bound to was started again after it: the container whose namespace it shares, or all
+    /// of a service's. One more of several is no reason.
     fn is_behind(&self, found: &ObservedContainer, needs: &BTreeMap<String, (Condition, bool, bool)>) -> bool {
-        let later = |peer: &ObservedContainer| {
-            !peer.oneoff
-                && peer.status == Status::Running
-                && needs.get(&peer.service).is_some_and(|(_, restart, _)| *restart)
-                && peer.started > found.started
+        if found.started == 0 || found.status != Status::Running {
+            return false;
+        }
+        let peers = |service: &str| {
+            let service = service.to_owned();
+            let all = self.observed.containers.iter().filter(|peer| peer.status == Status::Running);
+            all.filter(move |peer| !peer.oneoff && peer.service == service)
         };
-        found.started > 0 && found.status == Status::Running && self.observed.containers.iter().any(later)
+        let later = |peer: &ObservedContainer| peer.started > found.started;
+        needs.iter().filter(|(_, (_, restart, _))| *restart).any(|(service, _)| {
+            let shared = peers(service).any(|peer| found.bound.contains(&peer.id) && later(peer));
+            shared || peers(service).next().is_some() && peers(service).all(later)
+        })
     }
 
     /// Whether a container shares the namespace of one that is no longer its service's.
@@ -384,40 +437,21 @@ impl Planner<'_> {
         made: &[usize],
         (peer_renewed, shares): (bool, bool),
     ) -> Option<usize> {
-        let image = self.observed.images.get(&self.project.image_name(name));
-        let why = if self.options.no_recreate || self.options.frozen.contains(name) {
-            None
-        } else if self.options.force_recreate {
-            Some(Why::Forced)
-        } else if found.hash != desired.hash {
-            Some(Why::Definition)
-        } else if image.is_some_and(|image| *image != found.image) {
-            Some(Why::Image)
-        } else if shares {
-            Some(Why::Peer)
-        } else {
-            None
-        };
         let idle = self.options.no_start || self.options.stopped.contains(name);
         let mut made = made.to_vec();
         let mut done = None;
         let mut own_name = found.name.clone();
-        let why = match why {
-            Some(Why::Definition) if !shares && image.is_none_or(|image| *image == found.image) => {
-                match in_place::changes(&found.parts, &desired.parts) {
-                    None => why,
-                    Some(changes) => {
-                        let (service, number) = (name.to_owned(), desired.number);
-                        let (name, id) = (found.name.clone(), found.id.clone());
-                        let action = Action::Change { service, number, name, id, changes };
-                        let changed = self.plan.add(action, made.clone());
-                        made.push(changed);
-                        done = Some(changed);
-                        None
-                    }
-                }
+        let why = match self.fate(name, found, desired, shares) {
+            Fate::Keep => None,
+            Fate::Remake(why) => Some(why),
+            Fate::Change(changes) => {
+                let (service, number) = (name.to_owned(), desired.number);
+                let (name, id) = (found.name.clone(), found.id.clone());
+                let changed = self.plan.add(Action::Change { service, number, name, id, changes }, made.clone());
+                made.push(changed);
+                done = Some(changed);
+                None
             }
-            other => other,
         };
         let drift = self.drift(name, found, desired);
         if why.is_none() && !drift.is_empty() {
@@ -447,16 +481,10 @@ impl Planner<'_> {
                 after.extend(self.gates_of(needs));
             }
             self.note_remade(name);
-            return Some(self.plan.add(
-                Action::Recreate {
-                    service: name.to_owned(),
-                    number: desired.number,
-                    name: desired.name.clone(),
-                    old: found.id.clone(),
-                    why,
-                },
-                after,
-            ));
+            let (service, number, old) = (name.to_owned(), desired.number, found.id.clone());
+            let name = desired.name.clone();
+            let remake = |prepare| Action::Recreate { service, number, name, old, why, prepare };
+            return Some(self.behind_init(after, remake));
         }
         if idle {
             return done;
@@ -482,7 +510,50 @@ impl Planner<'_> {
         let mut after = made;
         after.extend(self.gates_of(needs));
         self.renewed.insert(name.to_owned());
-        Some(self.plan.add(Action::Start { service: name.to_owned(), number: desired.number, name: own_name }, after))
+        let (service, number, name) = (name.to_owned(), desired.number, own_name);
+        // What ended by itself goes on; what never ran, or a user brings up again, begins at the beginning.
+        if self.options.healing && found.status != Status::Created {
+            return Some(self.plan.add(Action::Start { service, number, name, prepare: false }, after));
+        }
+        Some(self.behind_init(after, |prepare| Action::Start { service, number, name, prepare }))
+    }
+
+    /// Adds what starts a container: behind the containers that run before its service, if they are run now.
+    fn behind_init(&mut self, mut after: Vec<usize>, start: impl FnOnce(bool) -> Action) -> usize {
+        match self.init {
+            Init::None => self.plan.add(start(false), after),
+            Init::Done(before) => {
+                after.push(before);
+                self.plan.add(start(false), after)
+            }
+            Init::Open => {
+                let started = self.plan.add(start(true), after);
+                self.init = Init::Done(started);
+                started
+            }
+        }
+    }
+
+    /// What becomes of a container that is there. `shares`: it must follow another one.
+    fn fate(&self, name: &str, found: &ObservedContainer, desired: &DesiredContainer, shares: bool) -> Fate {
+        let image = self.observed.images.get(&self.project.image_name(name));
+        let same_image = image.is_none_or(|image| *image == found.image);
+        if self.options.no_recreate || self.options.frozen.contains(name) {
+            Fate::Keep
+        } else if self.options.force_recreate {
+            Fate::Remake(Why::Forced)
+        } else if found.hash != desired.hash {
+            match in_place::changes(&found.parts, &desired.parts) {
+                Some(changes) if same_image && !shares => Fate::Change(changes),
+                _ => Fate::Remake(Why::Definition),
+            }
+        } else if !same_image {
+            Fate::Remake(Why::Image)
+        } else if shares {
+            Fate::Remake(Why::Peer)
+        } else {
+            Fate::Keep
+        }
     }
 
     /// How running containers of a service are replaced, when it says how.

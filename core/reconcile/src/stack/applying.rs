@@ -12,6 +12,7 @@ use super::Stack;
 use crate::desired::{self, DesiredContainer};
 use crate::execute::{Executor, Outcome};
 use crate::images::{self, ImageOptions, Source};
+use crate::init_containers::{self, InitContainer};
 use crate::observe::observe;
 use crate::observed::Observed;
 use crate::plan::{self, Plan, PlanOptions};
@@ -41,6 +42,21 @@ impl Stack {
             all.insert(service.clone(), containers);
         }
         Ok(all)
+    }
+
+    /// What runs before the containers of services.
+    fn init_containers(
+        &self,
+        project: &Project,
+        services: &[String],
+    ) -> Result<BTreeMap<String, Vec<InitContainer>>, String> {
+        let held = self.record().map(|record| record.held).unwrap_or_default();
+        let of = |service: &String| {
+            let back = held.get(service).and_then(|held| held.back.as_ref()).map(|back| &back.project);
+            let containers = init_containers::of(back.unwrap_or(project), service, &self.material);
+            Ok((service.clone(), containers.map_err(|error| error.to_string())?))
+        };
+        services.iter().map(of).collect()
     }
 
     pub(super) fn plan(&self, project: &Project, observed: &Observed, options: &PlanOptions) -> Result<Plan, String> {
@@ -94,6 +110,7 @@ impl Stack {
         }
         let executor = Executor {
             desired,
+            before: Arc::new(self.init_containers(project, &services)?),
             renew_anon_volumes: options.renew_anon_volumes,
             ..self.executor(Some(Arc::clone(project)), progress, timeout, cancel)
         };

@@ -10,10 +10,8 @@ use tokio::time::Instant;
 use crate::observed::{Observed, ObservedContainer, Status};
 use crate::plan::{self, PlanOptions};
 
-/// First and longest pause between restarts of a container that is unhealthy.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// One that was well so long has recovered.
-const RECOVERED: Duration = Duration::from_secs(10);
+/// First pause between restarts of a container that is unhealthy.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is remembered of a stack's containers, by id.
 #[derive(Debug, Default)]
@@ -30,14 +28,21 @@ struct Crash {
     due: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Illness {
-    /// In a row.
-    restarts: u32,
+    backoff: Backoff,
+    /// Before the next restart; none was needed until now when that is none.
+    pause: Option<Duration>,
     /// Unhealthy since then.
     since: Option<Instant>,
     /// Healthy since then.
     well_since: Option<Instant>,
+}
+
+impl Default for Illness {
+    fn default() -> Self {
+        Self { backoff: Backoff::starting_at(PAUSE), pause: None, since: None, well_since: None }
+    }
 }
 
 /// What follows from how containers stand.
@@ -133,27 +138,24 @@ impl Patience {
             }
             return;
         }
-        if illness.well_since.take().is_some_and(|since| now.duration_since(since) >= RECOVERED) {
-            illness.restarts = 0;
+        if illness.well_since.take().is_some_and(|since| Backoff::is_over(now.duration_since(since))) {
+            *illness = Illness::default();
         }
         let since = *illness.since.get_or_insert(now);
-        if wanted.max.is_some_and(|max| illness.restarts >= max) {
+        let restarts = illness.backoff.times();
+        if wanted.max.is_some_and(|max| restarts >= max) {
             verdict.given_up.push(format!(
-                "container {} is still unhealthy after {} restarts, and is left alone",
-                container.name, illness.restarts
+                "container {} is still unhealthy after {restarts} restarts, and is left alone",
+                container.name
             ));
             return;
         }
-        let pause = match illness.restarts.checked_sub(1) {
-            None => Duration::ZERO,
-            Some(power) => PAUSE.0.saturating_mul(1 << power.min(10)).min(PAUSE.1),
-        };
-        let due = since + wanted.after.max(pause);
+        let due = since + wanted.after.max(illness.pause.unwrap_or_default());
         if due > now {
             verdict.look_again(due);
             return;
         }
-        illness.restarts += 1;
+        illness.pause = Some(illness.backoff.next(Duration::ZERO));
         illness.since = None;
         verdict.sick.insert(container.id.clone());
     }
