@@ -32,8 +32,11 @@ fn a_killed_daemon_is_followed_by_one_that_adopts_everything() {
     host.wait_until("the page answers", || host.fetch("127.0.0.1:8080").is_ok_and(|page| page.ends_with("hello")));
     let pid = host.inspect("counter")["State"]["Pid"].clone();
     let namespace = host.network_namespace();
+    let ends = i32::try_from(host.inspect("ends")["State"]["Pid"].as_i64().unwrap_or(0)).unwrap_or(0);
     host.kill_daemon();
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    host.wait_until("one ends while there is no daemon", || {
+        ends <= 1 || nix::sys::signal::kill(nix::unistd::Pid::from_raw(ends), None).is_err()
+    });
     host.spawn_in(namespace);
     assert_eq!(host.inspect("counter")["State"]["Pid"], pid, "it never noticed");
     host.wait_until("the page answers again", || {

@@ -89,7 +89,8 @@ fn broken_yaml_keeps_the_last_good_model() {
     assert!(error.contains("imagee") && error.contains("image"), "{error}");
     assert_eq!(running(&host).len(), 2, "what was there still works");
     std::fs::remove_file(&file).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    host.wait_until("that it is gone is told", || !problem().contains("imagee"));
+    assert_eq!(host.inspect("demo-web-1")["Id"], before);
     assert_eq!(running(&host).len(), 2);
 }
 
@@ -109,7 +110,8 @@ fn what_died_or_was_removed_is_healed_and_what_was_stopped_is_not() {
         state["Running"] == true && state["Pid"].as_i64() != Some(pid)
     });
     host.ok(&["stop", "-t", "0", "demo-web-1"]);
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    host.ok(&["rm", "-f", "demo-db-1"]);
+    host.wait_until("the stack was looked at again", || running(&host).contains(&"demo-db-1".to_owned()));
     assert_eq!(running(&host), ["demo-db-1"], "stopped by hand stays so");
     host.ok_in(&folder, &["compose", "start"]);
     host.wait_until("a start starts it", || running(&host).len() == 2);
@@ -207,6 +209,7 @@ fn a_stack_comes_up_again_after_an_orderly_end_whatever_its_programs_said() {
     assert_eq!(host.stop_daemon(), Some(0));
     host.spawn_in(namespace);
     host.wait_until("what ran runs again", || running(&host) == ["demo-polite-1"]);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    host.ok(&["rm", "-f", "demo-polite-1"]);
+    host.wait_until("the stack was looked at again", || running(&host).contains(&"demo-polite-1".to_owned()));
     assert_eq!(running(&host), ["demo-polite-1"], "neither the job nor what was stopped by hand");
 }

@@ -134,6 +134,21 @@ pub fn hash<T: serde::Serialize>(value: &T) -> String {
     Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// So many containers of a service, which differ by their numbers alone.
+pub fn containers(project: &Project, service: &str, count: u32, files: &Path) -> Result<Vec<DesiredContainer>, Unfit> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let mut all = vec![container(project, service, 1, files)?];
+    for number in 2..=count {
+        let mut next = all[0].clone();
+        (next.name, next.number) = (container_name(project, service, number), number);
+        next.body.labels.get_or_insert_default().insert(labels::NUMBER.to_owned(), number.to_string());
+        all.push(next);
+    }
+    Ok(all)
+}
+
 /// A service's container. `files` is the folder for the texts of configs and secrets.
 pub fn container(project: &Project, service: &str, number: u32, files: &Path) -> Result<DesiredContainer, Unfit> {
     let unfit = |message: String| Unfit { service: service.to_owned(), message };

@@ -151,7 +151,12 @@ fn compare<'a>(
     for key in keys {
         path.push(key);
         let of = |map: Option<&'a serde_json::Map<String, Value>>| map.and_then(|map| map.get(key));
-        compare(path, (of(old), of(new)), tell);
+        match (of(old), of(new)) {
+            // A network without settings, a variable without a value: that it is named counts.
+            (None, only @ Some(Value::Null)) => tell(path, None, only),
+            (only @ Some(Value::Null), None) => tell(path, only, None),
+            both => compare(path, both, tell),
+        }
         path.pop();
     }
 }

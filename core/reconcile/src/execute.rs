@@ -46,6 +46,8 @@ pub struct Executor {
     pub timeout: Option<i64>,
     /// Containers made anew get empty anonymous volumes, not those of the ones before them.
     pub renew_anon_volumes: bool,
+    /// Anonymous volumes go with their containers.
+    pub remove_volumes: bool,
     /// Becomes true when something newer is wanted: no further action begins.
     pub cancel: watch::Receiver<bool>,
 }
@@ -187,7 +189,7 @@ impl Executor {
             }
             Action::Remove { id, .. } => {
                 tell("Removing").await;
-                let options = RemoveOptions { force: true, volumes: false, link: false };
+                let options = RemoveOptions { force: true, volumes: self.remove_volumes, link: false };
                 settled(self.engine.remove(id, options).await, ErrorKind::NotFound)?;
                 tell("Removed").await;
             }
@@ -283,13 +285,18 @@ impl Executor {
         if !inherited.is_empty() {
             let mounts = body.host_config.get_or_insert_default().mounts.get_or_insert_default();
             for (target, volume) in inherited {
-                if !mounts.iter().any(|mount| mount.target.as_ref() == Some(target)) {
-                    mounts.push(bollard_stubs::models::Mount {
+                match mounts.iter_mut().find(|mount| mount.target.as_ref() == Some(target)) {
+                    // Declared without a name: it is the one that the container before had.
+                    Some(mount) if mount.typ == Some(MountTypeEnum::VOLUME) && mount.source.is_none() => {
+                        mount.source = Some(volume.clone());
+                    }
+                    Some(_) => {}
+                    None => mounts.push(bollard_stubs::models::Mount {
                         target: Some(target.clone()),
                         source: Some(volume.clone()),
                         typ: Some(MountTypeEnum::VOLUME),
                         ..Default::default()
-                    });
+                    }),
                 }
             }
         }

@@ -32,6 +32,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use sampan_engine::{Engine, Error, Result};
+use sampan_store::Durability;
 use serde::Serialize;
 use tokio::sync::{Mutex, mpsc};
 
@@ -128,7 +129,13 @@ impl Stacks {
             match loaded {
                 None => {}
                 Some(Ok(loaded)) if loaded.project.name == name => {
+                    let before = record.clone();
                     record.become_edited(loaded.project, loaded.inputs);
+                    // What is in memory is what is kept.
+                    if !before.is_kept_as(&record) {
+                        let write = |tx: &sampan_store::Tx<'_>| STACKS.put(tx, &name, &record);
+                        stacks.inner.engine.store().write::<_, sampan_store::StoreError>(Durability::Power, write)?;
+                    }
                 }
                 Some(Ok(_)) => {
                     record.problem =
@@ -219,12 +226,11 @@ impl Stacks {
     pub async fn history(&self, name: &str) -> Result<Vec<HistoryEntry>> {
         self.inspect(name).await?;
         let (store, key) = (self.inner.engine.store().clone(), name.to_owned());
-        let read = move || store.read::<_, sampan_store::StoreError>(|tx| request::HISTORY.get(tx, &key));
+        let read = move || store.read::<_, sampan_store::StoreError>(|tx| stack::versions(tx, &key));
         let history = tokio::task::spawn_blocking(read)
             .await
             .map_err(|error| Error::internal(error.to_string()))?
-            .map_err(|error| Error::internal(error.to_string()))?
-            .unwrap_or_default();
+            .map_err(|error| Error::internal(error.to_string()))?;
         let older = history.iter().skip(1).map(Some).chain([None]);
         let entries = history.iter().zip(older).enumerate();
         Ok(entries

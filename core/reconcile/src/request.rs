@@ -142,12 +142,46 @@ pub(crate) struct Applied {
     pub project: Project,
 }
 
-/// What stacks were brought to, the newest first, by project name.
-pub(crate) const HISTORY: Collection<Vec<Applied>> = Collection::new("stack-history");
+/// What stacks were brought to, by [`version_key`].
+pub(crate) const HISTORY: Collection<Applied> = Collection::new("stack-versions");
 /// How much of it is kept.
 pub(crate) const KEPT: usize = 10;
 
+/// Key of a stack's version: they are ordered as they came. No name has a slash.
+pub(crate) fn version_key(stack: &str, number: u64) -> String {
+    format!("{stack}/{number:020}")
+}
+
 impl StackRecord {
+    /// Whether the store has the same of both.
+    pub(crate) fn is_kept_as(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            request,
+            project,
+            inputs,
+            services,
+            no_deps,
+            scale,
+            stopped,
+            watch,
+            paused,
+            retired,
+            held,
+            ..
+        } = self;
+        *name == other.name
+            && *request == other.request
+            && *inputs == other.inputs
+            && *services == other.services
+            && (*no_deps, *watch, *paused) == (other.no_deps, other.watch, other.paused)
+            && *scale == other.scale
+            && *stopped == other.stopped
+            && *retired == other.retired
+            && *held == other.held
+            && *project == other.project
+    }
+
     /// How it is brought to what it should be when nobody asks for it.
     pub(crate) fn healing(&self) -> PlanOptions {
         PlanOptions {
@@ -203,7 +237,12 @@ impl StackRecord {
                 project.services.insert(name.clone(), service);
             }
         }
-        self.scaled(&project)
+        for (service, number) in &self.scale {
+            if let Some(found) = project.services.get_mut(service) {
+                found.scale = Some(*number);
+            }
+        }
+        project
     }
 
     /// What the user should know, if something is wrong.
@@ -211,17 +250,6 @@ impl StackRecord {
         let held = self.held.values().map(|held| held.why.clone());
         let all: Vec<String> = self.problem.iter().chain(&self.notes).cloned().chain(held).collect();
         (!all.is_empty()).then(|| all.join("\n"))
-    }
-
-    /// The project with the numbers that `--scale` asked for.
-    pub(crate) fn scaled(&self, project: &Project) -> Project {
-        let mut project = project.clone();
-        for (service, number) in &self.scale {
-            if let Some(found) = project.services.get_mut(service) {
-                found.scale = Some(*number);
-            }
-        }
-        project
     }
 }
 

@@ -31,6 +31,7 @@ use crate::progress::Progress;
 use crate::request::{Command, HISTORY, STACKS, StackRecord, StackRequest};
 use crate::watch::{DEBOUNCE, FileWatch};
 use patience::Patience;
+pub(crate) use versions::versions;
 use waiting::{Edits, unless_newer, wake};
 
 /// Events of containers within this time are looked at together.
@@ -58,6 +59,8 @@ pub(crate) struct Stack {
     patience: Patience,
     /// The project's volumes that were seen.
     volumes: BTreeSet<String>,
+    /// The version that was reached last, once it is known.
+    reached: Mutex<Option<Project>>,
 }
 
 enum Next {
@@ -87,6 +90,7 @@ impl Stack {
             mending: false,
             patience: Patience::default(),
             volumes: BTreeSet::new(),
+            reached: Mutex::default(),
         }
     }
 
@@ -94,8 +98,13 @@ impl Stack {
         self.record.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What is asked of the record, which is too large to be copied for each question.
+    fn look<T>(&self, ask: impl FnOnce(&StackRecord) -> T) -> Option<T> {
+        self.record.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(ask)
+    }
+
     fn is_paused(&self) -> bool {
-        self.record().is_some_and(|record| record.paused)
+        self.look(|record| record.paused).unwrap_or(false)
     }
 
     fn set_problem(&self, problem: Option<String>) {
@@ -122,7 +131,7 @@ impl Stack {
         let Ok(mut resources) = self.engine.events_stream(None, None, filters).await else { return };
         let Some(mut hints) = self.hints.take() else { return };
         // A stack that was there before this daemon: its files may have changed meanwhile, its containers ended.
-        let mut heal_at = self.record().map(|_| Instant::now());
+        let mut heal_at = self.look(|_| Instant::now());
         if heal_at.is_some() {
             self.follow();
         }
@@ -211,37 +220,45 @@ impl Stack {
         match event.action.as_deref().unwrap_or_default() {
             "die" | "destroy" | "rename" | "stop" | "kill" | "update" => true,
             // Others may have to follow.
-            "start" => self.record().is_some_and(|record| {
-                let needs = record.project.services.values().flat_map(|service| desired::needs(service).into_values());
-                needs.into_iter().any(|(_, restart, _)| restart)
-            }),
+            "start" => {
+                let follows = |record: &StackRecord| {
+                    let mut needs =
+                        record.project.services.values().flat_map(|service| desired::needs(service).into_values());
+                    needs.any(|(_, restart, _)| restart)
+                };
+                self.look(follows).unwrap_or(false)
+            }
             action => action.starts_with("health_status"),
         }
     }
 
     /// Whether an event takes one of the project's networks or volumes away.
     fn misses(&self, event: &EventMessage) -> bool {
-        let Some(record) = self.record() else { return false };
+        if !matches!(event.action.as_deref(), Some("destroy" | "disconnect")) {
+            return false;
+        }
         let actor = event.actor.clone().unwrap_or_default();
         let name = actor.attributes.and_then(|all| all.get("name").cloned()).or(actor.id).unwrap_or_default();
-        matches!(event.action.as_deref(), Some("destroy" | "disconnect"))
-            && (record.project.networks.values().any(|network| network.name == name)
-                || record.project.volumes.values().any(|volume| volume.name == name))
+        let is_ours = |record: &StackRecord| {
+            record.project.networks.values().any(|network| network.name == name)
+                || record.project.volumes.values().any(|volume| volume.name == name)
+        };
+        self.look(is_ours).unwrap_or(false)
     }
 
     /// Watches for the files of the record, if it wants that.
     fn follow(&mut self) {
-        let Some(record) = self.record() else { return };
-        if !record.watch {
+        let Some((watch, inputs)) = self.look(|record| (record.watch, record.inputs.clone())) else { return };
+        if !watch {
             self.files.clear();
             return;
         }
-        if let Err(problem) = self.files.set(&record.inputs) {
+        if let Err(problem) = self.files.set(&inputs) {
             tracing::warn!(stack = self.name, "{problem}; edits there show at the next `up`");
         }
-        let mut seen = fingerprints(&record.inputs);
+        let mut seen = fingerprints(&inputs);
         // Written between the loading and the watching: nobody would tell of it.
-        if written_since(&record.inputs, self.loaded_at) {
+        if written_since(&inputs, self.loaded_at) {
             seen.clear();
             self.files.hint();
         }
@@ -271,7 +288,7 @@ impl Stack {
                 false
             }
         };
-        let gone = ends && ok && self.record().is_none();
+        let gone = ends && ok && self.look(|_| ()).is_none();
         progress.done(ok).await;
         gone
     }
@@ -293,11 +310,17 @@ impl Stack {
             progress: progress.clone(),
             timeout,
             renew_anon_volumes: false,
+            remove_volumes: false,
             cancel,
         }
     }
 
     async fn keep(&self, record: StackRecord) -> Result<(), String> {
+        // A second `up` of the same files changes nothing.
+        if self.look(|known| known.is_kept_as(&record)).unwrap_or(false) {
+            *self.record.write().unwrap_or_else(PoisonError::into_inner) = Some(record);
+            return Ok(());
+        }
         let store = self.engine.store().clone();
         let kept = record.clone();
         let write = move || store.write::<_, StoreError>(Durability::Power, |tx| STACKS.put(tx, &kept.name, &kept));
@@ -313,7 +336,9 @@ impl Stack {
         let (store, name) = (self.engine.store().clone(), self.name.clone());
         let write = move || {
             store.write::<_, StoreError>(Durability::Power, |tx| {
-                HISTORY.delete(tx, &name)?;
+                for key in HISTORY.keys(tx, &format!("{name}/"))? {
+                    HISTORY.delete(tx, &key)?;
+                }
                 STACKS.delete(tx, &name)
             })
         };
@@ -322,6 +347,7 @@ impl Stack {
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
         *self.record.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
 }

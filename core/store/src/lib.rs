@@ -314,6 +314,24 @@ impl<T: Serialize + DeserializeOwned> Collection<T> {
         Ok(found)
     }
 
+    /// The keys that begin with `prefix`, in order.
+    pub fn keys(&self, tx: &Tx<'_>, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let mut statement = tx
+            .connection
+            .prepare_cached("SELECT key FROM documents WHERE collection = ?1 AND key >= ?2 ORDER BY key")
+            .map_err(database("list keys"))?;
+        let mut rows = statement.query(params![self.name, prefix]).map_err(database("list keys"))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().map_err(database("list keys"))? {
+            let key: String = row.get(0).map_err(database("list keys"))?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            found.push(key);
+        }
+        Ok(found)
+    }
+
     fn encode(&self, key: &str, value: &T) -> Result<Vec<u8>, StoreError> {
         serde_json::to_vec(value).map_err(|source| StoreError::Document {
             collection: self.name,

@@ -29,17 +29,14 @@ impl Stack {
         project: &Project,
         services: &[String],
     ) -> Result<BTreeMap<String, Vec<DesiredContainer>>, String> {
-        let held = self.record().map(|record| record.held).unwrap_or_default();
+        let held = self.look(|record| record.held.clone()).unwrap_or_default();
         let mut all = BTreeMap::new();
         for service in services {
             let Some(found) = project.services.get(service) else { continue };
             // A service that was rolled back is as its project of then said, secrets and all.
             let back = held.get(service).and_then(|held| held.back.as_ref()).map(|back| &back.project);
-            let containers = (1..=found.replicas())
-                .map(|number| desired::container(back.unwrap_or(project), service, number, &self.material))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| error.to_string())?;
-            all.insert(service.clone(), containers);
+            let containers = desired::containers(back.unwrap_or(project), service, found.replicas(), &self.material);
+            all.insert(service.clone(), containers.map_err(|error| error.to_string())?);
         }
         Ok(all)
     }
@@ -50,7 +47,7 @@ impl Stack {
         project: &Project,
         services: &[String],
     ) -> Result<BTreeMap<String, Vec<InitContainer>>, String> {
-        let held = self.record().map(|record| record.held).unwrap_or_default();
+        let held = self.look(|record| record.held.clone()).unwrap_or_default();
         let of = |service: &String| {
             let back = held.get(service).and_then(|held| held.back.as_ref()).map(|back| &back.project);
             let containers = init_containers::of(back.unwrap_or(project), service, &self.material);

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::{Stack, load};
 use crate::desired;
 use crate::diff;
+use crate::execute::Executor;
 use crate::images::{self, ImageOptions, Source};
 use crate::observe::observe;
 use crate::plan::{self, Action, DownOptions, PlanOptions, Why};
@@ -230,7 +231,10 @@ impl Stack {
             record.stopped.extend(services);
             self.keep(record).await?;
         }
-        let executor = self.executor(project.clone().map(Arc::new), progress, options.timeout_s, cancel);
+        let executor = Executor {
+            remove_volumes: options.volumes,
+            ..self.executor(project.clone().map(Arc::new), progress, options.timeout_s, cancel)
+        };
         let outcome = executor.run(&plan).await;
         outcome.tell(progress).await;
         if outcome.ok() && down.services.is_empty() {

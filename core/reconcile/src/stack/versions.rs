@@ -1,11 +1,11 @@
 //! Versions of a stack: those that were reached, the one that an update goes back to, and those that are held.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use sampan_compose::Project;
 use sampan_compose::model::Service;
-use sampan_store::{Durability, StoreError};
+use sampan_store::{Durability, StoreError, Tx};
 use tokio::sync::watch;
 
 use super::Stack;
@@ -15,7 +15,7 @@ use crate::images::ImageOptions;
 use crate::plan::PlanOptions;
 use crate::progress::Progress;
 use crate::replace::FailedUpdate;
-use crate::request::{Applied, Back, HISTORY, Held, KEPT, StackRecord};
+use crate::request::{Applied, Back, HISTORY, Held, KEPT, StackRecord, version_key};
 use crate::rollout::FailureAction;
 
 impl Stack {
@@ -55,8 +55,11 @@ impl Stack {
     }
 
     pub(super) fn frozen(&self) -> BTreeSet<String> {
-        let held = self.record().map(|record| record.held).unwrap_or_default();
-        held.into_iter().filter(|(_, held)| held.back.is_none()).map(|(name, _)| name).collect()
+        let still = |record: &StackRecord| {
+            let held = record.held.iter().filter(|(_, held)| held.back.is_none());
+            held.map(|(name, _)| name.clone()).collect()
+        };
+        self.look(still).unwrap_or_default()
     }
 
     /// After a plan was carried out: updates that failed are held, those that shall go back do, and what was reached in
@@ -68,19 +71,19 @@ impl Stack {
         progress: &Progress,
         cancel: watch::Receiver<bool>,
     ) -> Outcome {
-        let Some(mut record) = self.record() else { return outcome };
         if outcome.ok() {
-            if !record.retired.is_empty() {
-                record.retired.clear();
-                if let Err(problem) = self.keep(record.clone()).await {
-                    tracing::warn!(stack = self.name, "{problem}");
-                }
+            if self.look(|record| !record.retired.is_empty()).unwrap_or(false)
+                && let Some(record) = self.record()
+                && let Err(problem) = self.keep(StackRecord { retired: BTreeSet::new(), ..record }).await
+            {
+                tracing::warn!(stack = self.name, "{problem}");
             }
             if whole {
-                self.remember(record.project).await;
+                self.remember().await;
             }
             return outcome;
         }
+        let Some(mut record) = self.record() else { return outcome };
         let failed: Vec<FailedUpdate> =
             outcome.updates.iter().filter(|update| update.action != FailureAction::Continue).cloned().collect();
         let mut rolling_back = BTreeSet::new();
@@ -142,26 +145,52 @@ impl Stack {
         Some(Back { image: project.image_name(&update.service), project })
     }
 
+    /// The versions that were reached, the newest first.
     pub(super) async fn history(&self) -> Vec<Applied> {
         let (store, name) = (self.engine.store().clone(), self.name.clone());
-        let read = move || store.read::<_, StoreError>(|tx| HISTORY.get(tx, &name));
-        tokio::task::spawn_blocking(read).await.ok().and_then(Result::ok).flatten().unwrap_or_default()
+        let read = move || store.read::<_, StoreError>(|tx| versions(tx, &name));
+        tokio::task::spawn_blocking(read).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// The project is how the stack is now, in whole.
-    async fn remember(&self, project: Project) {
-        let mut history = self.history().await;
-        if history.first().is_some_and(|applied| applied.project == project) {
-            return;
-        }
+    async fn remember(&self) {
+        let new = {
+            let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_new =
+                |record: &StackRecord| (reached.as_ref() != Some(&record.project)).then(|| record.project.clone());
+            self.look(is_new).flatten()
+        };
+        let Some(project) = new else { return };
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        history.insert(0, Applied { at_ms, project });
-        history.truncate(KEPT);
         let (store, name) = (self.engine.store().clone(), self.name.clone());
-        let write = move || store.write::<_, StoreError>(Durability::Process, |tx| HISTORY.put(tx, &name, &history));
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
-            tracing::warn!(stack = self.name, %error, "the stack's history could not be kept");
+        let applied = Applied { at_ms, project: project.clone() };
+        let write = move || store.write::<_, StoreError>(Durability::Process, |tx| add_version(tx, &name, &applied));
+        match tokio::task::spawn_blocking(write).await {
+            Ok(Err(error)) => tracing::warn!(stack = self.name, %error, "the stack's history could not be kept"),
+            _ => *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(project),
         }
     }
+}
+
+/// The versions of a stack, the newest first.
+pub(crate) fn versions(tx: &Tx<'_>, stack: &str) -> Result<Vec<Applied>, StoreError> {
+    Ok(HISTORY.prefix(tx, &format!("{stack}/"))?.into_iter().rev().map(|(_, applied)| applied).collect())
+}
+
+/// Adds a version that is another than the last one, and forgets those that are too old.
+fn add_version(tx: &Tx<'_>, stack: &str, applied: &Applied) -> Result<(), StoreError> {
+    let keys = HISTORY.keys(tx, &format!("{stack}/"))?;
+    let mut number = 0;
+    if let Some(newest) = keys.last() {
+        if HISTORY.get(tx, newest)?.is_some_and(|last| last.project == applied.project) {
+            return Ok(());
+        }
+        number = newest.rsplit_once('/').and_then(|(_, number)| number.parse::<u64>().ok()).map_or(0, |last| last + 1);
+    }
+    HISTORY.put(tx, &version_key(stack, number), applied)?;
+    for old in keys.iter().rev().skip(KEPT - 1) {
+        HISTORY.delete(tx, old)?;
+    }
+    Ok(())
 }
