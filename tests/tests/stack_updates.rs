@@ -444,7 +444,8 @@ fn a_stack_is_left_alone_goes_back_and_shows_what_would_change() {
     host.ok_in(&folder, &["compose", "-f", "beside.yaml", "up", "-d"]);
     std::fs::write(&beside, stack("9").replace("name: demo", "name: beside")).unwrap();
     host.wait_until("the one beside is followed", || {
-        host.inspect("beside-web-1")["Config"]["Env"].to_string().contains("V=9")
+        let found = host.api("GET", "/containers/beside-web-1/json", None).1;
+        found["Config"]["Env"].to_string().contains("V=9")
     });
     host.ok_in(&folder, &["compose", "-p", "beside", "down"]);
     assert_eq!(versions(&host), ["1"], "a paused stack is left alone");
