@@ -350,8 +350,8 @@ volumes: {{ data: {{}} }}
     );
     host.write("stack/compose.yaml", stack("4", 1, "true"));
     host.wait_until("the edit mends it", || {
-        names() == ["demo-db-1", "demo-web-1"]
-            && host.inspect("demo-web-1")["Config"]["Env"].to_string().contains("V=4")
+        let found = host.api("GET", "/containers/demo-web-1/json", None).1;
+        names() == ["demo-db-1", "demo-web-1"] && found["Config"]["Env"].to_string().contains("V=4")
     });
     assert_eq!(problem(&host), "");
     host.ok_in(&folder, &["down", "-v"]);
