@@ -59,12 +59,18 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
         ("GET", ["images", "json"]) => images::list(engine, &call).await,
         ("POST", ["images", "create"]) => images::create(engine, &mut call).await,
         ("POST", ["images", "load"]) => images::load(engine, &mut call).await,
-        ("GET", ["images", "get"]) => images::save(engine, call.query.all("names")).await,
+        ("GET", ["images", "get"]) => images::save(engine, call.query.all("names"), &call).await,
         ("GET", ["images", "search"]) => images::search(engine, &call).await,
         ("POST", ["images", "prune"]) => images::prune(engine, &call).await,
-        ("GET", ["images", name @ .., "json"]) if !name.is_empty() => images::inspect(engine, &name.join("/")).await,
-        ("GET", ["images", name @ .., "history"]) if !name.is_empty() => images::history(engine, &name.join("/")).await,
-        ("GET", ["images", name @ .., "get"]) if !name.is_empty() => images::save(engine, vec![name.join("/")]).await,
+        ("GET", ["images", name @ .., "json"]) if !name.is_empty() => {
+            images::inspect(engine, &name.join("/"), &call).await
+        }
+        ("GET", ["images", name @ .., "history"]) if !name.is_empty() => {
+            images::history(engine, &name.join("/"), &call).await
+        }
+        ("GET", ["images", name @ .., "get"]) if !name.is_empty() => {
+            images::save(engine, vec![name.join("/")], &call).await
+        }
         ("POST", ["images", name @ .., "tag"]) if !name.is_empty() => images::tag(engine, &name.join("/"), &call).await,
         ("POST", ["images", name @ .., "push"]) if !name.is_empty() => {
             images::push(engine, &name.join("/"), &call).await
@@ -75,6 +81,10 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
         }
         ("GET", ["sampan", "v1", "manifests", name @ ..]) if !name.is_empty() => {
             images::manifest(engine, &name.join("/"), &call).await
+        }
+        ("PUT", ["sampan", "v1", "manifests", name @ ..]) if !name.is_empty() => {
+            let name = name.join("/");
+            images::put_manifest(engine, &name, &mut call).await
         }
         ("POST", ["commit"]) => images::commit(engine, &mut call).await,
         ("POST", ["build"]) => build::build(engine, &mut call).await,

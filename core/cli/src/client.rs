@@ -249,6 +249,19 @@ impl Client {
         self.checked(request).await
     }
 
+    /// `PUT` with a document and extra headers; the answer as JSON.
+    pub async fn put_with_headers<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        headers: &[(&'static str, String)],
+    ) -> Outcome<T> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::new(format!("write the request: {error}")))?;
+        let mut request = self.request(Method::PUT, path, full(body), "application/json")?;
+        add(&mut request, headers)?;
+        decode(path, self.checked(request).await?).await
+    }
+
     /// Takes the connection over (attach, exec): what follows are the raw streams.
     pub async fn hijack(&self, path: &str, body: Option<&impl Serialize>) -> Outcome<Option<Raw>> {
         let bytes = match body {

@@ -23,6 +23,14 @@ pub struct EngineConfig {
     pub insecure_registries: Vec<String>,
     /// Mirrors of Docker Hub, tried first.
     pub registry_mirrors: Vec<String>,
+    /// How registries and what builds fetch are reached; what is left out the environment says.
+    pub proxies: sampan_image::registry::Proxies,
+    /// Bytes that unused images may keep; the longest unused go first. Without it and without an age they stay.
+    pub unused_image_size: Option<u64>,
+    /// How long an image without a container is kept.
+    pub unused_image_age: Option<std::time::Duration>,
+    /// Whether those two are about images with names, too.
+    pub unused_image_all: bool,
     /// Bytes that results of builds may keep beside images; the longest unused go first.
     pub build_cache_size: Option<u64>,
     /// How long an unused result of a build is kept.
@@ -47,6 +55,10 @@ impl EngineConfig {
             storage_driver: None,
             insecure_registries: Vec::new(),
             registry_mirrors: Vec::new(),
+            proxies: sampan_image::registry::Proxies::default(),
+            unused_image_size: None,
+            unused_image_age: None,
+            unused_image_all: false,
             build_cache_size: None,
             build_cache_age: None,
             labels: Vec::new(),

@@ -237,8 +237,8 @@ impl Engine {
 
     /// `login`.
     pub async fn auth(&self, credentials: Credentials) -> Result<AuthResponse> {
-        self.inner.images.login(credentials).await?;
-        Ok(AuthResponse { status: "Login Succeeded".to_owned(), identity_token: None })
+        let identity_token = self.inner.images.login(credentials).await?;
+        Ok(AuthResponse { status: "Login Succeeded".to_owned(), identity_token })
     }
 
     /// Events from `since` on, until `until` (nanoseconds since the epoch), or for ever.

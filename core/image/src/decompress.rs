@@ -1,6 +1,8 @@
 //! Compressed streams, known by their first bytes, with a bound on what they may grow to.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -40,17 +42,25 @@ impl Compression {
     }
 }
 
+/// So many first bytes tell how a stream is packed.
+const MAGIC: u64 = 6;
+
 /// Counts what was taken from a stream.
 #[derive(Debug)]
 struct Counted<R> {
+    /// What was looked at beforehand and is still to be read.
+    start: io::Cursor<Vec<u8>>,
     inner: R,
-    count: std::rc::Rc<std::cell::Cell<u64>>,
+    count: Arc<AtomicU64>,
 }
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.count.set(self.count.get() + read as u64);
+        let read = match self.start.read(buffer)? {
+            0 => self.inner.read(buffer)?,
+            read => read,
+        };
+        self.count.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }
 }
@@ -64,7 +74,7 @@ enum Kind<R: Read> {
 /// A stream that is unpacked while it is read.
 pub struct Decompress<R: Read> {
     kind: Kind<R>,
-    taken: std::rc::Rc<std::cell::Cell<u64>>,
+    taken: Arc<AtomicU64>,
     given: u64,
     /// See [`FREE`].
     free: u64,
@@ -77,15 +87,19 @@ impl<R: Read> std::fmt::Debug for Decompress<R> {
 }
 
 impl<R: Read> Decompress<R> {
-    pub fn new(reader: R) -> io::Result<Self> {
-        let taken = std::rc::Rc::new(std::cell::Cell::new(0));
-        let mut buffered = BufReader::with_capacity(BUFFER, Counted { inner: reader, count: taken.clone() });
-        let compression = Compression::detect(peek(&mut buffered)?).map_err(|name| {
+    pub fn new(mut reader: R) -> io::Result<Self> {
+        let taken = Arc::new(AtomicU64::new(0));
+        let mut start = Vec::new();
+        // Streams may come byte by byte.
+        (&mut reader).take(MAGIC).read_to_end(&mut start)?;
+        let compression = Compression::detect(&start).map_err(|name| {
             io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!("the archive is packed with {name}; pack it with gzip or zstd, or not at all"),
             )
         })?;
+        let counted = Counted { start: io::Cursor::new(start), inner: reader, count: taken.clone() };
+        let buffered = BufReader::with_capacity(BUFFER, counted);
         let kind = match compression {
             Compression::None => Kind::None(buffered),
             Compression::Gzip => Kind::Gzip(Box::new(MultiGzDecoder::new(buffered))),
@@ -112,12 +126,6 @@ impl<R: Read> Decompress<R> {
     }
 }
 
-/// The first bytes of a stream without taking them. A short first read is enough in practice: every caller reads from
-/// a file or from a buffer.
-fn peek<R: Read>(reader: &mut BufReader<R>) -> io::Result<&[u8]> {
-    reader.fill_buf()
-}
-
 impl<R: Read> Read for Decompress<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match &mut self.kind {
@@ -126,7 +134,7 @@ impl<R: Read> Read for Decompress<R> {
             Kind::Zstd(inner) => inner.read(buffer)?,
         };
         self.given += read as u64;
-        if self.given > self.free && self.given / MAX_RATIO > self.taken.get() {
+        if self.given > self.free && self.given / MAX_RATIO > self.taken.load(Ordering::Relaxed) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("the archive grows to more than {MAX_RATIO} times its packed size"),

@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 use crate::blobs::BlobWriter;
 use crate::decompress::{Compression, Decompress};
 use crate::digest::{DiffId, Digest};
-use crate::error::ImageError;
-use crate::unpack::{Target, UnpackError, unpack};
+use crate::error::{Context, ImageError};
+use crate::unpack::{Target, UnpackError, Unpacked, unpack};
 
 const CHUNK: usize = 256 << 10;
 /// Pieces on their way from one thread to the next.
@@ -26,12 +26,40 @@ pub(crate) struct Found {
     pub compression: Compression,
     /// Bytes of the unpacked files.
     pub size: u64,
+    /// See [`Unpacked::has_root`].
+    pub has_root: bool,
+}
+
+/// What a stream was found to be, and what came of unpacking it.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    pub blob: Digest,
+    pub blob_size: u64,
+    pub diff_id: DiffId,
+    pub compression: Compression,
+    /// Why it could not be unpacked: it is no layer, a bad one, or one that needs those below it.
+    pub unpacked: Result<Unpacked, UnpackError>,
+}
+
+impl Tried {
+    fn with(self, unpacked: Unpacked) -> Found {
+        let Self { blob, blob_size, diff_id, compression, .. } = self;
+        Found { blob, blob_size, diff_id, compression, size: unpacked.bytes, has_root: unpacked.has_root }
+    }
+
+    /// If it was unpacked.
+    pub(crate) fn found(self) -> Option<Found> {
+        let unpacked = *self.unpacked.as_ref().ok()?;
+        Some(self.with(unpacked))
+    }
 }
 
 /// What becomes of the bytes as they come.
 pub(crate) enum Keep<'a, 'b> {
     /// They are kept here, for the caller to finish once the digests have been compared.
     Blob(&'a mut BlobWriter<'b>),
+    /// What they unpack to, the plain tar, is kept here, for the caller to finish.
+    Plain(&'a mut BlobWriter<'b>),
     /// They are kept already, and were checked then.
     Known(Digest),
 }
@@ -39,7 +67,7 @@ pub(crate) enum Keep<'a, 'b> {
 /// Counts what is read, and keeps it.
 struct Tee<'a, 'b, R> {
     inner: R,
-    keep: Keep<'a, 'b>,
+    keep: Option<&'a mut BlobWriter<'b>>,
     size: u64,
     /// More than this is refused.
     limit: u64,
@@ -48,7 +76,7 @@ struct Tee<'a, 'b, R> {
 impl<R: Read> Read for Tee<'_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        if let Keep::Blob(blob) = &mut self.keep {
+        if let Some(blob) = &mut self.keep {
             blob.write_all(&buffer[..read])?;
         }
         self.size += read as u64;
@@ -97,30 +125,100 @@ pub(crate) fn ingest(
     keep: Keep<'_, '_>,
     target: &Target,
 ) -> Result<Found, ImageError> {
+    let mut tried = run(what, reader, limit, keep, target, Patience::None)?;
+    let unpacked = std::mem::replace(&mut tried.unpacked, Err(UnpackError::LowerUnknown));
+    Ok(tried.with(unpacked.map_err(|error| unpack_error(what, error))?))
+}
+
+/// Reads what may be a layer's tar to its end, and unpacks it if that can be done.
+pub(crate) fn try_ingest(
+    what: &str,
+    reader: impl Read + Send,
+    keep: Keep<'_, '_>,
+    target: &Target,
+) -> Result<Tried, ImageError> {
+    let tried = run(what, reader, u64::MAX, keep, target, Patience::ToTheEnd)?;
+    match tried.unpacked {
+        // The disk or the wire is at fault.
+        Err(error @ UnpackError::Write { .. }) => Err(unpack_error(what, error)),
+        Err(UnpackError::Archive(error)) if !is_refusal(&error) => Err(read_error(what, error)),
+        unpacked => Ok(Tried { unpacked, ..tried }),
+    }
+}
+
+/// How far a stream is read that cannot be unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    None,
+    ToTheEnd,
+}
+
+fn run(
+    what: &str,
+    reader: impl Read + Send,
+    limit: u64,
+    keep: Keep<'_, '_>,
+    target: &Target,
+    patience: Patience,
+) -> Result<Tried, ImageError> {
     let (to_unpack, from_reader) = sync_channel::<io::Result<Piece>>(QUEUE);
     let (to_hash, for_hash) = sync_channel::<Piece>(QUEUE);
-    let unpacked = |result: Result<u64, UnpackError>| result.map_err(|error| unpack_error(what, error));
+    let (packed, plain, known) = match keep {
+        Keep::Blob(blob) => (Some(blob), None, None),
+        Keep::Plain(blob) => (None, Some(blob), None),
+        Keep::Known(digest) => (None, None, Some(digest)),
+    };
+    let keeps_plain = plain.is_some();
     thread::scope(|scope| {
-        let hashing = scope.spawn(move || {
-            let mut hash = Sha256::new();
-            for piece in for_hash {
-                hash.update(&*piece);
-            }
-            Digest::from_bytes(hash.finalize().into())
-        });
+        let hashing = scope.spawn(move || hash_pieces(for_hash, plain));
         let reading = scope.spawn(move || {
-            let tee = Tee { inner: reader, keep, size: 0, limit };
-            read_pieces(tee, &to_unpack, &to_hash)
+            let tee = Tee { inner: reader, keep: packed, size: 0, limit };
+            read_pieces(tee, known, &to_unpack, &to_hash)
         });
-        let size = unpacked(unpack(Pieces { from: from_reader, present: None }, target));
-        // The channel is gone by now, so a reader that has more to give ends.
+        let mut pieces = Pieces { from: from_reader, present: None };
+        let unpacked = unpack(&mut pieces, target);
+        if patience == Patience::ToTheEnd && unpacked.is_err() {
+            for piece in &pieces.from {
+                drop(piece);
+            }
+        }
+        // Once the channel is gone, a reader that has more to give ends.
+        drop(pieces);
         let gone = || ImageError::refused(what, "a thread ended early");
         let read = reading.join().map_err(|_| gone())?;
-        let plain = hashing.join().map_err(|_| gone())?;
-        let size = size?;
+        let hashed = hashing.join().map_err(|_| gone())?;
+        if patience == Patience::None
+            && let Err(error) = unpacked
+        {
+            return Err(unpack_error(what, error));
+        }
+        let (plain, plain_size) = hashed.context(|| format!("keep {what}"))?;
         let (compression, blob, blob_size) = read.map_err(|error| read_error(what, error))?;
-        Ok(Found { blob, blob_size, diff_id: DiffId(plain), compression, size })
+        let (blob, blob_size) = if keeps_plain { (plain, plain_size) } else { (blob, blob_size) };
+        Ok(Tried { blob, blob_size, diff_id: DiffId(plain), compression, unpacked })
     })
+}
+
+/// Hashes the plain tar, and keeps it if that is wanted: its digest and length.
+fn hash_pieces(pieces: Receiver<Piece>, keep: Option<&mut BlobWriter<'_>>) -> io::Result<(Digest, u64)> {
+    let mut size = 0;
+    match keep {
+        Some(blob) => {
+            for piece in pieces {
+                blob.write_all(&piece)?;
+                size += piece.len() as u64;
+            }
+            Ok((blob.digest_so_far(), size))
+        }
+        None => {
+            let mut hash = Sha256::new();
+            for piece in pieces {
+                hash.update(&*piece);
+                size += piece.len() as u64;
+            }
+            Ok((Digest::from_bytes(hash.finalize().into()), size))
+        }
+    }
 }
 
 pub(crate) fn unpack_error(what: &str, error: UnpackError) -> ImageError {
@@ -157,6 +255,7 @@ pub(crate) fn read_error(what: &str, source: io::Error) -> ImageError {
 
 fn read_pieces<R: Read>(
     tee: Tee<'_, '_, R>,
+    known: Option<Digest>,
     to_unpack: &SyncSender<io::Result<Piece>>,
     to_hash: &SyncSender<Piece>,
 ) -> io::Result<(Compression, Digest, u64)> {
@@ -182,10 +281,8 @@ fn read_pieces<R: Read>(
     let mut tee = stream.into_inner();
     // What follows the compressed stream belongs to the blob all the same.
     io::copy(&mut tee, &mut io::sink())?;
-    let digest = match &tee.keep {
-        Keep::Blob(blob) => blob.digest_so_far(),
-        Keep::Known(digest) => *digest,
-    };
+    // Of what is kept in its plain form, the packed one does not matter.
+    let digest = tee.keep.as_ref().map(|blob| blob.digest_so_far()).or(known).unwrap_or_else(|| Digest::of(b""));
     Ok((compression, digest, tee.size))
 }
 

@@ -10,12 +10,14 @@
 //! - documents and layer tars are kept byte for byte, so that what came in goes out with the same digests.
 
 mod archive;
+mod arrival;
 mod backend;
 mod blobs;
 mod config;
 mod decompress;
 mod digest;
 mod error;
+mod gzip;
 mod ingest;
 mod manifest;
 mod pack;

@@ -18,6 +18,10 @@ pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
+/// Layers that registries do not hold, but others by the addresses that their descriptors name; with a packing after it.
+const OCI_FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+const DOCKER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
+
 /// Longest document that is read: manifests, indexes and configurations.
 pub const MAX_DOCUMENT: u64 = 8 << 20;
 
@@ -205,8 +209,7 @@ impl Document {
 impl Manifest {
     /// The manifest of layers that were made here, or came without one.
     pub fn of_layers(config: Descriptor, layers: &[crate::record::LayerRef]) -> Self {
-        let layers =
-            layers.iter().map(|layer| Descriptor::new(&layer.media_type, layer.blob, layer.blob_size)).collect();
+        let layers = layers.iter().map(descriptor_of).collect();
         Self { schema_version: 2, media_type: Some(OCI_MANIFEST.to_owned()), config, layers }
     }
 
@@ -225,13 +228,20 @@ impl Manifest {
     }
 }
 
+fn descriptor_of(layer: &crate::record::LayerRef) -> Descriptor {
+    let urls = Some(layer.urls.clone()).filter(|urls| !urls.is_empty());
+    Descriptor { urls, ..Descriptor::new(&layer.media_type, layer.blob, layer.blob_size) }
+}
+
+/// Whether layers of a media type are had from elsewhere, and not sent to registries.
+pub fn is_foreign(media_type: &str) -> bool {
+    media_type.starts_with(OCI_FOREIGN) || media_type.starts_with(DOCKER_FOREIGN)
+}
+
 /// How the layers of a media type are packed; `None` when the type does not say.
 pub fn layer_compression(media_type: &str) -> Result<Option<Compression>, String> {
     if media_type.is_empty() {
         return Ok(None);
-    }
-    if media_type.contains("foreign") || media_type.contains("nondistributable") {
-        return Err(format!("foreign layers ({media_type}) are not fetched"));
     }
     let kinds = [
         (OCI_LAYER, Compression::None),
@@ -240,6 +250,11 @@ pub fn layer_compression(media_type: &str) -> Result<Option<Compression>, String
         (DOCKER_LAYER, Compression::None),
         ("application/vnd.docker.image.rootfs.diff.tar.gzip", Compression::Gzip),
         ("application/vnd.docker.image.rootfs.diff.tar.zstd", Compression::Zstd),
+        (OCI_FOREIGN, Compression::None),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", Compression::Gzip),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", Compression::Zstd),
+        (DOCKER_FOREIGN, Compression::None),
+        ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Compression::Gzip),
     ];
     match kinds.iter().find(|(kind, _)| *kind == media_type) {
         Some((_, compression)) => Ok(Some(*compression)),

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::archive::platform_of;
 use crate::config::ImageConfig;
 use crate::digest::{ChainId, DiffId, Digest};
+use crate::manifest::Platform;
 
 /// One layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,9 @@ pub struct LayerRef {
     pub media_type: String,
     /// Bytes of the unpacked files.
     pub size: u64,
+    /// Where the tar is had from, if registries do not hold it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
 }
 
 /// An image that is there whole: configuration, manifest, and every layer unpacked.
@@ -39,6 +44,9 @@ pub struct ImageRecord {
     pub created_ns: i64,
     /// When it came here or was tagged last, nanoseconds since 1970.
     pub tagged_ns: i64,
+    /// Whether its manifest was written here. One that it came with must not change.
+    #[serde(default)]
+    pub made_here: bool,
     /// The image it was built upon here, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Digest>,
@@ -49,6 +57,12 @@ impl ImageRecord {
     #[must_use]
     pub fn chain_top_first(&self) -> Vec<ChainId> {
         self.layers.iter().rev().map(|layer| layer.chain_id).collect()
+    }
+
+    /// What it runs on, by its own account.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        platform_of(&self.config)
     }
 
     /// The topmost layer's chain.

@@ -148,9 +148,9 @@ impl<R: Read> TarReader<R> {
         Ok(&self.buffer[from..from + step])
     }
 
-    /// Where in the archive the next byte comes from: after a header, the entry's content.
-    pub const fn position(&self) -> u64 {
-        self.offset
+    /// The present entry's stored bytes as a stream of their own.
+    pub fn stored(&mut self) -> Stored<'_, R> {
+        Stored(self)
     }
 
     /// The whole content of an entry that must be short.
@@ -367,6 +367,28 @@ impl<R: Read> TarReader<R> {
     }
 }
 
+/// See [`TarReader::stored`].
+#[derive(Debug)]
+pub struct Stored<'a, R>(&'a mut TarReader<R>);
+
+impl<R: Read> Read for Stored<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let tar = &mut *self.0;
+        if tar.rest == 0 || buffer.is_empty() {
+            return Ok(0);
+        }
+        let at_hand = tar.fill()?;
+        if at_hand.is_empty() {
+            return Err(truncated(tar.offset));
+        }
+        let step = at_hand.len().min(buffer.len()).min(usize::try_from(tar.rest).unwrap_or(usize::MAX));
+        buffer[..step].copy_from_slice(&tar.buffer[tar.start..tar.start + step]);
+        tar.consume(step);
+        tar.rest -= step as u64;
+        Ok(step)
+    }
+}
+
 impl Extension {
     fn read_pax(&mut self, content: &[u8]) -> io::Result<()> {
         let mut rest = content;
@@ -453,6 +475,13 @@ fn check_sum(block: &[u8; BLOCK]) -> Result<(), &'static str> {
     let unsigned = |bytes: &[u8]| bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
     let sum = unsigned(&block[..148]) + 8 * u64::from(b' ') + unsigned(&block[156..]);
     if sum == wanted { Ok(()) } else { Err("a header's checksum is wrong: the archive is damaged, or is no tar") }
+}
+
+/// Whether an archive that begins so is a tar.
+pub fn is_header(start: &[u8]) -> bool {
+    start
+        .first_chunk()
+        .is_some_and(|block: &[u8; BLOCK]| block.iter().any(|byte| *byte != 0) && check_sum(block).is_ok())
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {

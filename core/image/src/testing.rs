@@ -72,6 +72,7 @@ impl Fixture {
 
     /// Nothing but what belongs to the given number of layers and blobs.
     pub fn assert_holds(&self, layers: usize, blobs: usize) {
+        self.images.settle();
         let count = |path: PathBuf| fs::read_dir(path).map_or(0, Iterator::count);
         assert_eq!(count(self.backend.root.clone()), layers, "layers");
         assert_eq!(count(self.folder.path().join("images/blobs/sha256")), blobs, "blobs");

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -45,8 +45,8 @@ pub struct Target {
     /// The layer's directory.
     pub root: PathBuf,
     /// The directories of the layers below, nearest first: where a folder that the archive does not mention takes its
-    /// owner and mode from. Unused when the directory is a full tree.
-    pub lower: Vec<PathBuf>,
+    /// owner and mode from. `None` when they are not known yet. Unused when the directory is a full tree.
+    pub lower: Option<Vec<PathBuf>>,
     /// The form of what is gone.
     pub whiteouts: Whiteouts,
     /// Bounds.
@@ -64,6 +64,9 @@ pub enum UnpackError {
         /// Which rule.
         why: String,
     },
+    /// What the layers below hold would have to be known.
+    #[error("it cannot be unpacked without the layers below it")]
+    LowerUnknown,
     /// The archive cannot be read.
     #[error("{0}")]
     Archive(#[source] io::Error),
@@ -108,6 +111,8 @@ struct Unpack<'a> {
     tree: Tree,
     target: &'a Target,
     lower: Vec<Tree>,
+    /// Something was asked of lower layers that are not known.
+    lower_missed: bool,
     umask: u32,
     ours: (u32, u32),
     folders: HashMap<Vec<u8>, Finish>,
@@ -118,17 +123,28 @@ struct Unpack<'a> {
     root_seen: bool,
 }
 
-/// Unpacks a tar. The bytes of its files. On failure the directory holds a part and must be removed.
-pub fn unpack(reader: impl Read, target: &Target) -> Result<u64, UnpackError> {
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Whether the archive says what its root is; otherwise it must look like that of the layer below.
+    pub has_root: bool,
+}
+
+/// Unpacks a tar. On failure the directory holds a part and must be removed.
+pub fn unpack(reader: impl Read, target: &Target) -> Result<Unpacked, UnpackError> {
     let mut tar = TarReader::new(reader);
     let mut unpack = Unpack {
         tree: Tree::open(&target.root).step(b"/", "open the layer's directory")?,
         lower: target
             .lower
             .iter()
+            .flatten()
             .map(|path| Tree::open(path))
             .collect::<io::Result<_>>()
             .step(b"/", "open the layers below")?,
+        lower_missed: false,
         target,
         umask: tree::umask(),
         ours: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
@@ -139,12 +155,26 @@ pub fn unpack(reader: impl Read, target: &Target) -> Result<u64, UnpackError> {
         root_seen: false,
     };
     while let Some(entry) = tar.next_entry().map_err(UnpackError::Archive)? {
-        unpack.entry(entry, &mut tar)?;
+        let done = unpack.entry(entry, &mut tar);
+        if unpack.lower_missed {
+            return Err(UnpackError::LowerUnknown);
+        }
+        done?;
     }
     unpack.finish()?;
-    let bytes = unpack.bytes;
+    let done = Unpacked { bytes: unpack.bytes, has_root: unpack.root_seen };
     tar.drain().map_err(UnpackError::Archive)?;
-    Ok(bytes)
+    Ok(done)
+}
+
+/// Makes a layer's root look like that of the layer below: overlayfs shows the nearest one's.
+pub(crate) fn root_as_below(root: &Path, below: &Path) -> io::Result<()> {
+    let (root, below) = (Tree::open(root)?.folder(b"")?, Tree::open(below)?.folder(b"")?);
+    let stat = nix::sys::stat::fstat(below.as_fd())?;
+    tree::set_owner(&*root, b".", stat.st_uid, stat.st_gid)?;
+    tree::set_mode(&*root, b".", stat.st_mode & 0o7777)?;
+    let mtime = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
+    Ok(tree::set_times(&*root, b".", mtime)?)
 }
 
 impl Unpack<'_> {
@@ -584,6 +614,10 @@ impl Unpack<'_> {
 
     /// What the layers below show under a name.
     fn below(&mut self, path: &[u8]) -> nix::Result<Option<(FileStat, Option<Vec<u8>>)>> {
+        if self.target.lower.is_none() {
+            self.lower_missed = true;
+            return Err(Errno::EAGAIN);
+        }
         // The layers that still have a say, each with its folder of the part of the name that was walked.
         let mut layers = Vec::with_capacity(self.lower.len());
         for layer in &mut self.lower {
@@ -625,16 +659,9 @@ impl Unpack<'_> {
     /// Directories' attributes and times, the deepest first.
     fn finish(&mut self) -> Result<(), UnpackError> {
         if !self.root_seen
-            && let Some(lower) = self.lower.first_mut()
+            && let Some(below) = self.target.lower.as_ref().and_then(|lower| lower.first())
         {
-            // Overlayfs shows the nearest layer's root, so it must look like the one below.
-            let below = lower.folder(b"").step(b"/", "open the layer below")?;
-            let stat = nix::sys::stat::fstat(below.as_fd()).step(b"/", "look at the layer below")?;
-            let root = self.tree.folder(b"").step(b"/", "open")?;
-            tree::set_owner(&*root, b".", stat.st_uid, stat.st_gid).step(b"/", "set the owner")?;
-            tree::set_mode(&*root, b".", stat.st_mode & 0o7777).step(b"/", "set the mode")?;
-            let mtime = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
-            self.folders.insert(Vec::new(), Finish { mtime, xattrs: Vec::new() });
+            root_as_below(&self.target.root, below).step(b"/", "make it look like the layer below")?;
         }
         let mut folders: Vec<_> = std::mem::take(&mut self.folders).into_iter().collect();
         folders.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));

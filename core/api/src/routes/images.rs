@@ -21,13 +21,13 @@ pub async fn list(engine: &Engine, call: &Call) -> Answer {
 }
 
 /// `GET /images/{name}/json`
-pub async fn inspect(engine: &Engine, name: &str) -> Answer {
-    json(&engine.inspect_image(name).await?)
+pub async fn inspect(engine: &Engine, name: &str, call: &Call) -> Answer {
+    json(&engine.inspect_image_for(name, call.query.get("platform")).await?)
 }
 
 /// `GET /images/{name}/history`
-pub async fn history(engine: &Engine, name: &str) -> Answer {
-    json(&engine.image_history(name).await?)
+pub async fn history(engine: &Engine, name: &str, call: &Call) -> Answer {
+    json(&engine.image_history(name, call.query.get("platform")).await?)
 }
 
 /// `POST /images/{name}/tag`
@@ -38,6 +38,7 @@ pub async fn tag(engine: &Engine, name: &str, call: &Call) -> Answer {
 
 /// `DELETE /images/{name}`
 pub async fn remove(engine: &Engine, name: &str, call: &Call) -> Answer {
+    engine.check_platforms(name, &call.query.all("platforms"))?;
     json(&engine.remove_image(name, call.query.flag("force"), call.query.flag("noprune")).await?)
 }
 
@@ -62,23 +63,13 @@ pub async fn create(engine: &Engine, call: &mut Call) -> Answer {
     let name = call.query.required("fromImage")?;
     let auth = registry_auth(call)?;
     let platform = call.query.get("platform");
-    let has_tag = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
-    let tag = call.query.get("tag").filter(|tag| !tag.is_empty());
-    if tag.is_none() && !has_tag {
-        return json_stream(receiver(engine.pull_all_tags(name, platform, auth).await?));
-    }
-    let reference = match tag {
-        Some(tag) if tag.contains(':') => format!("{name}@{tag}"),
-        Some(tag) => format!("{name}:{tag}"),
-        None => name.to_owned(),
-    };
-    json_stream(receiver(engine.pull_image(&reference, platform, auth).await?))
+    json_stream(receiver(engine.pull_named(name, call.query.get("tag"), platform, auth).await?))
 }
 
 /// `POST /images/{name}/push`
 pub async fn push(engine: &Engine, name: &str, call: &Call) -> Answer {
     let auth = registry_auth(call)?;
-    json_stream(receiver(engine.push_image(name, call.query.get("tag"), auth).await?))
+    json_stream(receiver(engine.push_image(name, call.query.get("tag"), call.query.get("platform"), auth).await?))
 }
 
 /// The `X-Registry-Auth` header: base64url of a JSON document.
@@ -100,17 +91,16 @@ pub fn registry_auth(call: &Call) -> Result<Option<Credentials>> {
 
 /// `POST /images/load`
 pub async fn load(engine: &Engine, call: &mut Call) -> Answer {
-    let quiet = call.query.flag("quiet");
     let upload = call.upload();
-    json_stream(receiver(engine.load_images(upload, quiet).await?))
+    json_stream(receiver(engine.load_images(upload, call.query.get("platform")).await?))
 }
 
 /// `GET /images/get` and `GET /images/{name}/get`
-pub async fn save(engine: &Engine, names: Vec<String>) -> Answer {
+pub async fn save(engine: &Engine, names: Vec<String>, call: &Call) -> Answer {
     if names.is_empty() {
         return Err(Error::invalid("parameter names is missing: name the images to save"));
     }
-    stream_body("application/x-tar", receiver(engine.save_images(names).await?))
+    stream_body("application/x-tar", receiver(engine.save_images(names, call.query.get("platform")).await?))
 }
 
 /// `GET /images/search`
@@ -122,12 +112,21 @@ pub async fn search(engine: &Engine, call: &Call) -> Answer {
 
 /// `GET /distribution/{name}/json`
 pub async fn distribution(engine: &Engine, name: &str, call: &Call) -> Answer {
-    json(&engine.remote_manifest(name, registry_auth(call)?).await?.inspection())
+    json(&engine.remote_manifest(name, false, registry_auth(call)?).await?.inspection())
 }
 
 /// `GET /sampan/v1/manifests/{name}`: the document itself, too.
 pub async fn manifest(engine: &Engine, name: &str, call: &Call) -> Answer {
-    json(&engine.remote_manifest(name, registry_auth(call)?).await?)
+    json(&engine.remote_manifest(name, call.query.flag("insecure"), registry_auth(call)?).await?)
+}
+
+/// `PUT /sampan/v1/manifests/{name}`: a list of manifests that the registry has.
+pub async fn put_manifest(engine: &Engine, name: &str, call: &mut Call) -> Answer {
+    let auth = registry_auth(call)?;
+    let insecure = call.query.flag("insecure");
+    let list = call.json().await?;
+    let digest = engine.put_manifest_list(name, list, insecure, auth).await?;
+    json_status(StatusCode::CREATED, &serde_json::json!({ "Digest": digest.to_string() }))
 }
 
 /// `POST /images/prune`

@@ -9,7 +9,7 @@ use crate::commands::compose::{
 use crate::commands::container::{
     attach, change, commit, copy, create, exec, list, logs, prune, run, show, stats, update,
 };
-use crate::commands::image::{build, list as images, login, pull, transfer};
+use crate::commands::image::{build, list as images, login, manifest, pull, transfer};
 use crate::commands::{completion, doctor, events, inspect, network, plugin, system, version, volume};
 
 static RUN: Verb = verb!(
@@ -220,17 +220,38 @@ static LOGIN: Verb =
 static LOGOUT: Verb = verb!(["logout"], "Log out from a registry", "[SERVER]", login::LogoutArgs, login::logout);
 static MANIFEST_INSPECT: Verb = verb!(
     ["inspect"],
-    "Display an image manifest, or manifest list, of a registry",
-    "[OPTIONS] MANIFEST",
-    pull::ManifestInspectArgs,
-    pull::manifest_inspect
+    "Display an image manifest, or manifest list",
+    "[OPTIONS] [MANIFEST_LIST] MANIFEST",
+    manifest::InspectArgs,
+    manifest::inspect
 );
-static MANIFEST: Verb = verb!(
-    ["create", "annotate", "push", "rm"],
-    "Make manifest lists (not supported)",
-    "",
-    pull::ManifestArgs,
-    pull::manifest
+static MANIFEST_CREATE: Verb = verb!(
+    ["create"],
+    "Create a local manifest list for annotating and pushing to a registry",
+    "MANIFEST_LIST MANIFEST [MANIFEST...]",
+    manifest::CreateArgs,
+    manifest::create
+);
+static MANIFEST_ANNOTATE: Verb = verb!(
+    ["annotate"],
+    "Add additional information to a local image manifest",
+    "[OPTIONS] MANIFEST_LIST MANIFEST",
+    manifest::AnnotateArgs,
+    manifest::annotate
+);
+static MANIFEST_PUSH: Verb = verb!(
+    ["push"],
+    "Push a manifest list to a repository",
+    "[OPTIONS] MANIFEST_LIST",
+    manifest::PushArgs,
+    manifest::push
+);
+static MANIFEST_RM: Verb = verb!(
+    ["rm"],
+    "Delete one or more manifest lists from local storage",
+    "MANIFEST_LIST [MANIFEST_LIST...]",
+    manifest::RemoveArgs,
+    manifest::remove
 );
 
 static VOLUME_CREATE: Verb =
@@ -676,8 +697,8 @@ pub static GROUPS: &[Group] = &[
     Group { names: &["builder", "buildx"], about: "Manage builds", verbs: &[&BUILD, &BUILDER_PRUNE], project: false },
     Group {
         names: &["manifest"],
-        about: "Inspect manifests in registries",
-        verbs: &[&MANIFEST_INSPECT, &MANIFEST],
+        about: "Manage image manifests and manifest lists",
+        verbs: &[&MANIFEST_ANNOTATE, &MANIFEST_CREATE, &MANIFEST_INSPECT, &MANIFEST_PUSH, &MANIFEST_RM],
         project: false,
     },
 ];

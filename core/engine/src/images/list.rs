@@ -102,8 +102,13 @@ impl Engine {
 
     /// By name, id, or the beginning of an id.
     pub async fn inspect_image(&self, name: &str) -> Result<ImageInspect> {
+        self.inspect_image_for(name, None).await
+    }
+
+    /// As [`Self::inspect_image`], of no other platform than the one that is asked for, if any.
+    pub async fn inspect_image_for(&self, name: &str, platform: Option<&str>) -> Result<ImageInspect> {
         let images = &self.inner.images;
-        let image = images.resolve(name)?;
+        let image = images.resolve_for(name, platform)?;
         let (repo_tags, repo_digests) = split_names(&images.store().names(&image.id));
         let config = &image.config;
         Ok(ImageInspect {
@@ -134,9 +139,9 @@ impl Engine {
     }
 
     /// The newest step first.
-    pub async fn image_history(&self, name: &str) -> Result<Vec<HistoryResponseItem>> {
+    pub async fn image_history(&self, name: &str, platform: Option<&str>) -> Result<Vec<HistoryResponseItem>> {
         let images = &self.inner.images;
-        let image = images.resolve(name)?;
+        let image = images.resolve_for(name, platform)?;
         let (tags, _) = split_names(&images.store().names(&image.id));
         let steps = images.store().history(&image);
         let item = |(at, (entry, layer)): (usize, (sampan_image::HistoryEntry, Option<sampan_image::LayerRef>))| {

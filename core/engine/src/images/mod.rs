@@ -3,6 +3,7 @@
 mod changes;
 mod commit;
 mod list;
+mod manifests;
 mod remove;
 mod transfer;
 
@@ -21,7 +22,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layers::Layers;
 
 pub(crate) use changes::apply_changes;
-pub use transfer::{RemoteManifest, TransferMessage};
+pub use manifests::{ManifestList, RemoteManifest};
+pub use transfer::TransferMessage;
 
 /// A byte stream that comes in.
 pub type Upload = Pin<Box<dyn AsyncRead + Send>>;
@@ -80,6 +82,7 @@ impl Images {
         let registries = RegistryConfig {
             insecure: shared.config.insecure_registries.clone(),
             mirrors: shared.config.registry_mirrors.clone(),
+            proxies: shared.config.proxies.clone(),
             ..RegistryConfig::default()
         };
         registries.check().map_err(Error::invalid)?;
@@ -100,6 +103,20 @@ impl Images {
     /// Finds an image by name, id, or the beginning of an id. Does not block.
     pub(crate) fn resolve(&self, name: &str) -> Result<Arc<ImageRecord>> {
         Ok(self.store.resolve(name)?)
+    }
+
+    /// As [`Self::resolve`]; an image for another platform than the one that is wanted, if any, is none.
+    pub(crate) fn resolve_for(&self, name: &str, platform: Option<&str>) -> Result<Arc<ImageRecord>> {
+        let image = self.resolve(name)?;
+        if let Some(wanted) = transfer::parse_platform(platform)? {
+            let offered = image.platform();
+            if wanted.suits(&offered).is_none() {
+                return Err(Error::not_found(format!(
+                    "image with reference {name} was found but its platform ({offered}) does not match the specified platform ({wanted})"
+                )));
+            }
+        }
+        Ok(image)
     }
 
     /// Runs work on the store on a thread of its own.

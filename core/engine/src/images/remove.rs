@@ -199,6 +199,11 @@ impl Engine {
             .await
     }
 
+    /// Fails unless an image is for each of these platforms.
+    pub fn check_platforms(&self, name: &str, platforms: &[String]) -> Result<()> {
+        platforms.iter().try_for_each(|platform| self.inner.images.resolve_for(name, Some(platform)).map(drop))
+    }
+
     /// Takes a name away, and the image with its last one.
     pub async fn remove_image(&self, name: &str, force: bool, noprune: bool) -> Result<Vec<ImageDeleteResponseItem>> {
         let _alone = self.inner.image_use.write().await;
@@ -235,7 +240,7 @@ impl Engine {
     pub async fn prune_images(&self, filters: Filters) -> Result<ImagePruneResponse> {
         filters.only(&["dangling", "label", "label!", "until"])?;
         let dangling = filters.truth("dangling")?.unwrap_or(true);
-        let _alone = self.inner.image_use.write().await;
+        let alone = self.inner.image_use.write().await;
         self.release_layers().await?;
         let users = self.image_users();
         let mut candidates: Vec<Arc<ImageRecord>> = self
@@ -262,6 +267,15 @@ impl Engine {
                 let done = std::mem::take(&mut removal.done);
                 store.gc()?;
                 Ok((done, before.saturating_sub(store.disk_size())))
+            })
+            .await?;
+        // Who creates containers need not wait for files to go, who counts the freed space does.
+        drop(alone);
+        self.inner
+            .images
+            .blocking(|store| {
+                store.settle();
+                Ok(())
             })
             .await?;
         self.removal_events(&done);

@@ -1,16 +1,15 @@
 //! Images that come and go: `import`, `load`, `save`, `pull`, `push`.
 
-use std::fs::File;
 use std::future::Future;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, Read, Write};
 
 use bollard_stubs::models::{ErrorDetail, ProgressDetail};
 use bytes::Bytes;
 use sampan_image::registry::{self, Pulled, Pushed, RegistryAuth, Reporter, SearchResult, TransferEvent};
-use sampan_image::{HistoryEntry, ImageConfig, ImageRef, Platform, timestamp};
+use sampan_image::{Digest, HistoryEntry, ImageConfig, ImageRef, Platform, timestamp};
 use serde::Serialize;
-use tokio::io::AsyncWriteExt;
+use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::{Download, Images, ImportOptions, Upload, apply_changes, reference};
@@ -62,30 +61,21 @@ impl From<TransferEvent> for TransferMessage {
     }
 }
 
-/// An uploaded archive on disk, removed when dropped.
-struct Spool(PathBuf);
+/// An upload as a stream for threads that may block.
+struct Blocking {
+    upload: Upload,
+    runtime: Handle,
+}
 
-impl Drop for Spool {
-    fn drop(&mut self) {
-        // Scratch space is emptied at the next start in any case.
-        drop(std::fs::remove_file(&self.0));
+impl Blocking {
+    fn new(upload: Upload) -> Self {
+        Self { upload, runtime: Handle::current() }
     }
 }
 
-impl Spool {
-    /// Writes an upload to the disk.
-    async fn take(images: &Images, mut upload: Upload) -> Result<Self> {
-        let spool = Self(images.store().blobs().scratch());
-        let failed = |error: io::Error| Error::internal(format!("receive the archive: {error}"));
-        let mut file = tokio::fs::File::create_new(&spool.0).await.map_err(failed)?;
-        let mut upload = tokio::io::BufReader::with_capacity(CHUNK, &mut upload);
-        tokio::io::copy_buf(&mut upload, &mut file).await.map_err(failed)?;
-        file.flush().await.map_err(failed)?;
-        Ok(spool)
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
+impl Read for Blocking {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.runtime.block_on(self.upload.read(buffer))
     }
 }
 
@@ -128,14 +118,13 @@ impl Engine {
     }
 
     /// Reads what `save` wrote (docker-archive or OCI layout).
-    pub async fn load_images(&self, upload: Upload, _quiet: bool) -> Result<mpsc::Receiver<BuildMessage>> {
+    pub async fn load_images(&self, upload: Upload, platform: Option<&str>) -> Result<mpsc::Receiver<BuildMessage>> {
+        let platform = parse_platform(platform)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let images = self.inner.images.clone();
         tokio::spawn(async move {
-            let loaded = match Spool::take(&images, upload).await {
-                Err(error) => Err(error),
-                Ok(spool) => images.blocking(move |store| Ok(sampan_image::load(store, spool.path())?)).await,
-            };
+            let upload = Blocking::new(upload);
+            let loaded = images.blocking(move |store| Ok(sampan_image::load(store, upload, platform.as_ref())?)).await;
             let messages = match loaded {
                 Err(error) => vec![BuildMessage::failure(error.message, None)],
                 Ok(loaded) => {
@@ -165,10 +154,13 @@ impl Engine {
     }
 
     /// Writes images as one tar.
-    pub async fn save_images(&self, names: Vec<String>) -> Result<Download> {
+    pub async fn save_images(&self, names: Vec<String>, platform: Option<&str>) -> Result<Download> {
         let images = self.inner.images.clone();
         // Names are looked up before the answer begins, so that a wrong one is an error and not half an archive.
         let items = sampan_image::save_items(images.store(), &names)?;
+        for item in &items {
+            images.resolve_for(&item.image.id.to_string(), platform)?;
+        }
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::task::spawn_blocking(move || {
             let out = BufWriter::with_capacity(CHUNK, Chunks(sender.clone()));
@@ -188,6 +180,26 @@ impl Engine {
         Ok(receiver)
     }
 
+    /// Fetches what Docker's API names by two words: with a tag or a digest one image, without both all tags.
+    pub async fn pull_named(
+        &self,
+        name: &str,
+        tag: Option<&str>,
+        platform: Option<&str>,
+        auth: Option<Credentials>,
+    ) -> Result<mpsc::Receiver<TransferMessage>> {
+        let bare = ImageRef::parse_bare(name).map_err(Error::invalid)?;
+        let wanted = match tag.filter(|tag| !tag.is_empty()) {
+            Some(digest) if digest.contains(':') => bare.with_digest(Digest::parse(digest).map_err(Error::invalid)?),
+            Some(tag) => bare.with_tag(tag).map_err(Error::invalid)?,
+            None if bare.tag().is_none() && bare.digest().is_none() => {
+                return self.pull_all_tags(name, platform, auth).await;
+            }
+            None => bare,
+        };
+        self.pull_names(vec![wanted], platform, auth).await
+    }
+
     /// Fetches an image.
     pub async fn pull_image(
         &self,
@@ -199,7 +211,7 @@ impl Engine {
     }
 
     /// Fetches an image by each tag that its repository has.
-    pub async fn pull_all_tags(
+    async fn pull_all_tags(
         &self,
         repository: &str,
         platform: Option<&str>,
@@ -253,6 +265,7 @@ impl Engine {
         &self,
         name: &str,
         tag: Option<&str>,
+        platform: Option<&str>,
         auth: Option<Credentials>,
     ) -> Result<mpsc::Receiver<TransferMessage>> {
         let bare = ImageRef::parse_bare(name).map_err(Error::invalid)?;
@@ -278,6 +291,9 @@ impl Engine {
                 "An image does not exist locally with the tag: {}",
                 bare.familiar_name()
             )));
+        }
+        for name in &names {
+            images.resolve_for(&name.to_string(), platform)?;
         }
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
@@ -306,22 +322,6 @@ impl Engine {
             }
         });
         Ok(receiver)
-    }
-
-    /// What a name leads to in its registry, without fetching it.
-    pub async fn remote_manifest(&self, name: &str, auth: Option<Credentials>) -> Result<RemoteManifest> {
-        let name = ImageRef::parse(name).map_err(Error::invalid)?;
-        let login = auth.map(registry_auth);
-        let found = registry::manifest(self.inner.images.registries(), &name, login.as_ref()).await?;
-        let document = serde_json::from_slice(&found.bytes)
-            .map_err(|error| Error::invalid(format!("manifest {}: {error}", found.digest)))?;
-        Ok(RemoteManifest {
-            name: name.to_string(),
-            media_type: found.media_type,
-            digest: found.digest.to_string(),
-            size: found.bytes.len() as u64,
-            document,
-        })
     }
 
     /// Searches Docker Hub, or the registry that the term begins with.
@@ -354,38 +354,16 @@ impl Engine {
     }
 }
 
-/// A document in a registry.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct RemoteManifest {
-    /// The whole name that led to it.
-    pub name: String,
-    /// As the registry announces it.
-    pub media_type: String,
-    /// Of its bytes.
-    pub digest: String,
-    /// In bytes.
-    pub size: u64,
-    /// The document itself.
-    pub document: serde_json::Value,
-}
-
-impl RemoteManifest {
-    /// The same as Docker's API describes it: a descriptor, and the platforms that an index names.
-    #[must_use]
-    pub fn inspection(&self) -> serde_json::Value {
-        let entries = self.document["manifests"].as_array().into_iter().flatten();
-        let platforms: Vec<_> =
-            entries.map(|entry| &entry["platform"]).filter(|platform| !platform.is_null()).collect();
-        serde_json::json!({
-            "Descriptor": {"mediaType": self.media_type, "digest": self.digest, "size": self.size},
-            "Platforms": platforms,
-        })
-    }
-}
-
+/// Reads a platform as clients write it: `os/architecture[/variant]`, or the same as a document of OCI.
 pub(super) fn parse_platform(platform: Option<&str>) -> Result<Option<Platform>> {
-    Ok(platform.filter(|text| !text.is_empty()).map(Platform::parse).transpose()?)
+    let Some(text) = platform.filter(|text| !text.is_empty()) else { return Ok(None) };
+    if !text.trim_start().starts_with('{') {
+        return Ok(Some(Platform::parse(text)?));
+    }
+    let platform: Platform =
+        serde_json::from_str(text).map_err(|error| Error::invalid(format!("platform {text}: {error}")))?;
+    // The same rules for names hold.
+    Ok(Some(Platform { os_version: platform.os_version.clone(), ..Platform::parse(&platform.to_string())? }))
 }
 
 /// Tells the end of one of several transfers; whether the next one shall begin.
@@ -429,8 +407,8 @@ fn progress(progress: Option<(u64, u64)>) -> Option<ProgressDetail> {
 }
 
 impl Images {
-    /// Whether a registry takes these credentials.
-    pub(crate) async fn login(&self, credentials: Credentials) -> Result<()> {
+    /// Whether a registry takes these credentials, and the token that it gives in place of the password, if any.
+    pub(crate) async fn login(&self, credentials: Credentials) -> Result<Option<String>> {
         let server = credentials.serveraddress.clone().unwrap_or_default();
         Ok(registry::login(self.registries(), &server, &registry_auth(credentials)).await?)
     }
@@ -519,7 +497,7 @@ async fn told<T, F: Future<Output = bool>>(
 }
 
 /// Credentials as Docker's API passes them.
-fn registry_auth(credentials: Credentials) -> RegistryAuth {
+pub(super) fn registry_auth(credentials: Credentials) -> RegistryAuth {
     let text = |text: Option<String>| text.unwrap_or_default();
     let mut auth = RegistryAuth {
         username: text(credentials.username),
@@ -547,13 +525,11 @@ fn detail(error: &Error) -> ErrorDetail {
 }
 
 async fn import(images: &Images, upload: Upload, config: ImageConfig, name: Option<ImageRef>) -> Result<String> {
-    let spool = Spool::take(images, upload).await?;
+    let upload = Blocking::new(upload);
     let familiar = name.as_ref().map(ImageRef::familiar);
     let image = images
         .blocking(move |store| {
-            let file =
-                File::open(spool.path()).map_err(|error| Error::internal(format!("read the archive: {error}")))?;
-            let layer = store.add_layer_from_tar(file, &[])?;
+            let layer = store.add_layer_from_tar(upload, &[])?;
             let names: Vec<_> = name.into_iter().collect();
             Ok(store.create_image(config, vec![layer], None, &names)?)
         })

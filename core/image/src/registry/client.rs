@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::RegistryClient;
 use super::auth::{Challenge, RegistryAuth, escape};
-use super::proxy::{in_network, is_loopback};
+use super::proxy::{Proxies, in_network, is_loopback};
 use super::transport::{Body, SendError, Transport, full};
 use crate::error::ImageError;
 use crate::manifest::MAX_DOCUMENT;
@@ -34,6 +34,8 @@ pub struct RegistryConfig {
     pub mirrors: Vec<String>,
     /// Folders with `HOST/*.crt`, `HOST/*.cert` and `HOST/*.key`.
     pub certificates: Vec<PathBuf>,
+    /// Proxies; what is left out the environment says.
+    pub proxies: Proxies,
     /// How long a registry may be silent before the connection counts as broken.
     pub patience: Duration,
     /// The first pause before something is tried again; it doubles.
@@ -46,6 +48,7 @@ impl Default for RegistryConfig {
             insecure: Vec::new(),
             mirrors: Vec::new(),
             certificates: ["/etc/docker/certs.d", "/etc/sampan/certs.d"].map(PathBuf::from).to_vec(),
+            proxies: Proxies::default(),
             patience: Duration::from_secs(60),
             pause: Duration::from_millis(250),
         }
@@ -68,6 +71,7 @@ impl RegistryConfig {
                 return Err(format!("registry-mirrors: {mirror:?} is not of the form https://host[:port]"));
             }
         }
+        self.proxies.check()?;
         for host in &self.insecure {
             if host.is_empty() || host.contains("://") {
                 return Err(format!("insecure-registries: {host:?} is not of the form host[:port] or address/bits"));
@@ -136,6 +140,8 @@ pub struct Repository {
     pub patience: Duration,
     /// The `Authorization` header that was accepted last.
     token: Mutex<Option<HeaderValue>>,
+    /// What a token service gave to come again with, instead of a password.
+    pub identity: Mutex<Option<String>>,
 }
 
 /// Why a request came to nothing.
@@ -241,6 +247,7 @@ impl Repository {
             pause: client.config.pause,
             patience: client.config.patience,
             token: Mutex::new(token),
+            identity: Mutex::new(None),
         }
     }
 
@@ -398,6 +405,7 @@ impl Repository {
         struct Token {
             token: Option<String>,
             access_token: Option<String>,
+            refresh_token: Option<String>,
         }
         let realm = challenge.get("realm").unwrap_or_default();
         let bad = |why: &str| RequestError::Answer { url: shown(realm), why: why.to_owned() };
@@ -427,7 +435,12 @@ impl Repository {
             (Method::POST, realm.to_owned())
         } else {
             let separator = if realm.contains('?') { '&' } else { '?' };
-            (Method::GET, format!("{realm}{separator}service={}{scope}", escape(service)))
+            // Whoever asks for no repository logs in, and may come again.
+            let user = self.auth.as_ref().filter(|auth| self.actions.is_empty() && !auth.username.is_empty());
+            let offline = user.map_or_else(String::new, |auth| {
+                format!("&account={}&client_id=sampan&offline_token=true", escape(&auth.username))
+            });
+            (Method::GET, format!("{realm}{separator}service={}{scope}{offline}", escape(service)))
         };
         let mut request = self.prepare(&method, &url, &extra, full(extra.body.clone()))?;
         request.headers_mut().remove(header::AUTHORIZATION);
@@ -441,6 +454,9 @@ impl Repository {
         let response = self.accept(realm, response).await.map_err(|(error, _)| error)?;
         let body = self.bounded(realm, response.into_body(), 1 << 20).await?;
         let token: Token = serde_json::from_slice(&body).map_err(|_| bad("its answer is no token"))?;
+        if let Some(refresh) = token.refresh_token.filter(|text| !text.is_empty()) {
+            *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(refresh);
+        }
         let token = token.token.or(token.access_token).ok_or_else(|| bad("its answer holds no token"))?;
         bearer(&token).ok_or_else(|| bad("its token cannot be sent"))
     }

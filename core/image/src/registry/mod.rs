@@ -5,7 +5,9 @@
 
 mod auth;
 mod client;
+mod download;
 mod fetch;
+mod lists;
 mod login;
 mod look;
 mod proxy;
@@ -23,8 +25,10 @@ use crate::digest::Digest;
 pub use auth::{RegistryAuth, decode_basic};
 pub use client::RegistryConfig;
 pub use fetch::FetchError;
+pub use lists::{platform, put_list};
 pub use login::login;
 pub use look::{Found, SearchResult, manifest, search, tags};
+pub use proxy::Proxies;
 pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};
 
@@ -49,6 +53,14 @@ impl RegistryClient {
     pub fn new(config: RegistryConfig) -> Self {
         let config = Arc::new(config);
         Self { transport: transport::Transport::new(&config), config, downloading: Arc::default() }
+    }
+
+    /// One that speaks to a registry without asking for its certificate, or in the clear.
+    #[must_use]
+    pub fn insecure_for(&self, domain: &str) -> Self {
+        let mut config = (*self.config).clone();
+        config.insecure.push(domain.to_owned());
+        Self::new(config)
     }
 
     fn download_lock(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {

@@ -1,5 +1,5 @@
-//! Proxies that the environment asks for: `HTTP_PROXY`, `HTTPS_PROXY`, and `NO_PROXY`, which takes hosts, domains,
-//! addresses and networks, each perhaps with a port.
+//! Proxies that the configuration or else the environment asks for: `HTTP_PROXY`, `HTTPS_PROXY`, and `NO_PROXY`, which
+//! takes hosts, domains, addresses and networks, each perhaps with a port.
 
 use std::io;
 use std::net::IpAddr;
@@ -20,8 +20,7 @@ pub struct Proxy {
 impl Proxy {
     /// Reads `[http://][user:password@]host[:port]`.
     fn parse(text: &str) -> io::Result<Self> {
-        let bad =
-            |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("the proxy in the environment {why}"));
+        let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("the proxy {why}"));
         let rest = match text.split_once("://") {
             None => text,
             Some(("http", rest)) => rest,
@@ -72,12 +71,54 @@ fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The proxy through which an address is reached, if any.
-pub fn proxy(uri: &Uri) -> io::Result<Option<Proxy>> {
-    chosen(uri, |name| {
-        let lower = std::env::var(name.to_lowercase());
-        lower.or_else(|_| std::env::var(name)).ok().filter(|text| !text.is_empty())
-    })
+/// What the configuration says; what it leaves out the environment says.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// For `http`.
+    pub http: Option<String>,
+    /// For `https`.
+    pub https: Option<String>,
+    /// What is reached directly.
+    pub none: Option<String>,
+}
+
+impl std::fmt::Debug for Proxies {
+    /// A proxy's address may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxies").field("none", &self.none).finish_non_exhaustive()
+    }
+}
+
+impl Proxies {
+    /// One of them by its variable's name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
+        let configured = match name {
+            "HTTP_PROXY" => &self.http,
+            "HTTPS_PROXY" => &self.https,
+            _ => &self.none,
+        };
+        let from_environment = || {
+            let lower = std::env::var(name.to_lowercase());
+            lower.or_else(|_| std::env::var(name)).ok().filter(|text| !text.is_empty())
+        };
+        configured.clone().filter(|text| !text.is_empty()).or_else(from_environment)
+    }
+
+    /// What is wrong with them, if anything.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for (name, text) in [("http-proxy", &self.http), ("https-proxy", &self.https)] {
+            if let Some(text) = text.as_ref().filter(|text| !text.is_empty()) {
+                Proxy::parse(text).map_err(|error| format!("proxies: {name}: {error}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The proxy through which an address is reached, if any.
+    pub fn proxy(&self, uri: &Uri) -> io::Result<Option<Proxy>> {
+        chosen(uri, |name| self.get(name))
+    }
 }
 
 fn chosen(uri: &Uri, read: impl Fn(&str) -> Option<String>) -> io::Result<Option<Proxy>> {
@@ -173,6 +214,18 @@ mod tests {
         for through in ["http://only.below/", "http://host/", "http://11.0.0.1/", "http://notinternal.example/"] {
             assert!(found(through).is_some(), "{through}");
         }
+    }
+
+    #[test]
+    fn what_is_configured_comes_before_the_environment() {
+        let proxies = Proxies { http: Some("http://p:1".into()), none: Some("direct".into()), ..Proxies::default() };
+        assert_eq!(proxies.proxy(&"http://r.example/".parse().unwrap()).unwrap().unwrap().port, 1);
+        assert_eq!(proxies.proxy(&"http://direct/".parse().unwrap()).unwrap(), None);
+        assert_eq!(proxies.check(), Ok(()));
+        let wrong = Proxies { https: Some("socks5://secret@x:1".into()), ..Proxies::default() };
+        let error = wrong.check().unwrap_err();
+        assert!(error.contains("https-proxy") && error.contains("socks5") && !error.contains("secret"), "{error}");
+        assert!(!format!("{wrong:?}").contains("secret"));
     }
 
     #[test]

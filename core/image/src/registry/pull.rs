@@ -1,23 +1,22 @@
-//! Fetching an image: manifest, configuration, and layers, which are downloaded side by side and unpacked in order.
+//! Fetching an image: manifest, configuration, and layers, which are downloaded side by side and unpacked in order while
+//! they come.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::StreamExt;
-use http::{Method, StatusCode, header};
-use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncWriteExt;
+use futures_util::{StreamExt, TryStreamExt};
+use http::StatusCode;
 use tokio::sync::oneshot;
 
-use super::client::{Extra, Repository, RequestError, endpoints, next_piece};
+use super::client::{Repository, RequestError, endpoints};
+use super::download::{Sink, download};
 use super::look::Found;
 use super::{RegistryAuth, RegistryClient, Reporter};
-use crate::archive::{check_config, choose, expected};
+use crate::archive::{check_config, choose, expected, platform_of};
+use crate::arrival::Arrival;
 use crate::config::ImageConfig;
 use crate::digest::{ChainId, DiffId, Digest};
-use crate::error::{Context, ImageError};
+use crate::error::ImageError;
 use crate::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, Manifest, OCI_INDEX, OCI_MANIFEST, Platform,
 };
@@ -27,13 +26,8 @@ use crate::store::ImageStore;
 
 /// Layers on the wire at once.
 const PARALLEL: usize = 3;
-/// How often a broken download is taken up again.
-const RESUMES: u32 = 5;
-/// A connection that brought so much is forgiven its end.
-const WORTHWHILE: u64 = 4 << 20;
-/// Less than this within the time that a registry may be silent is a connection that leads nowhere.
-const DRIP: u64 = 4 << 10;
-const REPORT: Duration = Duration::from_millis(100);
+/// How often progress is told.
+pub(super) const REPORT: Duration = Duration::from_millis(100);
 const MAX_NESTING: usize = 3;
 
 /// A finished pull.
@@ -114,7 +108,11 @@ pub(super) async fn find(repository: &Repository, name: &ImageRef) -> Result<Fou
     document(repository, &wanted, name.digest()).await
 }
 
-async fn document(repository: &Repository, reference: &str, expected: Option<&Digest>) -> Result<Found, RequestError> {
+pub(super) async fn document(
+    repository: &Repository,
+    reference: &str,
+    expected: Option<&Digest>,
+) -> Result<Found, RequestError> {
     let url = repository.url(&format!("manifests/{reference}"));
     let (bytes, headers) = repository.document(&url, &ACCEPT).await?;
     let digest = Digest::of(&bytes);
@@ -150,12 +148,7 @@ async fn fetch(
         .map_err(|error| ImageError::refused(&what, format!("not an image configuration: {error}")))?;
     check_config(&what, &config, manifest.layers.len())?;
     if let Some(wanted) = platform {
-        let offered = Platform {
-            os: config.os.clone(),
-            architecture: config.architecture.clone(),
-            variant: config.variant.clone(),
-            os_version: None,
-        };
+        let offered = platform_of(&config);
         if wanted.suits(&offered).is_none() {
             return Err(ImageError::NotFound(format!(
                 "image with reference {} was found but its platform ({offered}) does not match the specified platform ({wanted})",
@@ -322,7 +315,7 @@ async fn choose_manifest(
     Err(ImageError::refused(format!("manifest {}", found.digest), "indexes are nested too deeply"))
 }
 
-async fn config_of(repository: &Repository, manifest: &Manifest) -> Result<Vec<u8>, ImageError> {
+pub(super) async fn config_of(repository: &Repository, manifest: &Manifest) -> Result<Vec<u8>, ImageError> {
     let descriptor = &manifest.config;
     let url = repository.url(&format!("blobs/{}", descriptor.digest));
     let (bytes, _) = repository.document(&url, &[]).await?;
@@ -337,16 +330,16 @@ async fn config_of(repository: &Repository, manifest: &Manifest) -> Result<Vec<u
     Ok(bytes.to_vec())
 }
 
-/// Removes what a download has written when it is given up.
-struct Partial(PathBuf);
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        drop(std::fs::remove_file(&self.0));
-    }
+/// Where a layer's blob is when it is to be unpacked.
+enum Source {
+    /// Among the blobs.
+    Here,
+    /// On its way.
+    Coming(Arrival),
 }
 
-/// Downloads what is not here, and unpacks in order while later layers are still coming.
+/// Downloads what is not here, several at once, and unpacks in order: each layer while it comes, as soon as those below
+/// it are there.
 async fn layers(
     client: &RegistryClient,
     repository: &Arc<Repository>,
@@ -369,53 +362,93 @@ async fn layers(
             continue;
         }
         reporter.say(Some(id), "Pulling fs layer").await;
-        let (sender, receiver) = oneshot::channel();
+        let (begun, receiver) = oneshot::channel();
         arrivals.push(Some(receiver));
-        downloads.push(async move {
-            let result = bring(client, repository, store, descriptor, id, reporter, taking).await;
-            // Whoever waits for it may have given up.
-            drop(sender.send(result));
-        });
+        downloads.push(bring(client, repository, store, descriptor, id, reporter, taking, begun));
     }
-    let downloading = futures_util::stream::iter(downloads).buffer_unordered(PARALLEL).for_each(|()| async {});
+    let downloading =
+        futures_util::stream::iter(downloads).buffer_unordered(PARALLEL).try_for_each(|()| async { Ok(()) });
     let unpacking = async {
         let mut layers: Vec<LayerRef> = Vec::new();
         for (at, arrival) in arrivals.into_iter().enumerate() {
-            let known = arrival.is_none();
-            if let Some(arrival) = arrival {
-                arrival.await.map_err(|_| ImageError::Registry("a download ended early".to_owned()))??;
-                reporter.progress(&ids[at], "Extracting", 0, manifest.layers[at].size);
-            }
+            let source = match arrival {
+                None => None,
+                Some(begun) => {
+                    Some(begun.await.map_err(|_| ImageError::Registry("a download ended early".to_owned()))?)
+                }
+            };
             let expected = expected(&manifest.layers[at], diff_ids[at]);
             let parents: Vec<ChainId> = layers.iter().rev().map(|layer| layer.chain_id).collect();
             let what = format!("layer {}", manifest.layers[at].digest);
             let taken = taking.taken.clone();
-            let layer = blocking(store, move |store| {
+            let arrival = match &source {
+                Some(Source::Coming(arrival)) => Some(arrival.clone()),
+                _ => None,
+            };
+            let known = source.is_none();
+            let unpacking = blocking(store, move |store| {
                 let layer = if known {
                     store.take_known_layer(&expected, &parents)?
                 } else {
-                    store.take_downloaded(&what, &expected, &parents)?
+                    store.take_downloaded(&what, &expected, &parents, arrival.as_ref())?
                 };
                 Taking::note(&taken, store, Some(layer.chain_id), None);
                 Ok(layer)
-            })
-            .await?;
-            if !known {
-                reporter.say(Some(&ids[at]), "Pull complete").await;
-            }
+            });
+            let layer = match &source {
+                None => unpacking.await?,
+                Some(source) => {
+                    let layer = extracting(unpacking, source, &ids[at], manifest.layers[at].size, reporter).await?;
+                    reporter.say(Some(&ids[at]), "Pull complete").await;
+                    layer
+                }
+            };
             layers.push(layer);
         }
         Ok(layers)
     };
     tokio::pin!(downloading, unpacking);
     tokio::select! {
-        // Unpacking ends last, or first with a failure, which ends the downloads too.
+        // A download that fails knows why; whoever unpacks it only that no more comes.
+        biased;
+        result = &mut downloading => {
+            result?;
+            unpacking.await
+        }
+        // A failure ends the downloads, too.
         result = &mut unpacking => result,
-        () = &mut downloading => unpacking.await,
     }
 }
 
-/// Makes sure that a blob is here, which the caller holds. Of several who want it one downloads it.
+/// Tells how far a layer is that is wholly here and still being unpacked.
+async fn extracting<T>(
+    unpacking: impl Future<Output = T>,
+    source: &Source,
+    id: &str,
+    size: u64,
+    reporter: &Reporter,
+) -> T {
+    tokio::pin!(unpacking);
+    if matches!(source, Source::Here) {
+        reporter.progress(id, "Extracting", 0, size);
+    }
+    loop {
+        match tokio::time::timeout(REPORT, &mut unpacking).await {
+            Ok(done) => return done,
+            Err(_) => {
+                if let Source::Coming(arrival) = source
+                    && let Some(taken) = arrival.taken()
+                {
+                    reporter.progress(id, "Extracting", taken.min(size), size);
+                }
+            }
+        }
+    }
+}
+
+/// Makes sure that a blob is here, which the caller holds. Of several who want it one downloads it; the others wait. Tells
+/// as soon as there is something to unpack.
+#[allow(clippy::too_many_arguments)] // one task's surroundings
 async fn bring(
     client: &RegistryClient,
     repository: &Repository,
@@ -424,6 +457,7 @@ async fn bring(
     id: &str,
     reporter: &Reporter,
     taking: &Taking,
+    begun: oneshot::Sender<Source>,
 ) -> Result<(), ImageError> {
     let digest = descriptor.digest;
     let lock = client.download_lock(&digest);
@@ -437,122 +471,31 @@ async fn bring(
     // Blobs are checked before they get their name, so one that is here is the right one.
     if store.blobs().has(&digest) && store.blobs().size(&digest) == descriptor.size {
         reporter.say(Some(id), "Download complete").await;
+        // Whoever waits for it may have given up.
+        drop(begun.send(Source::Here));
         return Ok(());
     }
-    let partial = Partial(store.blobs().scratch());
-    download(repository, descriptor, &partial.0, id, reporter).await?;
+    let (partial, sink, arrival) = Sink::open(store, descriptor).await?;
+    drop(begun.send(Source::Coming(arrival)));
+    if let Err(error) = download(repository, descriptor, &sink, id, reporter).await {
+        // When the disk is why, the sink knows more.
+        return Err(sink.finish().await.err().unwrap_or(error));
+    }
+    reporter.say(Some(id), "Verifying Checksum").await;
+    let (actual, arriving) = sink.finish().await?;
+    if actual != digest {
+        return Err(ImageError::Mismatch { what: format!("layer {digest}"), expected: digest, actual });
+    }
+    arriving.verified();
     let taken = taking.taken.clone();
     blocking(store, move |store| {
         store.take_blob_file(&partial.0, &digest)?;
         Taking::note(&taken, store, None, Some(digest));
+        arriving.kept();
         Ok(())
     })
-    .await
-}
-
-/// Downloads one blob into a file and checks it. A connection that breaks is taken up where it broke.
-async fn download(
-    repository: &Repository,
-    descriptor: &Descriptor,
-    path: &Path,
-    id: &str,
-    reporter: &Reporter,
-) -> Result<(), ImageError> {
-    let what = format!("layer {}", descriptor.digest);
-    let failed = |error: io::Error| ImageError::Io { context: format!("keep {what}"), source: error };
-    let mut file = tokio::fs::File::create_new(path).await.map_err(failed)?;
-    let url = repository.url(&format!("blobs/{}", descriptor.digest));
-    let mut hash = Sha256::new();
-    let mut done: u64 = 0;
-    let mut resumes = 0;
-    while done < descriptor.size {
-        let before = done;
-        match download_from(repository, &url, descriptor, &mut file, (&mut hash, &mut done), id, reporter).await {
-            Ok(()) => {}
-            Err(Broken::For(error)) => return Err(error),
-            Err(Broken::Meanwhile(error)) if resumes < RESUMES => {
-                tracing::debug!(%error, done, "a download is taken up again");
-                if done >= before + WORTHWHILE {
-                    resumes = 0;
-                }
-                repository.wait(resumes).await;
-                resumes += 1;
-            }
-            Err(Broken::Meanwhile(error)) => {
-                return Err(ImageError::Unreachable(format!(
-                    "{what}: {error} (after {done} of {} bytes)",
-                    descriptor.size
-                )));
-            }
-        }
-    }
-    file.flush().await.map_err(failed)?;
-    reporter.say(Some(id), "Verifying Checksum").await;
-    let actual = Digest::from_bytes(hash.finalize().into());
-    if actual != descriptor.digest {
-        return Err(ImageError::Mismatch { what, expected: descriptor.digest, actual });
-    }
+    .await?;
     reporter.say(Some(id), "Download complete").await;
-    Ok(())
-}
-
-enum Broken {
-    /// Asking again does not help.
-    For(ImageError),
-    Meanwhile(io::Error),
-}
-
-async fn download_from(
-    repository: &Repository,
-    url: &str,
-    descriptor: &Descriptor,
-    file: &mut tokio::fs::File,
-    (hash, done): (&mut Sha256, &mut u64),
-    id: &str,
-    reporter: &Reporter,
-) -> Result<(), Broken> {
-    let mut extra = Extra::default();
-    if *done > 0 {
-        extra.headers.push((header::RANGE, format!("bytes={done}-")));
-    }
-    let response = repository.request(&Method::GET, url, &extra).await.map_err(|error| Broken::For(error.into()))?;
-    if *done > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
-        // The server begins anew, and so do we.
-        let again = async {
-            use tokio::io::AsyncSeekExt;
-            file.set_len(0).await?;
-            file.rewind().await
-        };
-        again.await.map_err(Broken::Meanwhile)?;
-        *hash = Sha256::new();
-        *done = 0;
-    }
-    let mut body = response.into_body();
-    let mut reported = Instant::now();
-    let (mut since, mut had) = (Instant::now(), *done);
-    while let Some(piece) = next_piece(&mut body, repository.patience).await.map_err(Broken::Meanwhile)? {
-        *done += piece.len() as u64;
-        if since.elapsed() >= repository.patience {
-            if *done - had < DRIP && *done < descriptor.size {
-                return Err(Broken::Meanwhile(io::Error::new(io::ErrorKind::TimedOut, "the body comes too slowly")));
-            }
-            (since, had) = (Instant::now(), *done);
-        }
-        if *done > descriptor.size {
-            let why = format!("longer than the {} bytes that its descriptor promises", descriptor.size);
-            return Err(Broken::For(ImageError::refused(format!("layer {}", descriptor.digest), why)));
-        }
-        hash.update(&piece);
-        let written = file.write_all(&piece).await;
-        written.context(|| format!("keep layer {}", descriptor.digest)).map_err(Broken::For)?;
-        if reported.elapsed() >= REPORT {
-            reported = Instant::now();
-            reporter.progress(id, "Downloading", *done, descriptor.size);
-        }
-    }
-    if *done < descriptor.size {
-        return Err(Broken::Meanwhile(io::Error::new(io::ErrorKind::UnexpectedEof, "the body ends too early")));
-    }
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use super::{RegistryAuth, RegistryClient, Reporter};
 use crate::archive::media_type;
 use crate::digest::Digest;
 use crate::error::{Context, ImageError};
-use crate::manifest::{Document, MAX_DOCUMENT, Manifest};
+use crate::manifest::{Document, MAX_DOCUMENT, Manifest, is_foreign};
 use crate::reference::ImageRef;
 use crate::store::ImageStore;
 
@@ -51,6 +51,8 @@ pub async fn push(
     let image = store.by_name(name).ok_or_else(|| {
         ImageError::NotFound(format!("An image does not exist locally with the tag: {}", name.familiar_name()))
     })?;
+    let id = image.id;
+    let image = blocking(store, move |store| store.pack_layers(&id)).await?;
     let blobs = image.layers.iter().map(|layer| layer.blob).chain([image.id, image.manifest]);
     let _hold = store.hold(blobs);
     let manifest = image.manifest;
@@ -82,7 +84,7 @@ pub async fn push(
     Err(last.map_or_else(|| ImageError::Unreachable("no registry to ask".to_owned()), Into::into))
 }
 
-fn denied(name: &ImageRef, error: RequestError) -> ImageError {
+pub(super) fn denied(name: &ImageRef, error: RequestError) -> ImageError {
     match error {
         RequestError::Status { url, status: status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN), detail } => {
             ImageError::Unauthorized(format!(
@@ -128,7 +130,14 @@ async fn send(
     reporter: &Reporter,
 ) -> Result<(), ImageError> {
     let mut seen = std::collections::HashSet::new();
-    let layers: Vec<_> = manifest.layers.iter().filter(|layer| seen.insert(layer.digest)).collect();
+    let (foreign, layers): (Vec<_>, Vec<_>) = manifest
+        .layers
+        .iter()
+        .filter(|layer| seen.insert(layer.digest))
+        .partition(|layer| is_foreign(&layer.media_type));
+    for layer in foreign {
+        reporter.say(Some(&layer.digest.short()), "Skipped foreign layer").await;
+    }
     for layer in &layers {
         reporter.say(Some(&layer.digest.short()), "Preparing").await;
     }

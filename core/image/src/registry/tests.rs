@@ -36,6 +36,7 @@ impl Shared {
     fn assert_empty(&self) {
         let count = |path: std::path::PathBuf| std::fs::read_dir(path).map_or(0, Iterator::count);
         self.images.gc().unwrap();
+        self.images.settle();
         assert!(self.images.list().is_empty());
         assert_eq!(count(self.folder.path().join("images/blobs/sha256")), 0, "blobs");
         assert_eq!(count(self.folder.path().join("images/blobs/tmp")), 0, "scratch");

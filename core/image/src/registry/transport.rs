@@ -28,7 +28,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::client::RegistryConfig;
-use super::proxy::{Proxy, is_loopback, proxy};
+use super::proxy::{Proxies, Proxy, is_loopback};
 
 const CONNECT: Duration = Duration::from_secs(20);
 
@@ -267,7 +267,7 @@ impl Connector {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let proxy = proxy(uri)?;
+        let proxy = self.config.proxies.proxy(uri)?;
         let proxied = proxy.is_some() && !secure;
         let stream = match &proxy {
             Some(proxy) if secure => tunnel(proxy, host, port).await?,
@@ -335,6 +335,7 @@ pub struct Transport {
     client: Client<Connector, Body>,
     /// How long a registry may be silent.
     patience: Duration,
+    config: Arc<RegistryConfig>,
 }
 
 /// Why there is no answer.
@@ -361,12 +362,12 @@ impl Transport {
     pub fn new(config: &Arc<RegistryConfig>) -> Self {
         let connector = Connector { roots: Arc::new(roots()), config: config.clone() };
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(15)).build(connector);
-        Self { client, patience: config.patience }
+        Self { client, patience: config.patience, config: Arc::clone(config) }
     }
 
     /// Sends one request; redirects and refusals are answers.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        let request = for_proxy(request);
+        let request = for_proxy(request, &self.config.proxies);
         match tokio::time::timeout(self.patience, self.client.request(request)).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(SendError::Silent(self.patience)),
@@ -376,7 +377,7 @@ impl Transport {
     /// The same for uploads, which take longer than an answer: `sent` counts the bytes that were taken, and while it
     /// grows there is no hurry.
     pub async fn upload(&self, request: Request<Body>, sent: &AtomicU64) -> Result<Response<Incoming>, SendError> {
-        let sending = self.client.request(for_proxy(request));
+        let sending = self.client.request(for_proxy(request, &self.config.proxies));
         tokio::pin!(sending);
         let mut before = 0;
         loop {
@@ -395,9 +396,9 @@ impl Transport {
 }
 
 /// A proxy that passes requests on without TLS is shown its credentials with each.
-fn for_proxy(mut request: Request<Body>) -> Request<Body> {
+fn for_proxy(mut request: Request<Body>, proxies: &Proxies) -> Request<Body> {
     if request.uri().scheme_str() == Some("http")
-        && let Ok(Some(proxy)) = proxy(request.uri())
+        && let Ok(Some(proxy)) = proxies.proxy(request.uri())
         && let Some(Ok(mut value)) = proxy.credentials.as_deref().map(HeaderValue::from_str)
     {
         value.set_sensitive(true);

@@ -7,7 +7,8 @@ use tar::EntryType;
 
 use super::*;
 use crate::archive::{load, save, save_items};
-use crate::backend::Whiteouts;
+use crate::backend::{ChangeView, Whiteouts};
+use crate::config::ImageConfig;
 use crate::tar_writer::{Head, TarWriter};
 use crate::testing::{Archive, Fixture, describe};
 
@@ -168,9 +169,7 @@ fn saved(fixture: &Fixture, names: &[&str]) -> Vec<u8> {
 }
 
 fn load_bytes(fixture: &Fixture, bytes: &[u8]) -> Result<Vec<crate::archive::Loaded>, ImageError> {
-    let file = fixture.folder.path().join("archive");
-    fs::write(&file, bytes).unwrap();
-    load(&fixture.images, &file)
+    load(&fixture.images, bytes, None)
 }
 
 #[test]

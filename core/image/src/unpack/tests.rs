@@ -16,11 +16,11 @@ use crate::tar_writer::{Head, TarWriter};
 use crate::testing::{Archive, describe};
 
 fn target(root: &Path, whiteouts: Whiteouts) -> Target {
-    Target { root: root.to_owned(), lower: Vec::new(), whiteouts, limits: Limits::default() }
+    Target { root: root.to_owned(), lower: Some(Vec::new()), whiteouts, limits: Limits::default() }
 }
 
 fn try_unpack(archive: &[u8], root: &Path) -> Result<u64, UnpackError> {
-    unpack(archive, &target(root, Whiteouts::Overlay))
+    unpack(archive, &target(root, Whiteouts::Overlay)).map(|unpacked| unpacked.bytes)
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn whiteouts_become_those_of_overlayfs() {
         .file("later/in", "x")
         .file(".wh..wh.plnk", "")
         .done();
-    let target = Target { lower: vec![lower.path().to_owned()], ..target(folder.path(), Whiteouts::Overlay) };
+    let target = Target { lower: Some(vec![lower.path().to_owned()]), ..target(folder.path(), Whiteouts::Overlay) };
     unpack(archive.as_slice(), &target).unwrap();
     let tree = Tree::open(folder.path()).unwrap().folder(b"").unwrap();
     let whiteout = |name: &str| tree::is_whiteout(&tree::stat(&*tree, name.as_bytes()).unwrap().unwrap());
@@ -283,7 +283,7 @@ fn folders_that_the_archive_leaves_out_look_like_those_below() {
     symlink("../../..", lower.path().join("usr/up")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let archive = Archive::new().file("tmp/x", "").file("lib/y", "").file("usr/up/z", "").file("fresh/w", "").done();
-    let target = Target { lower: vec![lower.path().to_owned()], ..target(folder.path(), Whiteouts::Overlay) };
+    let target = Target { lower: Some(vec![lower.path().to_owned()]), ..target(folder.path(), Whiteouts::Overlay) };
     unpack(archive.as_slice(), &target).unwrap();
     let mode = |name: &str| fs::symlink_metadata(folder.path().join(name)).unwrap().mode() & 0o7777;
     assert_eq!(mode("tmp"), 0o1777);
@@ -362,7 +362,7 @@ fn changes_of_an_upper_directory_are_listed_and_packed() {
         .file(".dockerenv", "")
         .file("etc/resolv.conf", "")
         .done();
-    let over = Target { lower: vec![lower.path().to_owned()], ..target(upper.path(), Whiteouts::Overlay) };
+    let over = Target { lower: Some(vec![lower.path().to_owned()]), ..target(upper.path(), Whiteouts::Overlay) };
     unpack(layer.as_slice(), &over).unwrap();
     let view = ChangeView::Upper(upper.path().to_owned());
     let listed = pack::changes(&view, &[lower.path().to_owned()]).unwrap();
@@ -572,7 +572,7 @@ proptest! {
         if try_unpack(&base, lower.path()).is_ok() {
             unpack(base.as_slice(), &target(full.path(), Whiteouts::Remove)).unwrap();
             let layered = tempfile::tempdir().unwrap();
-            let over = Target { lower: vec![lower.path().to_owned()], ..target(layered.path(), Whiteouts::Overlay) };
+            let over = Target { lower: Some(vec![lower.path().to_owned()]), ..target(layered.path(), Whiteouts::Overlay) };
             let in_full = unpack(upper.as_slice(), &target(full.path(), Whiteouts::Remove));
             if unpack(upper.as_slice(), &over).is_ok()
                 && in_full.is_ok()

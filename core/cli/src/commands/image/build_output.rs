@@ -133,6 +133,7 @@ impl Outputs {
                     for image in &names {
                         let args = PushArgs {
                             all_tags: false,
+                            platform: None,
                             disable_content_trust: true,
                             quiet: args.quiet,
                             image: image.clone(),

@@ -131,6 +131,9 @@ pub struct HistoryArgs {
     /// Don't truncate output
     #[arg(long)]
     pub no_trunc: bool,
+    /// Show history for the given platform (Formatted as "os[/arch[/variant]]")
+    #[arg(long)]
+    pub platform: Option<String>,
     /// Only show image IDs
     #[arg(short, long)]
     pub quiet: bool,
@@ -140,7 +143,8 @@ pub struct HistoryArgs {
 
 /// `history`
 pub async fn history(context: Context, args: HistoryArgs) -> Outcome {
-    let steps: Vec<Value> = context.client.get(&format!("/images/{}/history", escape(&args.image))).await?;
+    let query = Query::new().maybe("platform", args.platform.as_deref());
+    let steps: Vec<Value> = context.client.get(&format!("/images/{}/history{query}", escape(&args.image))).await?;
     let text = |step: &Value, field: &str| step[field].as_str().unwrap_or_default().to_owned();
     let rows: Vec<Row> = steps
         .iter()
@@ -182,6 +186,9 @@ pub struct RemoveArgs {
     /// Do not delete untagged parents
     #[arg(long)]
     pub no_prune: bool,
+    /// Remove only the given platform variant (Formatted as "os[/arch[/variant]]")
+    #[arg(long, value_delimiter = ',')]
+    pub platform: Vec<String>,
     /// Images
     #[arg(required = true)]
     pub images: Vec<String>,
@@ -190,6 +197,7 @@ pub struct RemoveArgs {
 /// `rmi`
 pub async fn remove(context: Context, args: RemoveArgs) -> Outcome {
     let query = Query::new().flag("force", args.force).flag("noprune", args.no_prune);
+    let query = args.platform.iter().fold(query, |query, platform| query.with("platforms", platform));
     let mut failed = Vec::new();
     for image in &args.images {
         match context.client.delete(&format!("/images/{}{query}", escape(image))).await {
@@ -235,6 +243,9 @@ pub struct InspectArgs {
     /// Format output using a custom template: 'json' or a Go template
     #[arg(short, long)]
     pub format: Option<String>,
+    /// Inspect a specific platform of the multi-platform image (Formatted as "os[/arch[/variant]]")
+    #[arg(long)]
+    pub platform: Option<String>,
     /// Images
     #[arg(required = true)]
     pub images: Vec<String>,
@@ -243,8 +254,9 @@ pub struct InspectArgs {
 /// `image inspect`
 pub async fn inspect(context: Context, args: InspectArgs) -> Outcome {
     let (mut found, mut failed) = (Vec::new(), Vec::new());
+    let query = Query::new().maybe("platform", args.platform.as_deref());
     for image in &args.images {
-        match context.client.get::<Value>(&format!("/images/{}/json", escape(image))).await {
+        match context.client.get::<Value>(&format!("/images/{}/json{query}", escape(image))).await {
             Ok(value) => found.push(value),
             Err(failure) => failed.push(failure),
         }

@@ -7,6 +7,7 @@ pub mod build_upload;
 pub mod ignore;
 pub mod list;
 pub mod login;
+pub mod manifest;
 pub mod pull;
 pub mod reference;
 pub mod transfer;

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::progress::{Progress, To};
 use crate::output::table::{self, Column, Row};
-use crate::output::{ids, json as layout, say};
+use crate::output::{ids, say};
 
 /// Options of `pull`.
 #[derive(Debug, clap::Args)]
@@ -94,6 +94,9 @@ pub struct PushArgs {
     /// Skip image signing
     #[arg(long, default_value = "true", hide = true)]
     pub disable_content_trust: bool,
+    /// Push a platform-specific manifest as a single-platform image to the registry (Formatted as "os[/arch[/variant]]")
+    #[arg(long)]
+    pub platform: Option<String>,
     /// Suppress verbose output
     #[arg(short, long)]
     pub quiet: bool,
@@ -117,7 +120,7 @@ pub async fn push(context: Context, args: PushArgs) -> Outcome {
             Some(tag.unwrap_or("latest"))
         }
     };
-    let query = Query::new().maybe("tag", tag);
+    let query = Query::new().maybe("tag", tag).maybe("platform", args.platform.as_deref());
     let credentials = ConfigFile::read(&context.config)?.credentials(reference::registry(name));
     let headers = [("x-registry-auth", auth::header(&credentials))];
     let response = context.client.post_with_headers(&format!("/images/{}/push{query}", escape(name)), &headers).await?;
@@ -178,61 +181,9 @@ fn search_row(hit: &Value, whole: bool) -> Row {
 }
 
 /// The header with the credentials for the registry of a name.
-fn headers(context: &Context, name: &str) -> Outcome<[(&'static str, String); 1]> {
+pub fn headers(context: &Context, name: &str) -> Outcome<[(&'static str, String); 1]> {
     let credentials = ConfigFile::read(&context.config)?.credentials(reference::registry(name));
     Ok([("x-registry-auth", auth::header(&credentials))])
-}
-
-/// Options of `manifest inspect`.
-#[derive(Debug, clap::Args)]
-pub struct ManifestInspectArgs {
-    /// Allow communication with an insecure registry
-    #[arg(long)]
-    pub insecure: bool,
-    /// Output additional info including layers and platform
-    #[arg(short, long)]
-    pub verbose: bool,
-    /// [MANIFEST_LIST] MANIFEST
-    #[arg(required = true, num_args = 1..=2)]
-    pub names: Vec<String>,
-}
-
-/// `manifest inspect`: what a name leads to in its registry, without fetching it.
-pub async fn manifest_inspect(context: Context, args: ManifestInspectArgs) -> Outcome {
-    if args.insecure {
-        return Err(Failure::new(
-            "--insecure is the daemon's to decide: name the registry under insecure-registries in its configuration",
-        ));
-    }
-    let [name] = args.names.as_slice() else {
-        return Err(Failure::new("manifest lists are not kept by this client: name the one manifest to inspect"));
-    };
-    let headers = headers(&context, name)?;
-    let path = format!("/sampan/v1/manifests/{}", escape(&reference::tagged(name)));
-    let found: Value = context.client.get_with_headers(&path, &headers).await?;
-    if !args.verbose {
-        say!("{}", layout::pretty(&found["Document"]))?;
-        return Ok(());
-    }
-    let descriptor = json!({"mediaType": found["MediaType"], "digest": found["Digest"], "size": found["Size"]});
-    let shown = json!({"Ref": found["Name"], "Descriptor": descriptor, "Document": found["Document"]});
-    say!("{}", layout::pretty(&shown))?;
-    Ok(())
-}
-
-/// Arguments of the other `manifest` commands.
-#[derive(Debug, clap::Args)]
-pub struct ManifestArgs {
-    /// Whatever was asked
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub words: Vec<String>,
-}
-
-/// `manifest create` and its like.
-pub async fn manifest(_context: Context, _args: ManifestArgs) -> Outcome {
-    Err(Failure::new(
-        "manifest lists are not made by this client: build for one platform, or push the index with another tool",
-    ))
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ pub struct SaveArgs {
     /// Write to a file, instead of STDOUT
     #[arg(short, long)]
     pub output: Option<PathBuf>,
+    /// Save only the given platform variant (Formatted as "os[/arch[/variant]]")
+    #[arg(long)]
+    pub platform: Option<String>,
     /// Images
     #[arg(required = true)]
     pub images: Vec<String>,
@@ -30,7 +33,8 @@ pub async fn save(context: Context, args: SaveArgs) -> Outcome {
     if args.output.is_none() && terminal::output_is_terminal() {
         return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
     }
-    let query = args.images.iter().fold(Query::new(), |query, image| query.with("names", image));
+    let query = Query::new().maybe("platform", args.platform.as_deref());
+    let query = args.images.iter().fold(query, |query, image| query.with("names", image));
     let response = context.client.call(Method::GET, &format!("/images/get{query}"), None::<&()>).await?;
     write_out(response, args.output.as_deref()).await.map(drop)
 }
@@ -41,6 +45,9 @@ pub struct LoadArgs {
     /// Read from tar archive file, instead of STDIN
     #[arg(short, long)]
     pub input: Option<PathBuf>,
+    /// Load only the given platform variant (Formatted as "os[/arch[/variant]]")
+    #[arg(long)]
+    pub platform: Option<String>,
     /// Suppress the load output
     #[arg(short, long)]
     pub quiet: bool,
@@ -57,7 +64,8 @@ pub async fn load(context: Context, args: LoadArgs) -> Outcome {
         }
         None => Box::new(std::io::stdin()),
     };
-    let query = Query::new().with("quiet", if args.quiet { "1" } else { "0" });
+    let quiet = if args.quiet { "1" } else { "0" };
+    let query = Query::new().with("quiet", quiet).maybe("platform", args.platform.as_deref());
     let response =
         context.client.upload(Method::POST, &format!("/images/load{query}"), archive::upload(from), &[]).await?;
     pull::show(JsonLines::new(response), To::Output).await
