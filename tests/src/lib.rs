@@ -8,6 +8,7 @@
 pub mod http;
 mod leftovers;
 pub mod load;
+mod registry;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -22,6 +23,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub use leftovers::Leftovers;
+pub use registry::{Registry, SlowWay};
 
 /// The image that tests run: busybox and its links, imported once for each daemon.
 pub const IMAGE: &str = "busybox:test";

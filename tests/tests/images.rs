@@ -2,41 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use sampan_tests::{Host, IMAGE};
-
-/// A real registry in the daemon's network namespace, on port 5000.
-struct Registry(Child);
-
-impl Registry {
-    /// With more lines in its configuration: below `http`, and at the top. `None` where there is no such program.
-    fn start(test: &str, host: &Host, http: &str, more: &str) -> Option<Self> {
-        let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  delete: {{enabled: true}}\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: :5000\n{http}{more}",
-            host.path("registry").display()
-        );
-        let file = host.write("registry.yml", config);
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(file).stdout(Stdio::null()).stderr(Stdio::null());
-        let Ok(child) = host.in_network(move || command.spawn()) else {
-            println!("skipped: {test} needs docker-registry (package docker-registry)");
-            return None;
-        };
-        let registry = Self(child);
-        host.wait_until("the registry listens", || {
-            host.in_network(|| std::net::TcpStream::connect("127.0.0.1:5000")).is_ok()
-        });
-        Some(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
+use sampan_tests::{Host, IMAGE, Registry};
 
 #[test]
 fn an_image_goes_to_a_registry_and_comes_back_the_same() {

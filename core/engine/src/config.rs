@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+pub use sampan_image::registry::Proxies;
+
 /// Settings of one daemon, fixed while it runs.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -24,7 +26,7 @@ pub struct EngineConfig {
     /// Mirrors of Docker Hub, tried first.
     pub registry_mirrors: Vec<String>,
     /// How registries and what builds fetch are reached; what is left out the environment says.
-    pub proxies: sampan_image::registry::Proxies,
+    pub proxies: Proxies,
     /// Bytes that unused images may keep; the longest unused go first. Without it and without an age they stay.
     pub unused_image_size: Option<u64>,
     /// How long an image without a container is kept.
@@ -55,7 +57,7 @@ impl EngineConfig {
             storage_driver: None,
             insecure_registries: Vec::new(),
             registry_mirrors: Vec::new(),
-            proxies: sampan_image::registry::Proxies::default(),
+            proxies: Proxies::default(),
             unused_image_size: None,
             unused_image_age: None,
             unused_image_all: false,

@@ -124,6 +124,7 @@ impl Engine {
         let engine = Self { inner: Arc::new(inner) };
         build::recover(&engine).await;
         engine.inner.containers.restore().await?;
+        engine.collect_images_from_now_on();
         Ok(engine)
     }
 

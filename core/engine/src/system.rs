@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::events;
 use crate::filters::Filters;
 use crate::messages::Credentials;
-use crate::{Engine, blocking};
+use crate::{Engine, Shared, blocking};
 
 /// The newest version of Docker's API that is spoken.
 const API_VERSION: &str = "1.51";
@@ -134,9 +134,9 @@ impl Engine {
             index_server_address: Some("https://index.docker.io/v1/".to_owned()),
             registry_config: Some(self.registries()),
             generic_resources: None,
-            http_proxy: Some(variable("HTTP_PROXY")),
-            https_proxy: Some(variable("HTTPS_PROXY")),
-            no_proxy: Some(variable("NO_PROXY")),
+            http_proxy: Some(shown_proxy(shared, "HTTP_PROXY")),
+            https_proxy: Some(shown_proxy(shared, "HTTPS_PROXY")),
+            no_proxy: Some(shown_proxy(shared, "NO_PROXY")),
             name: Some(read("/proc/sys/kernel/hostname")),
             labels: Some(shared.config.labels.clone()),
             experimental_build: Some(false),
@@ -304,8 +304,8 @@ fn read(path: &str) -> String {
 }
 
 /// A proxy of the daemon's environment; what is told of it has no password.
-fn variable(name: &str) -> String {
-    let value = std::env::var(name).or_else(|_| std::env::var(name.to_lowercase())).unwrap_or_default();
+fn shown_proxy(shared: &Shared, name: &str) -> String {
+    let value = shared.config.proxies.get(name).unwrap_or_default();
     match (value.find("://"), value.rfind('@')) {
         (Some(scheme), Some(at)) if at > scheme => format!("{}xxxxx:xxxxx{}", &value[..scheme + 3], &value[at..]),
         _ => value,

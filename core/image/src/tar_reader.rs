@@ -599,4 +599,111 @@ mod tests {
         let bytes = archive(|block| block[108..116].copy_from_slice(b"nobody\0\0"));
         assert!(TarReader::new(bytes.as_slice()).next_entry().is_err());
     }
+
+    /// Random numbers whose seed is shown when a test fails.
+    struct Random(u64);
+
+    impl Random {
+        fn new() -> Self {
+            use std::hash::{BuildHasher, Hasher};
+            let seed = std::env::var("SAMPAN_SEED").ok().and_then(|text| text.parse().ok());
+            let seed = seed.unwrap_or_else(|| std::hash::RandomState::new().build_hasher().finish()) | 1;
+            println!("SAMPAN_SEED={seed}");
+            Self(seed)
+        }
+
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            usize::try_from(self.0 >> 11).unwrap() % limit.max(1)
+        }
+    }
+
+    /// Archives of every kind of entry and extension.
+    fn samples() -> Vec<Vec<u8>> {
+        use crate::tar_writer::Head;
+        use crate::testing::Archive;
+        let long = "long/".repeat(60) + "name";
+        let xattrs = [(b"user.note".to_vec(), vec![0, 1, 255]), (b"user.other".to_vec(), vec![b'x'; 300])];
+        let ours = Archive::new()
+            .dir("etc")
+            .file("etc/a", &"content ".repeat(200))
+            .file(&long, "named at length")
+            .link(EntryType::Symlink, "link", &long)
+            .link(EntryType::Link, "etc/b", "etc/a")
+            .add(&Head { kind: EntryType::Char, path: b"null", device: (1, 3), ..Head::default() })
+            .add(&Head { path: b"noted", uid: 4_000_000_000, mtime: -5, xattrs: &xattrs, ..Head::default() })
+            .done();
+        let mut gnu = tar::Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_mode(0o600);
+        header.set_size(3);
+        gnu.append_data(&mut header, &long, &b"gnu"[..]).unwrap();
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_size(0);
+        gnu.append_link(&mut header, "l", &long).unwrap();
+        vec![ours, gnu.into_inner().unwrap()]
+    }
+
+    /// Changes some bytes, lengths and blocks; half of the time headers keep a right checksum.
+    fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+        const FIELDS: &[u8] = b"01234567 \0\x80\xffxgLKS9-";
+        for _ in 0..=random.below(6) {
+            let at = random.below(bytes.len());
+            match random.below(5) {
+                0 => bytes[at] = u8::try_from(random.below(256)).unwrap(),
+                1 => bytes[at] ^= 1 << random.below(8),
+                2 => bytes.truncate(at.max(1)),
+                3 => {
+                    let block = bytes[at / BLOCK * BLOCK..].iter().copied().take(BLOCK).collect::<Vec<_>>();
+                    let to = random.below(bytes.len()) / BLOCK * BLOCK;
+                    drop(bytes.splice(to..to, block));
+                }
+                // A field of a header: mode, ids, size, time, kind.
+                _ => {
+                    let field = at / BLOCK * BLOCK + 100 + random.below(60);
+                    if let Some(byte) = bytes.get_mut(field) {
+                        *byte = FIELDS[random.below(FIELDS.len())];
+                    }
+                }
+            }
+            let start = at / BLOCK * BLOCK;
+            if random.below(2) == 0
+                && let Some(block) = bytes.get_mut(start..start + BLOCK)
+            {
+                block[148..156].fill(b' ');
+                let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+                block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn archives_that_were_tampered_with_are_read_to_an_end_or_refused() {
+        let mut random = Random::new();
+        let samples = samples();
+        for sample in &samples {
+            let mut tar = TarReader::new(sample.as_slice());
+            while tar.next_entry().unwrap().is_some() {}
+        }
+        for _ in 0..3000 {
+            let mut bytes = samples[random.below(samples.len())].clone();
+            mutate(&mut bytes, &mut random);
+            let mut tar = TarReader::new(bytes.as_slice());
+            let mut stored = 0;
+            while let Ok(Some(entry)) = tar.next_entry() {
+                let parts: u64 = entry.parts.iter().flatten().map(|(_, length)| length).sum();
+                assert!(entry.parts.is_none() || parts <= entry.size);
+                assert!(entry.path.len() as u64 <= MAX_EXTENSION);
+                while let Ok(chunk) = tar.chunk()
+                    && !chunk.is_empty()
+                {
+                    stored += chunk.len();
+                }
+            }
+            assert!(stored <= bytes.len(), "no more is read than there is");
+        }
+    }
 }

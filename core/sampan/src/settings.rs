@@ -28,6 +28,60 @@ struct ConfigFile {
     labels: Vec<String>,
     live_restore: Option<bool>,
     builder: Builder,
+    images: Images,
+    proxies: Proxies,
+}
+
+/// How registries are reached. What is left out the environment says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct Proxies {
+    http_proxy: Option<String>,
+    https_proxy: Option<String>,
+    no_proxy: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Images {
+    gc: ImagesGc,
+}
+
+/// How much images without a container may keep, and for how long. Docker has no such setting; without it all stay.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct ImagesGc {
+    enabled: Option<bool>,
+    /// Such as `20GB`.
+    default_keep_storage: Option<String>,
+    /// Such as `720h`.
+    unused_for: Option<String>,
+    /// Images with names, too, and not only dangling ones.
+    all: bool,
+}
+
+impl ImagesGc {
+    fn apply(&self, engine: &mut EngineConfig) -> Result<(), String> {
+        if self.enabled == Some(false) {
+            return Ok(());
+        }
+        engine.unused_image_size = bytes("images.gc.defaultKeepStorage", self.default_keep_storage.as_deref())?;
+        engine.unused_image_age = age("images.gc.unusedFor", self.unused_for.as_deref())?;
+        engine.unused_image_all = self.all;
+        Ok(())
+    }
+}
+
+fn bytes(key: &str, text: Option<&str>) -> Result<Option<u64>, String> {
+    let Some(text) = text else { return Ok(None) };
+    let bytes = sampan_cli::bytes(text).map_err(|why| format!("{key}: {why}"))?;
+    Ok(u64::try_from(bytes).ok())
+}
+
+fn age(key: &str, text: Option<&str>) -> Result<Option<std::time::Duration>, String> {
+    let Some(text) = text else { return Ok(None) };
+    let age = sampan_engine::build::duration(text);
+    age.map(Some).ok_or_else(|| format!("{key}: {text:?} is not a duration, such as 168h"))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -52,15 +106,8 @@ impl BuilderGc {
         if self.enabled == Some(false) {
             return Ok(());
         }
-        if let Some(text) = &self.default_keep_storage {
-            let bytes = sampan_cli::bytes(text).map_err(|why| format!("builder.gc.defaultKeepStorage: {why}"))?;
-            engine.build_cache_size = u64::try_from(bytes).ok();
-        }
-        if let Some(text) = &self.unused_for {
-            let age = sampan_engine::build::duration(text);
-            engine.build_cache_age =
-                Some(age.ok_or_else(|| format!("builder.gc.unusedFor: {text:?} is not a duration, such as 168h"))?);
-        }
+        engine.build_cache_size = bytes("builder.gc.defaultKeepStorage", self.default_keep_storage.as_deref())?;
+        engine.build_cache_age = age("builder.gc.unusedFor", self.unused_for.as_deref())?;
         Ok(())
     }
 }
@@ -122,6 +169,12 @@ pub fn gather(args: &DaemonArgs) -> Result<Settings, String> {
     engine.insecure_registries = [file.insecure_registries, args.insecure_registry.clone()].concat();
     engine.registry_mirrors = [file.registry_mirrors, args.registry_mirror.clone()].concat();
     file.builder.gc.apply(&mut engine)?;
+    file.images.gc.apply(&mut engine)?;
+    engine.proxies = sampan_engine::config::Proxies {
+        http: file.proxies.http_proxy,
+        https: file.proxies.https_proxy,
+        none: file.proxies.no_proxy,
+    };
     engine.labels = [file.labels, args.label.clone()].concat();
     engine.live_restore = args.live_restore || file.live_restore.unwrap_or(false);
     let level = args

@@ -1,6 +1,7 @@
 //! Images: the engine's side of `sampan-image`.
 
 mod changes;
+mod collect;
 mod commit;
 mod list;
 mod manifests;

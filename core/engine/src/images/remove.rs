@@ -21,7 +21,7 @@ fn pin_owner(container: &str) -> String {
 
 /// Containers of an image.
 #[derive(Debug, Clone, Default)]
-struct Users {
+pub(super) struct Users {
     /// One that runs.
     running: Option<String>,
     /// One that does not.
@@ -169,7 +169,7 @@ fn short(id: &str) -> &str {
 }
 
 impl Engine {
-    fn image_users(&self) -> HashMap<Digest, Users> {
+    pub(super) fn image_users(&self) -> HashMap<Digest, Users> {
         let mut users: HashMap<Digest, Users> = HashMap::new();
         for container in self.inner.containers.all() {
             let record = container.record();
@@ -183,7 +183,7 @@ impl Engine {
     }
 
     /// Lets go of layers that were kept for containers which are gone.
-    async fn release_layers(&self) -> Result<()> {
+    pub(super) async fn release_layers(&self) -> Result<()> {
         let live: HashSet<String> =
             self.inner.containers.all().iter().map(|container| pin_owner(&container.id)).collect();
         self.inner
@@ -226,7 +226,12 @@ impl Engine {
         Ok(done.iter().map(response).collect())
     }
 
-    fn removal_events(&self, done: &[Removed]) {
+    /// Removes these images; what was removed.
+    pub(super) async fn delete_images(&self, ids: Vec<Digest>, users: HashMap<Digest, Users>) -> Result<Vec<Removed>> {
+        self.inner.images.blocking(move |store| Ok(delete_all(store, &users, ids))).await
+    }
+
+    pub(super) fn removal_events(&self, done: &[Removed]) {
         for removed in done {
             match removed {
                 Removed::Untagged(name) => self.inner.images.event("untag", &name.familiar(), Some(name.familiar())),
@@ -256,15 +261,7 @@ impl Engine {
             .images
             .blocking(move |store| {
                 let before = store.disk_size();
-                let mut removal = Removal { store, users: &users, force: true, prune: true, done: Vec::new() };
-                for image in candidates {
-                    if let Some(image) = store.get(&image.id)
-                        && let Err(error) = removal.delete(&image, true)
-                    {
-                        tracing::warn!(image = %image.id, %error, "not pruned");
-                    }
-                }
-                let done = std::mem::take(&mut removal.done);
+                let done = delete_all(store, &users, candidates.iter().map(|image| image.id));
                 store.gc()?;
                 Ok((done, before.saturating_sub(store.disk_size())))
             })
@@ -285,6 +282,23 @@ impl Engine {
             space_reclaimed: Some(size(freed)),
         })
     }
+}
+
+/// Removes images that no container uses, with their names.
+fn delete_all(
+    store: &ImageStore,
+    users: &HashMap<Digest, Users>,
+    ids: impl IntoIterator<Item = Digest>,
+) -> Vec<Removed> {
+    let mut removal = Removal { store, users, force: true, prune: true, done: Vec::new() };
+    for id in ids {
+        if let Some(image) = store.get(&id)
+            && let Err(error) = removal.delete(&image, true)
+        {
+            tracing::warn!(image = %id, %error, "not pruned");
+        }
+    }
+    removal.done
 }
 
 fn response(removed: &Removed) -> ImageDeleteResponseItem {
