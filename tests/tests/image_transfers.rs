@@ -70,6 +70,16 @@ fn begin(host: &Host, arguments: &[&str]) -> Child {
     host.command(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+/// A program that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 fn settles(host: &Host, what: &str, before: &BTreeSet<String>) {
     let mut last = BTreeSet::new();
     host.wait_until(what, || {
@@ -303,4 +313,53 @@ fn what_was_made_here_is_packed_once_and_comes_back_the_same() {
     assert_eq!(host.api("GET", "/images/localhost:5000/made:1/json", None).1["Id"], id);
     assert_eq!(digest(&host.ok(&["push", "localhost:5000/made:1"])), first, "what was saved and loaded is the same");
     assert_eq!(host.ok(&["run", "--rm", "localhost:5000/made:1", "sh", "-c", "wc -c < /text"]), "1000000");
+}
+
+#[test]
+fn archives_are_imported_from_the_network_while_they_come() {
+    let test = "archives_are_imported_from_the_network_while_they_come";
+    let Some(host) = Host::with_image(test) else { return };
+    host.wait_until("busybox alone is here", || kept(&host).len() == 4);
+    let before = kept(&host);
+    let tar = big_tar();
+    host.write("www/big.tar", &tar);
+    host.write("www/half.tar", &tar[..tar.len() / 2]);
+    let folder = host.path("www");
+    let _server = host.in_network(move || {
+        std::process::Command::new("/bin/busybox")
+            .args(["httpd", "-f", "-p", "127.0.0.1:8000", "-h"])
+            .arg(folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(Ended)
+            .unwrap()
+    });
+    host.wait_until("the server listens", || {
+        host.in_network(|| std::net::TcpStream::connect("127.0.0.1:8000")).is_ok()
+    });
+    let (_, error) = host.fails(&["import", "http://127.0.0.1:8000/none.tar", "big:1"]);
+    assert!(error.contains("404"), "{error}");
+    let (_, error) = host.fails(&["import", "http://127.0.0.1:8000/half.tar", "big:1"]);
+    assert!(error.contains("middle of an entry"), "{error}");
+    settles(&host, "nothing is left of what was refused", &before);
+    host.ok(&["import", "http://127.0.0.1:8000/big.tar", "big:1"]);
+    assert!(host.ok(&["history", "--format", "{{.Comment}}", "big:1"]).contains("Imported from http://127.0.0.1"));
+}
+
+#[test]
+fn unused_images_go_when_the_configuration_asks() {
+    let test = "unused_images_go_when_the_configuration_asks";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("daemon.json");
+    fs::write(&file, r#"{"images": {"gc": {"unusedFor": "2s", "all": true}}}"#).unwrap();
+    let Some(host) = Host::start_with(test, &["--config-file", file.to_str().unwrap()]) else { return };
+    host.import_busybox();
+    host.ok(&["create", "--name", "user", IMAGE, "true"]);
+    let tar = big_tar();
+    assert_eq!(host.run_with_input(&["import", "-", "unused:1"], &tar).code, 0);
+    host.wait_until("the unused image is gone", || !host.ok(&["images", "-q", "--no-trunc"]).contains('\n'));
+    assert_eq!(host.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]), IMAGE);
+    host.ok(&["rm", "user"]);
+    host.wait_until("the other one is not used any more", || host.ok(&["images", "-q"]).is_empty());
 }

@@ -13,7 +13,7 @@ use bollard_stubs::models::{
     HealthConfig, HostConfig, RestartPolicy, RestartPolicyNameEnum,
 };
 use sampan_engine::containers::{ListOptions, LogOptions, RemoveOptions, WaitCondition};
-use sampan_engine::images::ImportOptions;
+use sampan_engine::images::{ImportOptions, ImportSource};
 use sampan_engine::{Engine, EngineConfig, ErrorKind, Filters};
 
 const IMAGE: &str = "busybox:test";
@@ -153,7 +153,8 @@ async fn import(engine: &Engine) {
         changes: vec!["CMD [\"sh\"]".into(), "ENV FROM_IMAGE=yes".into()],
         ..ImportOptions::default()
     };
-    let mut messages = engine.import_image(Box::pin(Cursor::new(busybox())), options).await.unwrap();
+    let mut messages =
+        engine.import_image(ImportSource::Upload(Box::pin(Cursor::new(busybox()))), options).await.unwrap();
     while let Some(message) = messages.recv().await {
         assert_eq!(message.error_detail, None);
     }

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use bollard_stubs::models::ContainerConfig;
 use http::StatusCode;
-use sampan_engine::images::{CommitOptions, ImportOptions};
+use sampan_engine::images::{CommitOptions, ImportOptions, ImportSource};
 use sampan_engine::messages::Credentials;
 use sampan_engine::{Engine, Error, Result};
 
@@ -44,12 +44,7 @@ pub async fn remove(engine: &Engine, name: &str, call: &Call) -> Answer {
 
 /// `POST /images/create`: a pull with `fromImage`, an import with `fromSrc`.
 pub async fn create(engine: &Engine, call: &mut Call) -> Answer {
-    if let Some(source) = call.query.get("fromSrc") {
-        if source != "-" {
-            return Err(Error::unsupported(format!(
-                "import from {source}: the daemon fetches no URLs for imports; download it and import the file"
-            )));
-        }
+    if let Some(source) = call.query.get("fromSrc").map(str::to_owned) {
         let options = ImportOptions {
             repo: call.query.get("repo").map(str::to_owned),
             tag: call.query.get("tag").map(str::to_owned),
@@ -57,8 +52,13 @@ pub async fn create(engine: &Engine, call: &mut Call) -> Answer {
             changes: call.query.all("changes"),
             platform: call.query.get("platform").map(str::to_owned),
         };
-        let upload = call.upload();
-        return json_stream(receiver(engine.import_image(upload, options).await?));
+        let source = match source.as_str() {
+            "-" => ImportSource::Upload(call.upload()),
+            url if url.contains("://") => ImportSource::Url(source),
+            // As docker's clients may say it.
+            host => ImportSource::Url(format!("http://{host}")),
+        };
+        return json_stream(receiver(engine.import_image(source, options).await?));
     }
     let name = call.query.required("fromImage")?;
     let auth = registry_auth(call)?;

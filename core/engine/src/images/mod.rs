@@ -31,6 +31,14 @@ pub type Upload = Pin<Box<dyn AsyncRead + Send>>;
 /// A byte stream that goes out.
 pub type Download = mpsc::Receiver<std::io::Result<Bytes>>;
 
+/// Where an import's archive comes from.
+pub enum ImportSource {
+    /// The client sends it.
+    Upload(Upload),
+    /// The daemon fetches it: `http` or `https`.
+    Url(String),
+}
+
 /// An import as asked for.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {

@@ -2,17 +2,21 @@
 
 use std::future::Future;
 use std::io::{self, BufWriter, Read, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use bollard_stubs::models::{ErrorDetail, ProgressDetail};
 use bytes::Bytes;
 use sampan_image::registry::{self, Pulled, Pushed, RegistryAuth, Reporter, SearchResult, TransferEvent};
 use sampan_image::{Digest, HistoryEntry, ImageConfig, ImageRef, Platform, timestamp};
 use serde::Serialize;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::{Download, Images, ImportOptions, Upload, apply_changes, reference};
+use super::{Download, Images, ImportOptions, ImportSource, Upload, apply_changes, reference};
 use crate::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filters::Filters;
@@ -21,6 +25,8 @@ use crate::messages::{BuildMessage, Credentials};
 /// Messages and chunks on their way to a client.
 const QUEUE: usize = 64;
 const CHUNK: usize = 256 << 10;
+/// Bytes of an archive that is fetched for an import.
+const MAX_IMPORT: u64 = 1 << 40;
 
 /// What a client is told while images come and go, in Docker's words.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -83,7 +89,7 @@ impl Engine {
     /// Makes an image of one layer from a file system's tar.
     pub async fn import_image(
         &self,
-        upload: Upload,
+        source: ImportSource,
         options: ImportOptions,
     ) -> Result<mpsc::Receiver<TransferMessage>> {
         let name = match options.repo.as_deref().filter(|repo| !repo.is_empty()) {
@@ -92,7 +98,14 @@ impl Engine {
         };
         let platform = parse_platform(options.platform.as_deref())?.unwrap_or_else(Platform::host);
         let now = timestamp::format(timestamp::now());
-        let message = options.message.filter(|text| !text.is_empty()).unwrap_or_else(|| "Imported from -".to_owned());
+        let message = options.message.filter(|text| !text.is_empty()).unwrap_or_else(|| {
+            let from = match &source {
+                ImportSource::Upload(_) => "-",
+                // What follows may be a credential.
+                ImportSource::Url(url) => url.split('?').next().unwrap_or_default(),
+            };
+            format!("Imported from {from}")
+        });
         let mut config = ImageConfig {
             architecture: platform.architecture,
             os: platform.os,
@@ -106,7 +119,14 @@ impl Engine {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let images = self.inner.images.clone();
         tokio::spawn(async move {
-            let result = import(&images, upload, config, name).await;
+            let result = match source {
+                ImportSource::Upload(upload) => import(&images, upload, config, name).await,
+                ImportSource::Url(url) => {
+                    let status = format!("Downloading from {}", url.split('?').next().unwrap_or_default());
+                    drop(sender.send(TransferMessage::status(status)).await);
+                    fetch_and_import(&images, &url, config, name).await
+                }
+            };
             let message = match result {
                 Ok(id) => TransferMessage::status(id),
                 Err(error) => TransferMessage::failure(&error),
@@ -538,6 +558,45 @@ async fn import(images: &Images, upload: Upload, config: ImageConfig, name: Opti
     let id = image.id.to_string();
     images.event("import", &id, Some(familiar.unwrap_or_else(|| id.clone())));
     Ok(id)
+}
+
+/// Fetches an archive and imports it meanwhile.
+async fn fetch_and_import(images: &Images, url: &str, config: ImageConfig, name: Option<ImageRef>) -> Result<String> {
+    let (mut writer, reader) = tokio::io::duplex(CHUNK);
+    let whole = Arc::new(AtomicBool::new(false));
+    let upload = Box::pin(Whole { inner: reader, whole: Arc::clone(&whole) });
+    let registries = images.registries().clone();
+    let fetching = async move {
+        let fetched = registries.fetch(url, MAX_IMPORT, &mut writer).await;
+        whole.store(fetched.is_ok(), Ordering::Release);
+        fetched
+    };
+    let (fetched, imported) = tokio::join!(fetching, import(images, upload, config, name));
+    match (fetched, imported) {
+        (_, Ok(id)) => Ok(id),
+        // An archive that is refused ends the download, too.
+        (Err(error), Err(refused)) if refused.kind != ErrorKind::Invalid => Err(Error::unavailable(error)),
+        (_, Err(error)) => Err(error),
+    }
+}
+
+/// A stream that ends well only if all of it came.
+struct Whole {
+    inner: tokio::io::DuplexStream,
+    whole: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Whole {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.inner).poll_read(cx, buffer);
+        let ended = matches!(polled, Poll::Ready(Ok(()))) && buffer.filled().len() == before && buffer.remaining() > 0;
+        if ended && !this.whole.load(Ordering::Acquire) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the download broke off")));
+        }
+        polled
+    }
 }
 
 /// A writer whose bytes go to a client in chunks.

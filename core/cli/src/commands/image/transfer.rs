@@ -83,7 +83,7 @@ pub struct ImportArgs {
     /// Set platform if server is multi-platform capable
     #[arg(long)]
     pub platform: Option<String>,
-    /// File, or - for standard input
+    /// File, URL, or - for standard input
     #[arg(allow_hyphen_values = true)]
     pub source: String,
     /// Name of the image
@@ -92,14 +92,16 @@ pub struct ImportArgs {
 
 /// `import`
 pub async fn import(context: Context, args: ImportArgs) -> Outcome {
+    let url = args.source.starts_with("http://") || args.source.starts_with("https://");
     let from: Box<dyn Read + Send> = match args.source.as_str() {
         "-" => Box::new(std::io::stdin()),
-        url if url.starts_with("http://") || url.starts_with("https://") => {
-            return Err(Failure::new(format!("import from {url} is not supported: download it and import the file")));
-        }
+        // The daemon fetches it.
+        _ if url => Box::new(std::io::empty()),
         path => Box::new(File::open(path).map_err(|error| Failure::new(format!("open {path}: {error}")))?),
     };
-    let mut query = Query::new().with("fromSrc", "-").maybe("message", args.message).maybe("platform", args.platform);
+    let source = if url { args.source.as_str() } else { "-" };
+    let mut query =
+        Query::new().with("fromSrc", source).maybe("message", args.message).maybe("platform", args.platform);
     if let Some(text) = &args.reference {
         let (name, tag, _) = reference::split(text);
         query = query.with("repo", name).maybe("tag", tag);
