@@ -39,6 +39,16 @@ pub enum ImportSource {
     Url(String),
 }
 
+impl std::fmt::Debug for ImportSource {
+    /// An address may hold a credential.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Upload(_) => "Upload",
+            Self::Url(_) => "Url",
+        })
+    }
+}
+
 /// An import as asked for.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {

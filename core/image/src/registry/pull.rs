@@ -407,17 +407,19 @@ async fn layers(
         }
         Ok(layers)
     };
-    tokio::pin!(downloading, unpacking);
-    tokio::select! {
+    let mut downloading = Box::pin(downloading);
+    tokio::pin!(unpacking);
+    let downloaded = tokio::select! {
         // A download that fails knows why; whoever unpacks it only that no more comes.
         biased;
-        result = &mut downloading => {
-            result?;
-            unpacking.await
-        }
+        result = &mut downloading => result,
         // A failure ends the downloads, too.
-        result = &mut unpacking => result,
-    }
+        result = &mut unpacking => return result,
+    };
+    // Whoever unpacks what does not come any more ends, and has cleared up then.
+    drop(downloading);
+    let unpacked = unpacking.await;
+    downloaded.and(unpacked)
 }
 
 /// Tells how far a layer is that is wholly here and still being unpacked.

@@ -129,10 +129,20 @@ impl Drop for Registry {
     }
 }
 
+/// Text that does not get shorter by much when it is packed.
+fn noise(length: usize) -> String {
+    let mut number = 1_u64;
+    let next = |_| {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(32 + u8::try_from((number >> 33) % 94).unwrap())
+    };
+    (0..length).map(next).collect()
+}
+
 fn make_image(store: &Shared, names: &[ImageRef]) -> Digest {
     let lower = store
         .images
-        .add_layer_from_tar(Archive::new().dir("etc").file("etc/a", &"x".repeat(700_000)).done().as_slice(), &[])
+        .add_layer_from_tar(Archive::new().dir("etc").file("etc/a", &noise(700_000)).done().as_slice(), &[])
         .unwrap();
     let upper = store
         .images
