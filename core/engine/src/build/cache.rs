@@ -157,10 +157,9 @@ impl Builds {
                 return None;
             }
         };
-        if let Some(layer) = &found.entry.layer
-            && self.inner.images.store().layer(&layer.chain_id).is_none()
-        {
-            return None;
+        if let Some(layer) = &mut found.entry.layer {
+            // One that was packed meanwhile to be sent is another blob now.
+            *layer = self.inner.images.store().layer(&layer.chain_id)?;
         }
         let now = timestamp::now();
         if now - found.last_used > USE_STEP {

@@ -40,6 +40,7 @@ impl ImageStore {
     fn unpack_again(&self, row: &LayerRow) -> Result<(), ImageError> {
         let chain = row.layer.chain_id;
         tracing::info!(layer = %chain, "unpack again: its files may not have reached the disk");
+        self.sweeper.reclaim(&chain)?;
         self.backend.remove(&chain)?;
         let target = self.begin_layer(&chain, &self.ancestors(row.parent))?;
         let found = ingest(
