@@ -216,6 +216,12 @@ impl ImageStore {
             };
             self.finish_layer(layer, parents)
         });
+        if taken.is_err()
+            && let Some(arrival) = arrival.filter(|arrival| arrival.taken().is_some())
+        {
+            // What came whole is just being named; it goes with the rest.
+            drop(arrival.wait());
+        }
         drop(hold);
         if taken.is_err() {
             self.drop_blobs([digest])?;
