@@ -30,7 +30,7 @@ enum Taken<'a> {
     Layer {
         blob: Digest,
         /// What reading it showed, and where it was unpacked; once used, it is read from its blob.
-        unpacked: Option<(Found, Draft<'a>)>,
+        unpacked: Option<Box<(Found, Draft<'a>)>>,
     },
     /// Neither; it matters only if something refers to it.
     Unusable(String),
@@ -115,7 +115,7 @@ impl<'a> Intake<'a> {
         let failed = |error| read_error(WHAT, error);
         let mut start = Vec::new();
         (&mut content).take(START).read_to_end(&mut start).map_err(failed)?;
-        let packed = Compression::detect(&start).map_or(true, |compression| compression != Compression::None);
+        let packed = Compression::detect(&start) != Ok(Compression::None);
         let mut content = io::Cursor::new(start).chain(content);
         if packed || is_header(content.get_ref().0.get_ref()) {
             return self.take_layer(name, content);
@@ -163,7 +163,7 @@ impl<'a> Intake<'a> {
         hold.add(digest);
         blob.finish()?;
         self.brought.push(digest);
-        Ok(Taken::Layer { blob: digest, unpacked: tried.found().map(|found| (found, draft)) })
+        Ok(Taken::Layer { blob: digest, unpacked: tried.found().map(|found| Box::new((found, draft))) })
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -222,7 +222,7 @@ impl<'a> Intake<'a> {
             let expected = expected.blob.unwrap_or(blob);
             return Err(ImageError::Mismatch { what: name.to_owned(), expected, actual: blob });
         }
-        let Some((found, draft)) = unpacked else {
+        let Some((found, draft)) = unpacked.map(|unpacked| *unpacked) else {
             return self.store.take_downloaded(name, &expected, parents, None);
         };
         expected.check(name, &found)?;
