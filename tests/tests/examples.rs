@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sampan_tests::{Host, IMAGE};
+use sampan_tests::{Host, IMAGE, programs};
 
 /// A daemon whose `busybox` is the test's, and a copy of the example that may be edited.
 fn example(test: &str, name: &str) -> Option<(Host, PathBuf)> {
@@ -103,4 +103,38 @@ fn secrets() {
     host.wait_until("another password is there", || {
         host.run(&["exec", "secrets-web-1", "cat", "/run/secrets/database"]).out == "another\n"
     });
+}
+
+#[test]
+fn log_driver() {
+    let Some((host, folder)) = example("log_driver", "log-driver") else { return };
+    let told = host.run_in(&folder, &["up", "-d"]);
+    assert_ne!(told.code, 0);
+    let told = told.out + &told.err;
+    assert!(told.contains("plain") && told.contains("json-file"), "which drivers there are: {told}");
+    let component = programs().join("drivers/examples/log-plain.wasm");
+    host.ok(&["plugin", "install", "--grant-all-permissions", component.to_str().unwrap()]);
+    host.ok_in(&folder, &["up", "-d"]);
+    let id = host.inspect("log-driver-shop-1")["Id"].as_str().unwrap().to_owned();
+    host.wait_until("the driver has written", || {
+        let text = contents(&host.root().join("containers").join(&id));
+        text.contains("shop time=")
+            && text.contains("stream=stdout message=\"an order came in\"")
+            && text.contains("stream=stderr message=\"a coupon was refused\"")
+    });
+    host.wait_until("the other one's are where all are", || {
+        host.ok(&["logs", "log-driver-stock-1"]).contains("42 left")
+    });
+    host.wait_until("logs can be asked for", || host.ok(&["logs", "log-driver-shop-1"]).contains("an order came in"));
+}
+
+fn contents(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.path() {
+            path if path.is_dir() => all += &contents(&path),
+            path => all += &String::from_utf8_lossy(&fs::read(path).unwrap_or_default()),
+        }
+    }
+    all
 }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use devices::{Access, DeviceKind, DeviceRule, default_rules};
-pub use limits::Limits;
+pub use limits::{Limits, Throttle, ThrottleKind};
 pub use stats::Stats;
 
 /// Why a cgroup could not do what was asked.

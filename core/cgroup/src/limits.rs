@@ -28,8 +28,36 @@ pub struct Limits {
     pub pids: Option<i64>,
     /// Relative weight of block I/O, 10 to 1000.
     pub blkio_weight: Option<u16>,
+    /// Limits of block devices.
+    pub throttle: Vec<Throttle>,
     /// Which devices may be used.
     pub devices: Option<Vec<DeviceRule>>,
+}
+
+/// What a block device does in a second at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttle {
+    /// What is counted.
+    pub kind: ThrottleKind,
+    /// Number of the driver.
+    pub major: u32,
+    /// Number of the device.
+    pub minor: u32,
+    /// Bytes or operations.
+    pub rate: u64,
+}
+
+/// What a [`Throttle`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ThrottleKind {
+    /// Bytes read.
+    ReadBytes,
+    /// Bytes written.
+    WriteBytes,
+    /// Operations that read.
+    ReadOperations,
+    /// Operations that write.
+    WriteOperations,
 }
 
 /// Version 2 counts weight from 1 to 10000 with 100 as the usual; the kernel's own documents give this mapping.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::devices::DeviceRule;
-use crate::limits::Limits;
+use crate::limits::{Limits, ThrottleKind};
 use crate::stats::{Stats, keyed, number};
 use crate::{Cgroup, CgroupError, make_directory, write};
 
@@ -70,6 +70,16 @@ pub(crate) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError>
     }
     if let Some(weight) = limits.blkio_weight {
         set(cgroup, "blkio", "a weight of block I/O", "blkio.bfq.weight", &weight.to_string())?;
+    }
+    for limit in &limits.throttle {
+        let file = match limit.kind {
+            ThrottleKind::ReadBytes => "blkio.throttle.read_bps_device",
+            ThrottleKind::WriteBytes => "blkio.throttle.write_bps_device",
+            ThrottleKind::ReadOperations => "blkio.throttle.read_iops_device",
+            ThrottleKind::WriteOperations => "blkio.throttle.write_iops_device",
+        };
+        let value = format!("{}:{} {}", limit.major, limit.minor, limit.rate);
+        set(cgroup, "blkio", "a limit of a block device", file, &value)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::limits::{Limits, swap_alone, weight_of_blkio, weight_of_shares};
+use crate::limits::{Limits, ThrottleKind, swap_alone, weight_of_blkio, weight_of_shares};
 use crate::stats::{Stats, keyed, number};
 use crate::{Cgroup, CgroupError, make_directory, write};
 
@@ -91,6 +91,16 @@ pub(crate) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError>
             return Err(CgroupError::NoController { controller: "io weight", wanted: "a weight of block I/O" });
         };
         set(cgroup, "io", "a weight of block I/O", file, &format!("default {weight}"))?;
+    }
+    for limit in &limits.throttle {
+        let key = match limit.kind {
+            ThrottleKind::ReadBytes => "rbps",
+            ThrottleKind::WriteBytes => "wbps",
+            ThrottleKind::ReadOperations => "riops",
+            ThrottleKind::WriteOperations => "wiops",
+        };
+        let value = format!("{}:{} {key}={}", limit.major, limit.minor, limit.rate);
+        set(cgroup, "io", "a limit of a block device", "io.max", &value)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::dotenv;
 use crate::files::{PathKind, ReadError};
 use crate::interpolate::{Env, interpolate};
 use crate::merge::{merge, settle};
-use crate::node::{At, Entry, Node, Value};
+use crate::node::{At, Entry, MergeTag, Node, Value};
 use crate::session::Session;
 use crate::yaml;
 
@@ -40,7 +40,7 @@ pub(crate) fn read_documents(
 ) -> Option<Vec<Node>> {
     match session.read(path) {
         Ok(bytes) => {
-            let documents = yaml::parse(session, path, base, bytes)?;
+            let documents = yaml::parse(session, path, base, from.is_none(), bytes)?;
             if documents.iter().all(Node::is_null) {
                 session.plain_error(in_file(path, "the file is empty"));
                 return None;
@@ -82,7 +82,9 @@ pub(crate) fn tree(
         if scope.interpolate {
             interpolate(session, &mut document, scope.env);
         }
-        resolve_variables(&mut document, scope.env);
+        if scope.interpolate {
+            resolve_variables(&mut document, scope.env);
+        }
         include(session, scope, &mut document, including);
         extend(session, scope, &mut document, all.as_ref());
         let mut merged = match all.take() {
@@ -204,11 +206,22 @@ fn include_entry(session: &mut Session<'_>, item: &Node) -> Option<Include> {
         session.error(item.at, "an include needs a `path`");
         return None;
     }
-    if let Some((at, path)) = entry.paths.iter().find(|(_, path)| path.contains("://") || path.starts_with("git@")) {
-        session.error(*at, format!("including `{path}` from elsewhere is not supported yet"));
+    if let Some((at, path)) = entry.paths.iter().find(|(_, path)| is_elsewhere(path)) {
+        elsewhere(session, *at, path);
         return None;
     }
     Some(entry)
+}
+
+/// Whether a file is named by where it is fetched from.
+pub(crate) fn is_elsewhere(path: &str) -> bool {
+    path.contains("://") || path.starts_with("git@") || path.starts_with("github.com/")
+}
+
+/// Refuses it: what the daemon keeps a stack true to are files that it can watch.
+fn elsewhere(session: &mut Session<'_>, at: At, path: &str) {
+    let message = format!("`{path}` lies elsewhere; only files of this host are taken");
+    session.error_help(at, message, "fetch it first and name the file: a stack follows its files as they change");
 }
 
 fn included_tree(
@@ -312,7 +325,7 @@ pub(crate) fn env_file_as(
             return None;
         }
     };
-    let file = session.add_source(path, path.parent().unwrap_or(Path::new("/")), text.clone());
+    let file = session.add_source(path, path.parent().unwrap_or(Path::new("/")), false, text.clone());
     let mut missing = Vec::new();
     let result = match format {
         EnvFormat::Raw => dotenv::parse_raw(&text, lookup),
@@ -401,6 +414,10 @@ fn extended(
 ) -> Node {
     let mut own = service.clone();
     let Some(extends) = own.take("extends") else { return own };
+    // What an override takes back was laid under the file before it.
+    if extends.is_null() || extends.tag == MergeTag::Reset {
+        return own;
+    }
     let Some((name, file)) = extends_target(session, &extends) else { return own };
     let at = extends.at;
     let elsewhere = match &file {
@@ -440,7 +457,11 @@ fn extends_target(session: &mut Session<'_>, extends: &Node) -> Option<(String, 
                 let text = entry.value.as_str().map(str::to_owned);
                 match (entry.key.as_str(), text) {
                     ("service", Some(text)) => name = Some(text),
-                    ("file", Some(text)) => file = Some(session.resolve_node(&entry.value, &text)),
+                    ("file", Some(text)) if is_elsewhere(&text) => {
+                        elsewhere(session, entry.value.at, &text);
+                        return None;
+                    }
+                    ("file", Some(text)) => file = Some(session.resolve(entry.value.at, &text)),
                     ("service" | "file", None) => {
                         session.error(entry.value.at, format!("`{}` must be a string", entry.key));
                         return None;
@@ -474,8 +495,8 @@ fn extended_file(session: &mut Session<'_>, scope: &mut Scope<'_>, path: &Path, 
     for mut document in read_documents(session, path, &base, Some(at)).unwrap_or_default() {
         if scope.interpolate {
             interpolate(session, &mut document, scope.env);
+            resolve_variables(&mut document, scope.env);
         }
-        resolve_variables(&mut document, scope.env);
         services = document.take("services").or(services);
     }
     let services = services.map(Rc::new);

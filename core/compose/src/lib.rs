@@ -11,6 +11,7 @@ pub mod files;
 pub mod model;
 
 mod assemble;
+mod canonical;
 mod decode;
 mod diagnostic;
 mod discover;
@@ -33,7 +34,7 @@ mod yaml;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use discover::{FILE_NAMES, OVERRIDE_NAMES};
 pub use files::{Files, MemoryFiles, PathKind, ReadError};
-pub use load::{LoadOptions, Loaded, load};
+pub use load::{LoadOptions, Loaded, Without, load};
 pub use model::{Project, Service};
 pub use query::Used;
 pub use raw::{RawProject, Variable, environment, load_raw, to_yaml};

@@ -11,7 +11,7 @@ use crate::files::{Files, PathKind};
 use crate::interpolate::{Env, interpolate};
 use crate::model::Project;
 use crate::node::Node;
-use crate::normalize::normalize;
+use crate::normalize::{agree, normalize};
 use crate::session::{Session, clean};
 use crate::validate::validate;
 
@@ -37,6 +37,21 @@ pub struct LoadOptions {
     /// Whether what the specification allows and the engine can't do is taken into the model, for those who only look
     /// at it. Else it is refused by name and place (default).
     pub whole_specification: bool,
+    /// Steps that are left out, for those who only look at the model.
+    pub without: Without,
+}
+
+/// Steps of loading that can be left out. A project that lacks one is to be shown, not to be run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Without {
+    /// What the files leave unsaid stays so: names, the default network, dependencies that follow from other keys.
+    pub normalization: bool,
+    /// Paths stay as they are written; those of other files than the project's own become relative to its directory.
+    pub path_resolution: bool,
+    /// `env_file`s are named and not read.
+    pub env_resolution: bool,
+    /// Nothing is checked between the parts of the project.
+    pub consistency: bool,
 }
 
 impl Default for LoadOptions {
@@ -51,7 +66,15 @@ impl Default for LoadOptions {
             profiles: Vec::new(),
             interpolate: true,
             whole_specification: false,
+            without: Without::default(),
         }
+    }
+}
+
+impl LoadOptions {
+    /// What `~` stands for.
+    pub(crate) fn home(&self) -> Option<PathBuf> {
+        self.env.get("HOME").filter(|home| home.starts_with('/')).map(PathBuf::from)
     }
 }
 
@@ -70,8 +93,7 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong with it, as far as it could be read.
 pub fn load(options: &LoadOptions, files: &dyn Files) -> Result<Loaded, Diagnostics> {
-    let home = options.env.get("HOME").filter(|home| home.starts_with('/')).map(PathBuf::from);
-    let mut session = Session::new(files, home);
+    let mut session = Session::new(files, options.home());
     let project = run(options, &mut session);
     let failed = session.failed();
     let Diagnostics { items, inputs } = session.into_diagnostics();
@@ -98,6 +120,7 @@ pub(crate) struct Prepared {
 /// Finds and reads the files.
 pub(crate) fn prepare(options: &LoadOptions, session: &mut Session<'_>) -> Option<Prepared> {
     session.whole_specification = options.whole_specification;
+    session.without = options.without;
     let mut env = options.env.clone();
     let given_dir = options.project_dir.as_deref().map(|dir| clean(&options.working_dir.join(dir)));
     let first_dir = given_dir.clone().unwrap_or_else(|| options.working_dir.clone());
@@ -111,6 +134,7 @@ pub(crate) fn prepare(options: &LoadOptions, session: &mut Session<'_>) -> Optio
     if dir != first_dir {
         env_files(options, session, &dir, &mut env)?;
     }
+    session.directory.clone_from(&dir);
     let mut documents = Vec::new();
     let mut broken = false;
     for path in &paths {
@@ -139,8 +163,11 @@ fn run(options: &LoadOptions, session: &mut Session<'_>) -> Option<Project> {
     project.name.clone_from(&prepared.name);
     project.working_dir.clone_from(&prepared.dir);
     project.compose_files.clone_from(&prepared.paths);
-    normalize(&mut project, &profiles(options, &prepared.env));
-    validate(&mut cx, &project);
+    normalize(&mut project, &profiles(options, &prepared.env), options.without.normalization);
+    if !options.without.consistency {
+        agree(&mut project);
+        validate(&mut cx, &project);
+    }
     Some(project)
 }
 
@@ -222,9 +249,6 @@ fn project_name(
                 interpolate(session, &mut node, env);
             }
             let written = node.scalar_text().unwrap_or_default();
-            if !options.interpolate && written.contains('$') {
-                return Some(written);
-            }
             let name = name_of(&written);
             if name != written && is_project_name(&name) {
                 session

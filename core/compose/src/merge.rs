@@ -236,7 +236,7 @@ pub(crate) fn keys(node: Node, dependencies: bool) -> Node {
 }
 
 /// `all` as a list of one request for all.
-fn gpus(node: Node) -> Node {
+pub(crate) fn gpus(node: Node) -> Node {
     if node.as_str() != Some("all") {
         return node;
     }

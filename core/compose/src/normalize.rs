@@ -17,8 +17,33 @@ pub(crate) fn volumes_source(entry: &str) -> Option<&str> {
     Some(entry.split(':').next().unwrap_or(entry))
 }
 
-/// Completes a decoded project.
-pub(crate) fn normalize(project: &mut Project, profiles: &BTreeSet<String>) {
+/// Completes a decoded project and sorts its services by profile; `sort_only`: the latter alone.
+pub(crate) fn normalize(project: &mut Project, profiles: &BTreeSet<String>, sort_only: bool) {
+    if !sort_only {
+        complete(project);
+    }
+    let chosen = |service: &Service| {
+        service.profiles.is_empty()
+            || profiles.contains("*")
+            || service.profiles.iter().any(|profile| profiles.contains(profile))
+    };
+    let (active, inactive) =
+        std::mem::take(&mut project.services).into_iter().partition(|(_, service)| chosen(service));
+    project.services = active;
+    project.inactive = inactive;
+    project.profiles = profiles.iter().cloned().collect();
+}
+
+/// What is said in one of two places holds in the other, too.
+pub(crate) fn agree(project: &mut Project) {
+    for service in project.services.values_mut().chain(project.inactive.values_mut()) {
+        if let (Some(scale), Some(deploy)) = (service.scale, &mut service.deploy) {
+            deploy.replicas.get_or_insert(scale);
+        }
+    }
+}
+
+fn complete(project: &mut Project) {
     let name = project.name.clone();
     let mut needs_default = false;
     for service in project.services.values_mut() {
@@ -49,16 +74,6 @@ pub(crate) fn normalize(project: &mut Project, profiles: &BTreeSet<String>) {
     project.volumes.iter_mut().for_each(|(key, volume)| full(key, volume.external, &mut volume.name));
     project.secrets.iter_mut().for_each(|(key, secret)| full(key, secret.external, &mut secret.name));
     project.configs.iter_mut().for_each(|(key, config)| full(key, config.external, &mut config.name));
-    let chosen = |service: &Service| {
-        service.profiles.is_empty()
-            || profiles.contains("*")
-            || service.profiles.iter().any(|profile| profiles.contains(profile))
-    };
-    let (active, inactive) =
-        std::mem::take(&mut project.services).into_iter().partition(|(_, service)| chosen(service));
-    project.services = active;
-    project.inactive = inactive;
-    project.profiles = profiles.iter().cloned().collect();
 }
 
 fn implied_dependencies(service: &mut Service) {

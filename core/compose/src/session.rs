@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::files::{Files, PathKind, ReadError};
+use crate::load::Without;
 use crate::node::{At, Node};
 
 /// Largest compose or env file, in bytes.
@@ -22,6 +23,8 @@ struct Source {
     path: PathBuf,
     /// Where relative paths written in it start.
     base: PathBuf,
+    /// Whether it is one of the project's files and not one that another file names.
+    own: bool,
     text: String,
 }
 
@@ -35,6 +38,10 @@ pub(crate) struct Session<'a> {
     errors: usize,
     /// Whether what the engine can't do is accepted.
     pub(crate) whole_specification: bool,
+    /// What is left out of loading.
+    pub(crate) without: Without,
+    /// The project's directory, once it is known.
+    pub(crate) directory: PathBuf,
     /// What `~` stands for.
     pub(crate) home: Option<PathBuf>,
     /// Bytes that aliases may still expand to.
@@ -53,6 +60,8 @@ impl<'a> Session<'a> {
             items: Vec::new(),
             errors: 0,
             whole_specification: false,
+            without: Without::default(),
+            directory: PathBuf::from("/"),
             home,
             alias_budget: 64 << 20,
             node_budget: 1_000_000,
@@ -83,13 +92,13 @@ impl<'a> Session<'a> {
     }
 
     /// Keeps a text so that messages can show its lines.
-    pub(crate) fn add_source(&mut self, path: &Path, base: &Path, text: String) -> u32 {
+    pub(crate) fn add_source(&mut self, path: &Path, base: &Path, own: bool, text: String) -> u32 {
         let id = self.sources.len().min(SOURCES);
         if id == SOURCES {
             self.plain_error(Diagnostic::error(format!("a project of more than {SOURCES} files is refused")));
             return 0;
         }
-        self.sources.push(Source { path: path.to_owned(), base: base.to_owned(), text });
+        self.sources.push(Source { path: path.to_owned(), base: base.to_owned(), own, text });
         u32::try_from(id).unwrap_or_default()
     }
 
@@ -144,6 +153,13 @@ impl<'a> Session<'a> {
     pub(crate) fn unsupported(&mut self, at: At, message: impl Into<String>) {
         if !self.whole_specification {
             self.error(at, message);
+        }
+    }
+
+    /// Says that what the specification allows does nothing here, unless the model is only looked at.
+    pub(crate) fn ineffective(&mut self, at: At, message: impl Into<String>) {
+        if !self.whole_specification {
+            self.warning(at, message);
         }
     }
 
@@ -206,10 +222,30 @@ impl<'a> Session<'a> {
         clean(&self.base(at).join(written))
     }
 
-    /// A path held by a node.
-    pub(crate) fn resolve_node(&self, node: &Node, written: &str) -> PathBuf {
-        self.resolve(node.at, written)
+    /// A path held by a node, as the model has it: absolute, or as it is written where paths are not resolved.
+    pub(crate) fn path(&self, node: &Node, written: &str) -> PathBuf {
+        // As the reference has it: `/dev/disk/` keeps its end.
+        if Path::new(written).is_absolute() {
+            return PathBuf::from(written);
+        }
+        if !self.without.path_resolution {
+            return self.resolve(node.at, written);
+        }
+        let own = self.sources.get(node.at.file as usize).is_none_or(|source| source.own);
+        match written {
+            _ if own => PathBuf::from(written),
+            _ if written.starts_with('~') => self.resolve(node.at, written),
+            _ => relative(&self.directory, &clean(&self.base(node.at).join(written))),
+        }
     }
+}
+
+/// A path as seen from a directory; both absolute and clean.
+fn relative(from: &Path, path: &Path) -> PathBuf {
+    let shared = from.components().zip(path.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    let out: PathBuf = up.chain(path.components().skip(shared)).collect();
+    if out.as_os_str().is_empty() { PathBuf::from(".") } else { out }
 }
 
 /// The path without `.` and with `..` taken back, by name alone as the reference does.

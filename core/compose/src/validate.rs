@@ -84,6 +84,7 @@ impl Check<'_, '_, '_> {
                 self.unknown(at, name, "volume", &mount.source, project.volumes.keys().map(String::as_str));
             }
         }
+        self.external(name, service);
         for reference in service.configs.iter().filter(|reference| !project.configs.contains_key(&reference.source)) {
             let at = self.place(name, &format!("configs.{}", reference.source));
             self.unknown(at, name, "config", &reference.source, project.configs.keys().map(String::as_str));
@@ -98,6 +99,22 @@ impl Check<'_, '_, '_> {
                 let at = self.place(name, &format!("{list}.{}", reference.source));
                 self.unknown(at, name, "secret", &reference.source, project.secrets.keys().map(String::as_str));
             }
+        }
+    }
+
+    /// Configs and secrets that only a cluster keeps.
+    fn external(&mut self, name: &str, service: &Service) {
+        let project = self.project;
+        let configs = service.configs.iter().map(|reference| {
+            ("config", reference, project.configs.get(&reference.source).is_some_and(|found| found.external))
+        });
+        let secrets = service.secrets.iter().map(|reference| {
+            ("secret", reference, project.secrets.get(&reference.source).is_some_and(|found| found.external))
+        });
+        for (kind, reference, _) in configs.chain(secrets).filter(|(.., external)| *external) {
+            let at = self.place(name, &format!("{kind}s.{}", reference.source));
+            let why = "only a cluster keeps such; give it by file, environment or content";
+            self.cx.session.unsupported(at, format!("the {kind} `{}` is external: {why}", reference.source));
         }
     }
 

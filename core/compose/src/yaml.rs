@@ -12,7 +12,15 @@ use crate::session::Session;
 const DEPTH: usize = 100;
 
 /// The documents of a text. None after an error was reported.
-pub(crate) fn parse(session: &mut Session<'_>, path: &Path, base: &Path, bytes: Vec<u8>) -> Option<Vec<Node>> {
+///
+/// `own` says whether the file is one of the project's, not one that another file names.
+pub(crate) fn parse(
+    session: &mut Session<'_>,
+    path: &Path,
+    base: &Path,
+    own: bool,
+    bytes: Vec<u8>,
+) -> Option<Vec<Node>> {
     let (text, broken) = match String::from_utf8(bytes) {
         Ok(text) => (text, None),
         Err(error) => {
@@ -21,7 +29,7 @@ pub(crate) fn parse(session: &mut Session<'_>, path: &Path, base: &Path, bytes: 
         }
     };
     let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-    let file = session.add_source(path, base, text.clone());
+    let file = session.add_source(path, base, own, text.clone());
     if session.too_many_sources() {
         return None;
     }

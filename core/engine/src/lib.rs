@@ -38,6 +38,7 @@ use sampan_store::Store;
 pub use config::EngineConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use filters::Filters;
+pub use sampan_image::timestamp;
 
 use containers::Containers;
 use events::Events;

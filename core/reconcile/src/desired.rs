@@ -1,25 +1,26 @@
 //! What the engine is asked for on behalf of a project. Pure: a service becomes the body of a `create` request.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bollard_stubs::models::{
     ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
     HostConfigCgroupnsModeEnum, HostConfigLogConfig, Ipam, IpamConfig, Mount, MountBindOptions,
     MountBindOptionsPropagationEnum, MountTmpfsOptions, MountTypeEnum, MountVolumeOptions, NetworkCreateRequest,
-    NetworkingConfig, PortBinding, PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    NetworkingConfig, PortBinding, PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
     VolumeCreateRequest,
 };
 use sampan_compose::Project;
 use sampan_compose::model::{
-    Bytes, Condition, FileReference, MountType, Network, Port, Service, Ulimit, Volume, VolumeMount,
+    Bytes, Condition, FileReference, MountType, Network, Port, SecretValue, Service, Ulimit, Volume, VolumeMount,
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::hooks::Hooks;
 use crate::in_place::{self, Parts};
 use crate::labels;
+use crate::material::{Content, Material};
 
 /// Why a project cannot be turned into requests.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,21 +30,6 @@ pub struct Unfit {
     pub service: String,
     /// What does not fit, and what to do.
     pub message: String,
-}
-
-/// The text of a config or secret that is not a file of the user's, to be put where containers can bind it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Material {
-    /// Where it shall lie.
-    pub path: PathBuf,
-    /// What is in it.
-    pub content: String,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Permission bits.
-    pub mode: u32,
 }
 
 /// A container as it should be.
@@ -238,6 +224,13 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
     Ok(DesiredContainer { name: container_name(project, service, number), number, body, hash, parts, material })
 }
 
+/// Every config and secret that the containers of a project bind and that is put in place for them.
+#[must_use]
+pub fn material(project: &Project, files: &Path) -> Vec<Material> {
+    let all = project.services.keys().filter_map(|service| container(project, service, 1, files).ok());
+    all.flat_map(|container| container.material).collect()
+}
+
 /// A JSON value whose maps are in order, so that its text is the same every time.
 fn sorted(body: &ContainerCreateBody) -> serde_json::Value {
     in_order(serde_json::to_value(body).unwrap_or_default())
@@ -393,7 +386,20 @@ fn host_config(project: &Project, name: &str, service: &Service, mounts: Vec<Mou
             peer(project, entry.strip_prefix("container:").map_or_else(|| Peer::Service(entry), Peer::Container))
         })
         .collect::<Result<Vec<_>, _>>()?;
+    let blkio = service.blkio_config.clone().unwrap_or_default();
+    let throttle = |devices: &[sampan_compose::model::ThrottleDevice]| {
+        let device = |device: &sampan_compose::model::ThrottleDevice| ThrottleDevice {
+            path: Some(device.path.clone()),
+            rate: Some(device.rate.0),
+        };
+        (!devices.is_empty()).then(|| devices.iter().map(device).collect())
+    };
     Ok(HostConfig {
+        blkio_weight: (blkio.weight > 0).then_some(blkio.weight),
+        blkio_device_read_bps: throttle(&blkio.device_read_bps),
+        blkio_device_read_iops: throttle(&blkio.device_read_iops),
+        blkio_device_write_bps: throttle(&blkio.device_write_bps),
+        blkio_device_write_iops: throttle(&blkio.device_write_iops),
         cpu_shares: service.cpu_shares,
         memory: limits.and_then(|limits| bytes(limits.memory)).or_else(|| bytes(service.mem_limit)),
         memory_reservation: reserved.and_then(|limits| bytes(limits.memory)).or_else(|| bytes(service.mem_reservation)),
@@ -567,6 +573,7 @@ fn mount_of(project: &Project, mount: &VolumeMount) -> Result<Mount, String> {
         MountType::Bind => {
             result.typ = Some(MountTypeEnum::BIND);
             let propagation = mount.bind.as_ref().map_or("", |bind| bind.propagation.as_str());
+            let recursive = mount.bind.as_ref().map_or("", |bind| bind.recursive.as_str());
             result.bind_options = Some(MountBindOptions {
                 propagation: match propagation {
                     "" => None,
@@ -579,7 +586,9 @@ fn mount_of(project: &Project, mount: &VolumeMount) -> Result<Mount, String> {
                     other => return Err(format!("volumes: {}: propagation {other:?} is not known", mount.target)),
                 },
                 create_mountpoint: mount.create_host_path().then_some(true),
-                ..MountBindOptions::default()
+                non_recursive: (recursive == "disabled").then_some(true),
+                read_only_non_recursive: (recursive == "writable").then_some(true),
+                read_only_force_recursive: (recursive == "readonly").then_some(true),
             });
         }
         MountType::Volume => {
@@ -617,7 +626,7 @@ fn mount_of(project: &Project, mount: &VolumeMount) -> Result<Mount, String> {
     Ok(result)
 }
 
-/// A config or secret as a bind of a file: the user's own, or one that is put in place from its text.
+/// A config or secret as a bind of a file: the user's own, or one that is put in place with its text, owner and rights.
 fn file_mount(
     project: &Project,
     reference: &FileReference,
@@ -627,13 +636,13 @@ fn file_mount(
 ) -> Result<Mount, String> {
     let kind = if secret { "secret" } else { "config" };
     let missing = || format!("{kind}s: {} is not among the project's {kind}s", reference.source);
-    let (file, content, external) = if secret {
+    let (file, digest, content, external) = if secret {
         let found = project.secrets.get(&reference.source).ok_or_else(missing)?;
-        (found.file.as_ref(), found.value.as_ref().map(|value| value.0.clone()), found.external)
+        (found.file.as_ref(), &found.digest, found.value.clone(), found.external)
     } else {
         let found = project.configs.get(&reference.source).ok_or_else(missing)?;
-        let text = found.content.clone().or_else(|| found.value.as_ref().map(|value| value.0.clone()));
-        (found.file.as_ref(), text, found.external)
+        let text = found.content.clone().map(SecretValue).or_else(|| found.value.clone());
+        (found.file.as_ref(), &found.digest, text, found.external)
     };
     if external {
         return Err(format!(
@@ -644,11 +653,19 @@ fn file_mount(
     let target = match reference.target.as_str() {
         "" if secret => format!("/run/secrets/{}", reference.source),
         "" => format!("/{}", reference.source),
+        target if secret && !target.starts_with('/') => format!("/run/secrets/{target}"),
         target => target.to_owned(),
     };
-    let source = match (file, content) {
-        (Some(file), _) => file.clone(),
-        (None, Some(content)) => {
+    let own = !reference.uid.is_empty() || !reference.gid.is_empty() || reference.mode.is_some();
+    let (content, name) = match (file, content) {
+        (Some(file), _) => (Content::File(file.clone()), hash(&(file, digest))),
+        (None, Some(content)) => (Content::Text(content.clone()), hash(&content)),
+        (None, None) => return Err(format!("{kind}s: {} has no content", reference.source)),
+    };
+    let source = match content {
+        // One that is not to differ from the user's file is that file: an edit in place shows at once.
+        Content::File(file) if !own => file,
+        content => {
             let number = |text: &str, what: &str| match text {
                 "" => Ok(0),
                 text => text
@@ -656,13 +673,12 @@ fn file_mount(
                     .map_err(|_| format!("{kind}s: {}: {what} {text:?} is not a number", reference.source)),
             };
             let (uid, gid) = (number(&reference.uid, "uid")?, number(&reference.gid, "gid")?);
-            let mode = reference.mode.unwrap_or(if secret { 0o400 } else { 0o444 });
-            let name = hash(&(&content, uid, gid, mode));
-            let path = files.join(&name[..32]);
+            // As Compose: whoever the program runs as can read it, unless the file says otherwise.
+            let mode = reference.mode.unwrap_or(0o444);
+            let path = files.join(&hash(&(name, uid, gid, mode))[..32]);
             material.push(Material { path: path.clone(), content, uid, gid, mode });
             path
         }
-        (None, None) => return Err(format!("{kind}s: {} has no content", reference.source)),
     };
     Ok(Mount {
         target: Some(target),

@@ -15,10 +15,11 @@ use sampan_engine::containers::RemoveOptions;
 use sampan_engine::{Engine, Error, ErrorKind, Filters, Result};
 use tokio::sync::watch;
 
-use crate::desired::{self, DesiredContainer, Material};
+use crate::desired::{self, DesiredContainer};
 use crate::hooks::When;
 use crate::init_containers::InitContainer;
 use crate::labels;
+use crate::material;
 use crate::observe::summaries;
 use crate::plan::{Action, Plan};
 use crate::progress::Progress;
@@ -275,7 +276,7 @@ impl Executor {
         inherited: &HashMap<String, String>,
     ) -> Result<()> {
         let wanted = self.wanted(service, number)?;
-        put(wanted.material.clone()).await?;
+        material::put(wanted.material.clone()).await?;
         let mut body = wanted.body.clone();
         // A service that goes back to the version before names its image by id.
         let image = self.project()?.image_name(service);
@@ -410,37 +411,6 @@ pub(crate) fn settled(result: Result<()>, already: ErrorKind) -> Result<()> {
     match result {
         Err(error) if error.kind == already => Ok(()),
         other => other,
-    }
-}
-
-/// Puts texts of configs and secrets where containers bind them.
-pub async fn put(material: Vec<Material>) -> Result<()> {
-    if material.is_empty() {
-        return Ok(());
-    }
-    let work = move || -> std::io::Result<()> {
-        use std::io::Write;
-        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-        for file in material {
-            if file.path.exists() {
-                continue;
-            }
-            let Some(folder) = file.path.parent() else { continue };
-            std::fs::DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
-            let temporary = file.path.with_extension("tmp");
-            let _ = std::fs::remove_file(&temporary);
-            let mut made = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
-            made.write_all(file.content.as_bytes())?;
-            std::os::unix::fs::fchown(&made, Some(file.uid), Some(file.gid))?;
-            made.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(file.mode & 0o777))?;
-            std::fs::rename(temporary, file.path)?;
-        }
-        Ok(())
-    };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Error::internal(format!("write a config or secret: {error}"))),
-        Err(error) => Err(Error::internal(format!("write a config or secret: {error}"))),
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use sampan_build::backend::Ulimit;
 use sampan_compose::Project;
-use sampan_compose::model::Build;
-use sampan_engine::build::{BuildContext, BuildRequest};
-use sampan_engine::{Engine, Error, ErrorKind, Result};
+use sampan_compose::model::units::parse_duration;
+use sampan_compose::model::{Build, Ulimit as Limit};
+use sampan_engine::build::{BuildContext, BuildRequest, NamedContext};
+use sampan_engine::{Engine, Error, ErrorKind, Result, timestamp};
 
 use crate::progress::Progress;
 
@@ -46,7 +49,10 @@ pub fn decide(
         let Some(service) = project.services.get(name) else { continue };
         let image = project.image_name(name);
         let there = present.contains(&image);
-        let policy = options.pull.as_deref().unwrap_or(&service.pull_policy);
+        let policy = match options.pull.as_deref().unwrap_or(&service.pull_policy) {
+            "refresh" => "always",
+            policy => policy,
+        };
         let source = match (&service.build, policy) {
             (Some(_), _) if options.build && !options.no_build => Source::Build,
             (Some(_), "build") if !options.no_build => Source::Build,
@@ -73,12 +79,44 @@ pub fn decide(
 pub async fn fetch(engine: &Engine, image: &str, policy: &str, service: &str, progress: &Progress) -> Result<()> {
     match engine.inspect_image(image).await {
         Ok(_) if policy != "always" => Ok(()),
-        Ok(_) => pull(engine, image, service, progress).await,
+        Ok(_) => pull(engine, image, None, service, progress).await,
         Err(error) if error.kind == ErrorKind::NotFound && policy != "never" => {
-            pull(engine, image, service, progress).await
+            pull(engine, image, None, service, progress).await
         }
         Err(error) => Err(error),
     }
+}
+
+/// How old an image may become before it is fetched again; none: as old as it likes.
+fn period(policy: &str) -> Option<Duration> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    match policy {
+        "daily" => Some(DAY),
+        "weekly" => Some(DAY * 7),
+        other => parse_duration(other.strip_prefix("every_")?).ok(),
+    }
+}
+
+/// Of the images that the engine has, those that the services' policies let be as they are.
+pub async fn fresh(
+    engine: &Engine,
+    project: &Project,
+    services: &[String],
+    mut present: BTreeSet<String>,
+) -> BTreeSet<String> {
+    for name in services {
+        let Some(service) = project.services.get(name) else { continue };
+        let Some(period) = period(&service.pull_policy).filter(|_| service.build.is_none()) else { continue };
+        let image = project.image_name(name);
+        let Ok(found) = engine.inspect_image(&image).await else { continue };
+        let fetched =
+            found.metadata.and_then(|metadata| metadata.last_tag_time).and_then(|text| timestamp::parse(&text));
+        let age = fetched.map(|fetched| timestamp::now().saturating_sub(fetched));
+        if age.is_none_or(|age| u128::try_from(age).is_ok_and(|age| age >= period.as_nanos())) {
+            present.remove(&image);
+        }
+    }
+    present
 }
 
 /// Provides an image for a service.
@@ -90,11 +128,12 @@ pub async fn provide(
     progress: &Progress,
 ) -> Result<()> {
     let image = project.image_name(service);
+    let platform = project.services.get(service).map(|found| found.platform.as_str()).filter(|text| !text.is_empty());
     match source {
         Source::Present => Ok(()),
         Source::Build => build(engine, project, service, progress).await,
-        Source::Pull => pull(engine, &image, service, progress).await,
-        Source::PullOrBuild => match pull(engine, &image, service, progress).await {
+        Source::Pull => pull(engine, &image, platform, service, progress).await,
+        Source::PullOrBuild => match pull(engine, &image, platform, service, progress).await {
             Ok(()) => Ok(()),
             Err(error) => {
                 progress.log(service, format!("{}; building it", error.message)).await;
@@ -104,9 +143,15 @@ pub async fn provide(
     }
 }
 
-async fn pull(engine: &Engine, image: &str, service: &str, progress: &Progress) -> Result<()> {
+async fn pull(
+    engine: &Engine,
+    image: &str,
+    platform: Option<&str>,
+    service: &str,
+    progress: &Progress,
+) -> Result<()> {
     progress.action(format!("Image {image}"), Some(service), "Pulling", None).await;
-    let mut messages = engine.pull_image(image, None, None).await?;
+    let mut messages = engine.pull_image(image, platform, None).await?;
     let mut failure = None;
     while let Some(message) = messages.recv().await {
         if let Some(detail) = message.error_detail {
@@ -132,7 +177,8 @@ async fn build(engine: &Engine, project: &Project, service: &str, progress: &Pro
         return Err(Error::invalid(format!("service {service} has nothing to build")));
     };
     progress.action(format!("Image {image}"), Some(service), "Building", None).await;
-    let request = request(project, service, build)?;
+    let request =
+        BuildRequest { secrets: secrets(project, service, build).await?, ..request(project, service, build)? };
     let mut messages = engine.build_image(request).await?;
     let mut failure = None;
     while let Some(message) = messages.recv().await {
@@ -160,23 +206,31 @@ async fn build(engine: &Engine, project: &Project, service: &str, progress: &Pro
     }
 }
 
-/// A service's build as the engine takes it; what it cannot do is refused by name.
+/// A service's build as the engine takes it. What it cannot do was refused when the project was loaded; a project that
+/// was stored by another version may still name it.
 fn request(project: &Project, service: &str, build: &Build) -> Result<BuildRequest> {
     let refuse = |key: &str, why: &str| Err(Error::unsupported(format!("service {service}: build.{key}: {why}")));
-    if build.is_remote() {
-        return refuse("context", "remote contexts are not supported yet; clone it and name the directory");
-    }
-    if !build.secrets.is_empty() {
-        return refuse("secrets", "secrets in builds are not supported yet");
-    }
-    if !build.ssh.is_empty() {
-        return refuse("ssh", "ssh in builds is not supported yet");
-    }
-    if !build.additional_contexts.is_empty() {
-        return refuse("additional_contexts", "further contexts are not supported yet");
-    }
     if build.platforms.len() > 1 {
         return refuse("platforms", "one platform is built at a time");
+    }
+    let mut contexts = Vec::new();
+    for (name, context) in &build.additional_contexts {
+        let found = match context.strip_prefix("docker-image://") {
+            Some(image) => NamedContext::Image(image.to_owned()),
+            None if context.starts_with('/') => NamedContext::Directory(PathBuf::from(context)),
+            None if context.starts_with("service:") || context.starts_with("oci-layout:") => {
+                return refuse("additional_contexts", "a directory, a git repository or docker-image://NAME is taken");
+            }
+            None => NamedContext::Remote(context.clone()),
+        };
+        contexts.push((name.clone(), found));
+    }
+    let mut ssh = HashMap::new();
+    for agent in &build.ssh {
+        let Some((id, path)) = agent.split_once('=') else {
+            return refuse("ssh", "give the path of the agent's socket, as default=/run/agent.sock");
+        };
+        ssh.insert(id.to_owned(), PathBuf::from(path));
     }
     let mut tags = vec![project.image_name(service)];
     tags.extend(build.tags.iter().filter(|tag| *tag != &tags[0]).cloned().collect::<Vec<_>>());
@@ -184,8 +238,12 @@ fn request(project: &Project, service: &str, build: &Build) -> Result<BuildReque
     labels.insert(crate::labels::PROJECT.to_owned(), project.name.clone());
     labels.insert(crate::labels::SERVICE.to_owned(), service.to_owned());
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let limit = |(name, limit): (&String, &Limit)| Ulimit { name: name.clone(), soft: limit.soft, hard: limit.hard };
     Ok(BuildRequest {
-        context: BuildContext::Directory(PathBuf::from(&build.context)),
+        context: match build.is_remote() {
+            true => BuildContext::Remote(build.context.clone()),
+            false => BuildContext::Directory(PathBuf::from(&build.context)),
+        },
         dockerfile: text(&build.dockerfile),
         dockerfile_inline: text(&build.dockerfile_inline),
         tags,
@@ -196,10 +254,33 @@ fn request(project: &Project, service: &str, build: &Build) -> Result<BuildReque
         network: text(&build.network),
         extra_hosts: build.extra_hosts.iter().map(|entry| entry.replacen('=', ":", 1)).collect(),
         shm_size: build.shm_size.map(|size| size.0),
+        ulimits: build.ulimits.iter().map(limit).collect(),
         no_cache: build.no_cache,
+        no_cache_stages: build.no_cache_filter.clone(),
         pull: build.pull,
+        contexts,
+        ssh,
         ..BuildRequest::default()
     })
+}
+
+/// The secrets of a build by the id under which its steps ask for them.
+async fn secrets(project: &Project, service: &str, build: &Build) -> Result<HashMap<String, Vec<u8>>> {
+    let mut all = HashMap::new();
+    for reference in &build.secrets {
+        let id = if reference.target.is_empty() { &reference.source } else { &reference.target };
+        let wrong = |why: &dyn std::fmt::Display| {
+            Error::invalid(format!("service {service}: the build secret {}: {why}", reference.source))
+        };
+        let found = project.secrets.get(&reference.source).ok_or_else(|| wrong(&"it is not defined"))?;
+        let content = match (&found.file, &found.value) {
+            (Some(file), _) => crate::material::content(file.clone()).await.map_err(|error| wrong(&error))?,
+            (None, Some(value)) => value.0.clone().into_bytes(),
+            (None, None) => return Err(wrong(&"it has no content")),
+        };
+        all.insert(id.clone(), content);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

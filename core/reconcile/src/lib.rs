@@ -17,6 +17,7 @@ mod images;
 pub mod in_place;
 mod init_containers;
 pub mod labels;
+mod material;
 mod observe;
 pub mod observed;
 pub mod plan;
@@ -37,6 +38,7 @@ use serde::Serialize;
 use tokio::sync::{Mutex, mpsc};
 
 pub use host_files::HostFiles;
+pub use material::{Content, Material};
 pub use progress::{Progress, StackEvent};
 pub use request::{StackOptions, StackRequest, Verb};
 
@@ -144,6 +146,11 @@ impl Stacks {
                 Some(Err(broken)) => {
                     record.problem = Some(format!("{}\nthe last project that was applied goes on", broken.message));
                 }
+            }
+            // After a start of the host nothing is left of what its containers bind.
+            let material = desired::material(&record.effective(), &stack::material(&stacks.inner.engine, &name));
+            if let Err(error) = material::put(material).await {
+                tracing::warn!(stack = name, %error, "configs and secrets of a stack were not put in place");
             }
             let handle = stacks.spawn(&name, Some(record), since);
             open.insert(name, handle);

@@ -47,8 +47,7 @@ impl StackRequest {
             env: self.env.clone(),
             env_files: self.env_files.clone(),
             profiles: self.profiles.clone(),
-            interpolate: true,
-            whole_specification: false,
+            ..LoadOptions::default()
         }
     }
 }

@@ -11,7 +11,7 @@ mod versions;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -380,7 +380,7 @@ pub(crate) async fn load(request: &StackRequest) -> Result<Loaded, Broken> {
     }
 }
 
-/// The folder for the texts of configs and secrets of a stack.
+/// The folder for the configs and secrets of a stack.
 pub(crate) fn material(engine: &Engine, name: &str) -> PathBuf {
-    Path::join(&engine.config().root, "stacks").join(name)
+    engine.config().run.join("stacks").join(name)
 }

@@ -9,7 +9,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Process, Spec};
-use sampan_cgroup::{Access, Cgroup, DeviceKind, DeviceRule, Limits};
+use sampan_cgroup::{Access, Cgroup, DeviceKind, DeviceRule, Limits, Throttle, ThrottleKind};
 
 use crate::init::{self, Inheritance};
 use crate::sys::{self, Cloned};
@@ -69,6 +69,7 @@ pub fn cgroup_limits(spec: &Spec) -> Limits {
     }
     limits.pids = resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit);
     limits.blkio_weight = resources.block_io().as_ref().and_then(oci_spec::runtime::LinuxBlockIo::weight);
+    limits.throttle = resources.block_io().as_ref().map(throttles).unwrap_or_default();
     limits.devices = resources.devices().as_ref().map(|rules| {
         let mut all = sampan_cgroup::default_rules();
         all.extend(rules.iter().map(|rule| DeviceRule {
@@ -85,6 +86,23 @@ pub fn cgroup_limits(spec: &Spec) -> Limits {
         all
     });
     limits
+}
+
+fn throttles(io: &oci_spec::runtime::LinuxBlockIo) -> Vec<Throttle> {
+    let lists = [
+        (ThrottleKind::ReadBytes, io.throttle_read_bps_device()),
+        (ThrottleKind::WriteBytes, io.throttle_write_bps_device()),
+        (ThrottleKind::ReadOperations, io.throttle_read_iops_device()),
+        (ThrottleKind::WriteOperations, io.throttle_write_iops_device()),
+    ];
+    let number = |number: i64| u32::try_from(number).unwrap_or_default();
+    let limit = |kind, device: &oci_spec::runtime::LinuxThrottleDevice| Throttle {
+        kind,
+        major: number(device.major()),
+        minor: number(device.minor()),
+        rate: device.rate(),
+    };
+    lists.into_iter().flat_map(|(kind, list)| list.iter().flatten().map(move |device| limit(kind, device))).collect()
 }
 
 struct Namespaces {

@@ -10,7 +10,8 @@ use crate::node::{Node, Value};
 pub(super) fn build(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Build> {
     if let Value::Str(context) = &node.value {
         let context = context_path(cx, node, context);
-        return Some(Build { context, dockerfile: "Dockerfile".to_owned(), ..Build::default() });
+        let dockerfile = if cx.session.without.normalization { "" } else { "Dockerfile" };
+        return Some(Build { context, dockerfile: dockerfile.to_owned(), ..Build::default() });
     }
     let mut fields = Fields::of(cx, node, "`build`")?;
     let mut build = Build {
@@ -51,16 +52,52 @@ pub(super) fn build(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Build> {
             cx.session.unsupported(at, format!("`{key}` is not supported: builds make no attestations yet"));
         }
     }
+    refuse(cx, node, &build);
     if !build.dockerfile.is_empty() && !build.dockerfile_inline.is_empty() {
         cx.bad(node, "`dockerfile` and `dockerfile_inline` exclude each other");
     }
     if build.context.is_empty() {
-        build.context = cx.session.resolve(node.at, ".").to_string_lossy().into_owned();
+        build.context = cx.session.path(node, ".").to_string_lossy().into_owned();
+    }
+    if cx.session.without.normalization {
+        return Some(build);
     }
     if build.dockerfile.is_empty() && build.dockerfile_inline.is_empty() {
         "Dockerfile".clone_into(&mut build.dockerfile);
     }
     Some(build)
+}
+
+/// Refuses what builds of stacks can't do, and says what does nothing in them.
+fn refuse(cx: &mut Cx<'_, '_>, node: &Node, build: &Build) {
+    let at = |key: &str| node.entry(key).map_or(node.at, |entry| entry.at);
+    let mut refused: Vec<(&str, String)> = Vec::new();
+    if build.platforms.len() > 1 {
+        refused.push(("platforms", "one platform is built at a time".to_owned()));
+    }
+    if build.privileged || build.entitlements.iter().any(|one| one != "network.host") {
+        let key = if build.privileged { "privileged" } else { "entitlements" };
+        refused.push((key, "steps of a build have the rights of a container, no more".to_owned()));
+    }
+    for (name, context) in &build.additional_contexts {
+        if context.starts_with("service:") || context.starts_with("oci-layout://") {
+            let why = "a directory, a git repository or `docker-image://NAME` is taken";
+            refused.push(("additional_contexts", format!("{name} is {context}; {why}")));
+        }
+    }
+    if let Some(agent) = build.ssh.iter().find(|agent| !agent.contains('=')) {
+        let why = "the daemon does not know the agent of whoever runs a command";
+        refused.push(("ssh", format!("give the path of the socket, as {agent}=/run/agent.sock: {why}")));
+    }
+    for (key, why) in refused {
+        cx.session.unsupported(at(key), format!("`{key}` is not supported so: {why}"));
+    }
+    for (key, given) in [("cache_from", &build.cache_from), ("cache_to", &build.cache_to)] {
+        if !given.is_empty() {
+            let message = format!("`{key}` has no effect: builds of stacks share the engine's own cache alone");
+            cx.session.ineffective(at(key), message);
+        }
+    }
 }
 
 /// A string or a boolean, as text.
@@ -76,7 +113,7 @@ fn context_path(cx: &Cx<'_, '_>, node: &Node, written: &str) -> String {
     if is_remote_context(written) {
         return written.to_owned();
     }
-    cx.session.resolve_node(node, written).to_string_lossy().into_owned()
+    cx.session.path(node, written).to_string_lossy().into_owned()
 }
 
 /// Arguments; those without a value anywhere are left out, as the reference does.

@@ -32,6 +32,11 @@ pub(super) fn deploy(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Deploy> {
     if let Some(entry) = node.entry("endpoint_mode") {
         cx.session.warning(entry.at, "`endpoint_mode` has no effect on one host");
     }
+    if let Some(entry) = node.entry("labels").filter(|_| !deploy.labels.is_empty()) {
+        let message =
+            "`labels` of `deploy` are a cluster's and have no effect; a container's are the service's own `labels`";
+        cx.session.ineffective(entry.at, message);
+    }
     if let Some(entry) = node.entry("placement").filter(|_| deploy.placement != Placement::default()) {
         cx.session.unsupported(entry.at, "`placement` is not supported: there is one host, and nothing to choose from");
     }
@@ -89,6 +94,10 @@ fn reservations(cx: &mut Cx<'_, '_>, node: &Node) -> Option<ResourceLimits> {
         ..ResourceLimits::default()
     };
     limits.extensions = fields.finish(cx, &[]);
+    if let Some(entry) = node.entry("cpus").filter(|_| limits.cpus.is_some()) {
+        cx.session
+            .ineffective(entry.at, "reserved `cpus` have no effect: nothing chooses a host by them; see `cpu_shares`");
+    }
     Some(limits)
 }
 
@@ -102,6 +111,13 @@ fn restart_policy(cx: &mut Cx<'_, '_>, node: &Node) -> Option<RestartPolicy> {
         ..RestartPolicy::default()
     };
     policy.extensions = fields.finish(cx, &[]);
+    for key in ["delay", "window"] {
+        if let Some(entry) = node.entry(key).filter(|entry| !entry.value.is_null()) {
+            let message =
+                format!("`{key}` of a restart policy has no effect: the engine waits longer after each failure");
+            cx.session.ineffective(entry.at, message);
+        }
+    }
     Some(policy)
 }
 

@@ -372,6 +372,15 @@ impl Cx<'_, '_> {
         None
     }
 
+    /// Where a text stands in a list of texts, or the list.
+    pub(crate) fn item_place(&self, node: &Node, key: &str, text: &str) -> At {
+        let list = node.get(key).unwrap_or(node);
+        match &list.value {
+            Value::Seq(items) => items.iter().find(|item| item.as_str() == Some(text)).map_or(list.at, |item| item.at),
+            _ => list.at,
+        }
+    }
+
     /// An address, checked.
     pub(crate) fn address(&mut self, node: &Node) -> Option<String> {
         let text = self.string(node)?;

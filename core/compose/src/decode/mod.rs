@@ -14,6 +14,7 @@ mod special;
 use std::collections::BTreeMap;
 
 pub(crate) use fields::Fields;
+pub(crate) use ports::short as short_ports;
 
 use crate::interpolate::Env;
 use crate::model::Project;

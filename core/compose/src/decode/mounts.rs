@@ -59,7 +59,7 @@ fn short(cx: &mut Cx<'_, '_>, item: &Node, text: &str) -> Option<VolumeMount> {
     let mut mount = VolumeMount { target: target.to_owned(), ..VolumeMount::default() };
     if is_path(source) {
         mount.kind = MountType::Bind;
-        mount.source = cx.session.resolve_node(item, source).to_string_lossy().into_owned();
+        mount.source = cx.session.path(item, source).to_string_lossy().into_owned();
         mount.bind = Some(BindOptions::default());
     } else {
         source.clone_into(&mut mount.source);
@@ -76,9 +76,7 @@ fn short_option(cx: &mut Cx<'_, '_>, item: &Node, mount: &mut VolumeMount, optio
         ("ro", ..) => mount.read_only = true,
         ("rw", ..) => mount.read_only = false,
         ("nocopy", _, Some(volume)) => volume.nocopy = true,
-        ("z" | "Z", Some(bind), _) => option.clone_into(&mut bind.selinux),
-        // Labels of a named volume have no effect without SELinux; Docker accepts them too.
-        ("z" | "Z", ..) => cx.session.warning(item.at, format!("`{option}` has no effect on a named volume")),
+        ("z" | "Z", bind, _) => option.clone_into(&mut bind.get_or_insert_default().selinux),
         // For file sharing into virtual machines; no difference here.
         ("cached" | "delegated" | "consistent", ..) => {}
         (word, Some(bind), _) if PROPAGATION.contains(&word) => word.clone_into(&mut bind.propagation),
@@ -129,16 +127,12 @@ fn long(cx: &mut Cx<'_, '_>, item: &Node) -> Option<VolumeMount> {
                 cx.bad(item, "a bind needs a `source`");
             } else {
                 let at = item.get("source").unwrap_or(item);
-                mount.source = cx.session.resolve_node(at, &mount.source).to_string_lossy().into_owned();
+                mount.source = cx.session.path(at, &mount.source).to_string_lossy().into_owned();
             }
-            mount.bind.get_or_insert_default();
-        }
-        MountType::Volume => {
-            mount.volume.get_or_insert_default();
         }
         MountType::Tmpfs if !mount.source.is_empty() => cx.bad(item, "a tmpfs has no `source`"),
         MountType::Image if mount.source.is_empty() => cx.bad(item, "an image mount needs a `source`"),
-        MountType::Tmpfs | MountType::Image | MountType::Npipe | MountType::Cluster => {}
+        MountType::Volume | MountType::Tmpfs | MountType::Image | MountType::Npipe | MountType::Cluster => {}
     }
     checked(cx, item, mount)
 }
@@ -152,7 +146,8 @@ fn checked(cx: &mut Cx<'_, '_>, item: &Node, mut mount: VolumeMount) -> Option<V
         cx.bad(item, format!("the target `{}` must be an absolute path", mount.target));
         return None;
     }
-    if mount.kind != MountType::Npipe {
+    let as_written = cx.session.without.normalization && matches!(item.value, Value::Map(_));
+    if mount.kind != MountType::Npipe && !as_written {
         mount.target = cleaned(&mount.target);
     }
     if mount.target.trim_matches('/').is_empty() {
@@ -172,7 +167,7 @@ fn mount_type(cx: &mut Cx<'_, '_>, node: &Node) -> Option<MountType> {
         "volume" => Some(MountType::Volume),
         "tmpfs" => Some(MountType::Tmpfs),
         other @ ("image" | "npipe" | "cluster") => {
-            cx.session.unsupported(node.at, format!("`type`: mounts of type {other} are not supported yet"));
+            cx.session.unsupported(node.at, format!("`type`: mounts of type {other} are not supported: a volume or a build brings files of another image"));
             Some(match other {
                 "image" => MountType::Image,
                 "npipe" => MountType::Npipe,
@@ -257,12 +252,12 @@ fn references(cx: &mut Cx<'_, '_>, node: &Node, folder: &str) -> Option<Vec<File
     for item in cx.items(node) {
         let Some(mut reference) = reference(cx, item) else { continue };
         let secret = folder != "/";
-        if secret && !reference.target.starts_with('/') {
-            let name = if reference.target.is_empty() { &reference.source } else { &reference.target };
-            reference.target = format!("{folder}{name}");
+        if secret && reference.target.is_empty() {
+            reference.target = format!("{folder}{}", reference.source);
         }
         let path = match reference.target.as_str() {
             "" => format!("/{}", reference.source),
+            target if secret && !target.starts_with('/') => format!("{folder}{target}"),
             target => target.to_owned(),
         };
         out.put(path, reference);

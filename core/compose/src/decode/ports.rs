@@ -36,7 +36,8 @@ pub(super) fn ports(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<Port>> {
 }
 
 fn key(port: &Port) -> (String, Option<PublishedPorts>, u16, String) {
-    (port.host_ip.clone(), port.published, port.target, port.protocol.clone())
+    let host = if port.host_ip.is_empty() { "0.0.0.0" } else { &port.host_ip };
+    (host.to_owned(), port.published, port.target, port.protocol.clone())
 }
 
 fn protocol(text: &str) -> Result<String, String> {
@@ -57,7 +58,7 @@ fn targets(text: &str) -> Result<PublishedPorts, String> {
 }
 
 /// `[[IP:][HOST[-HOST]]:]PORT[-PORT][/PROTOCOL]`.
-pub(super) fn short(text: &str) -> Result<Vec<Port>, String> {
+pub(crate) fn short(text: &str) -> Result<Vec<Port>, String> {
     let (rest, protocol) = match text.rsplit_once('/') {
         Some((rest, word)) => (rest, protocol(word)?),
         None => (text, "tcp".to_owned()),

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::Cx;
-use super::fields::{Fields, Keyed};
+use super::fields::{Fields, Keyed, unique};
 use crate::assemble::{EnvFormat, env_file_as};
 use crate::files::PathKind;
 use crate::interpolate::Env;
-use crate::model::{Develop, DeviceMapping, Exec, Healthcheck, Logging, Service, Ulimit, WatchAction, WatchRule};
+use crate::model::{
+    Develop, DeviceMapping, EnvFile, Exec, Healthcheck, Logging, Service, Ulimit, WatchAction, WatchRule,
+};
 use crate::node::{Node, Value};
 use crate::words;
 
@@ -44,7 +46,12 @@ pub(super) fn environment(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service:
         None => Vec::new(),
     };
     for item in &items {
-        for (key, value) in env_file(cx, item, &own).unwrap_or_default() {
+        let Some((file, from)) = env_file(cx, item) else { continue };
+        if cx.session.without.env_resolution {
+            service.env_file.push(EnvFile { path: cx.session.path(from, &file.path.to_string_lossy()), ..file });
+            continue;
+        }
+        for (key, value) in env_file_variables(cx, &file, from, &own).unwrap_or_default() {
             all.insert(key, Some(value));
         }
     }
@@ -52,34 +59,45 @@ pub(super) fn environment(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service:
     service.environment = all;
 }
 
-fn env_file(cx: &mut Cx<'_, '_>, item: &Node, own: &BTreeMap<String, Option<String>>) -> Option<Vec<(String, String)>> {
+/// An env file as it is written, and where.
+fn env_file<'n>(cx: &mut Cx<'_, '_>, item: &'n Node) -> Option<(EnvFile, &'n Node)> {
     let outer = std::mem::replace(&mut cx.key, "env_file");
-    let (path, required, raw) = match &item.value {
-        Value::Str(path) => (path.clone(), true, false),
+    let file = match &item.value {
+        Value::Str(path) => EnvFile { path: path.into(), ..EnvFile::default() },
         _ => {
             let mut fields = Fields::of(cx, item, "an env file")?;
-            let path: String = fields.get(cx, "path", Cx::string);
-            let required = fields.option(cx, "required", Cx::boolean).unwrap_or(true);
-            let format = fields.get(cx, "format", |cx, node| cx.word(node, &["raw"]));
+            let file = EnvFile {
+                path: fields.get(cx, "path", Cx::string).into(),
+                required: fields.option(cx, "required", Cx::boolean).filter(|required| !required),
+                format: fields.get(cx, "format", |cx, node| cx.word(node, &["raw"])),
+            };
             fields.finish(cx, &[]);
-            (path, required, format == "raw")
+            file
         }
     };
     cx.key = outer;
-    if path.is_empty() {
+    if file.path.as_os_str().is_empty() {
         cx.session.error(item.at, "an env file needs a path");
         return None;
     }
-    let at = item.get("path").unwrap_or(item).at;
-    let path = cx.session.resolve(at, &path);
-    if !required && cx.session.kind(&path) == PathKind::Missing {
+    Some((file, item.get("path").unwrap_or(item)))
+}
+
+fn env_file_variables(
+    cx: &mut Cx<'_, '_>,
+    file: &EnvFile,
+    from: &Node,
+    own: &BTreeMap<String, Option<String>>,
+) -> Option<Vec<(String, String)>> {
+    let path = cx.session.resolve(from.at, &file.path.to_string_lossy());
+    if file.required == Some(false) && cx.session.kind(&path) == PathKind::Missing {
         return None;
     }
     let env = cx.env;
     let lookup = |name: &str| env.get(name).cloned().or_else(|| own.get(name).cloned().flatten());
     let none = Env::new();
-    let format = if raw { EnvFormat::Raw } else { EnvFormat::Dotenv(&none) };
-    env_file_as(cx.session, &path, Some(at), &lookup, format)
+    let format = if file.format == "raw" { EnvFormat::Raw } else { EnvFormat::Dotenv(&none) };
+    env_file_as(cx.session, &path, Some(from.at), &lookup, format)
 }
 
 /// `labels` over the `label_file`s.
@@ -94,18 +112,52 @@ pub(super) fn labels(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut
     };
     for item in items {
         let Some(written) = cx.string(item) else { continue };
-        let path = cx.session.resolve_node(item, &written);
-        let (env, none) = (cx.env, Env::new());
-        let found =
-            env_file_as(cx.session, &path, Some(item.at), &|name| env.get(name).cloned(), EnvFormat::Dotenv(&none));
+        let path = cx.session.resolve(item.at, &written);
+        // As the reference reads them: no variable but the file's own is known.
+        let none = Env::new();
+        let found = env_file_as(cx.session, &path, Some(item.at), &|_| None, EnvFormat::Dotenv(&none));
         service.labels.extend(found.unwrap_or_default());
-        service.label_file.push(path);
+        let shown = cx.session.path(item, &written);
+        if !service.label_file.contains(&shown) {
+            service.label_file.push(shown);
+        }
     }
     cx.key = outer;
     for key in own.keys().filter(|key| key.starts_with("com.docker.compose.")) {
         cx.session.error(fields.at, format!("the label {key} is set by the engine"));
     }
     service.labels.extend(own);
+}
+
+/// Options; a seccomp profile that is named by its path is put in its place, unless the model is only looked at.
+pub(super) fn security_options(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<String>> {
+    let list = cx.list(node, |cx, item| {
+        let option = cx.string(item)?;
+        let profile = option.strip_prefix("seccomp").and_then(|rest| rest.strip_prefix([':', '=']));
+        match profile.filter(|profile| !matches!(*profile, "" | "unconfined" | "builtin" | "default")) {
+            Some(path) if !cx.session.whole_specification && !path.starts_with('{') => seccomp_profile(cx, item, path),
+            _ => Some(option),
+        }
+    })?;
+    Some(unique(list))
+}
+
+fn seccomp_profile(cx: &mut Cx<'_, '_>, item: &Node, written: &str) -> Option<String> {
+    let path = cx.session.resolve(item.at, written);
+    let content = match cx.session.read(&path) {
+        Ok(content) => content,
+        Err(error) => {
+            cx.bad(item, format!("can't read the seccomp profile {}: {error}", path.display()));
+            return None;
+        }
+    };
+    match serde_json::from_slice::<serde_json::Value>(&content) {
+        Ok(profile) => Some(format!("seccomp={profile}")),
+        Err(error) => {
+            cx.bad(item, format!("the seccomp profile {} is not JSON: {error}", path.display()));
+            None
+        }
+    }
 }
 
 /// Microseconds, as a number or a duration.
@@ -196,9 +248,6 @@ fn device(cx: &mut Cx<'_, '_>, item: &Node) -> Option<DeviceMapping> {
         fields.finish(cx, &[]);
         if device.target.is_empty() {
             device.target.clone_from(&device.source);
-        }
-        if device.permissions.is_empty() {
-            "rwm".clone_into(&mut device.permissions);
         }
         device
     };
@@ -315,7 +364,7 @@ fn watch_rule(cx: &mut Cx<'_, '_>, node: &Node) -> Option<WatchRule> {
     let mut rule = WatchRule {
         path: fields.get(cx, "path", |cx, node| {
             let written = cx.string(node)?;
-            Some(cx.session.resolve_node(node, &written))
+            Some(cx.session.path(node, &written))
         }),
         action: fields.get(cx, "action", |cx, node| {
             let words = ["sync", "rebuild", "restart", "sync+restart", "sync+exec"];

@@ -30,14 +30,13 @@ fn external(cx: &mut Cx<'_, '_>, node: &Node) -> Option<External> {
     Some(External { set: true, name })
 }
 
-/// What an external resource must not say about itself.
+/// What an external resource must not say about itself. A file that is laid over another may say that what is described
+/// there exists already.
 fn nothing_else(cx: &mut Cx<'_, '_>, node: &Node, external: &External) {
-    if !external.set {
-        return;
-    }
+    let Some(said) = node.entry("external").filter(|_| external.set).map(|entry| entry.at.file) else { return };
     for entry in node.entries() {
-        if !matches!(entry.key.as_str(), "name" | "external") && !entry.key.starts_with("x-") && !entry.value.is_null()
-        {
+        let own = matches!(entry.key.as_str(), "name" | "external") || entry.key.starts_with("x-");
+        if !own && !entry.value.is_null() && entry.at.file == said {
             cx.session.error(entry.at, format!("an external resource is only looked up; `{}` can't be set", entry.key));
         }
     }
@@ -138,20 +137,25 @@ pub(super) fn volume(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Volume> {
         ..Volume::default()
     };
     volume.extensions = fields.finish(cx, &[]);
+    if volume.driver == "local"
+        && volume.driver_opts.get("o").is_some_and(|options| options == "bind")
+        && let Some(written) = node.get("driver_opts").and_then(|options| options.get("device"))
+        && let Some(device) = volume.driver_opts.get_mut("device")
+    {
+        *device = cx.session.path(written, device).to_string_lossy().into_owned();
+    }
     Some(volume)
 }
 
-fn path(cx: &mut Cx<'_, '_>, node: &Node) -> Option<PathBuf> {
+/// The file of a config or secret, and the digest of what is in it; a missing one is found out by whoever mounts it.
+fn file(cx: &mut Cx<'_, '_>, node: &Node) -> Option<(PathBuf, Option<String>)> {
     let written = cx.string(node)?;
-    Some(cx.session.resolve_node(node, &written))
-}
-
-/// The digest of a config's or secret's file; a missing one is found out by whoever mounts it.
-fn digest(cx: &mut Cx<'_, '_>, path: &std::path::Path) -> Option<String> {
-    if cx.session.kind(path) != PathKind::File {
-        return None;
-    }
-    cx.session.read(path).ok().map(|content| hex(&Sha256::digest(content)))
+    let path = cx.session.resolve(node.at, &written);
+    let content = match cx.session.kind(&path) {
+        PathKind::File => cx.session.read(&path).ok(),
+        _ => None,
+    };
+    Some((cx.session.path(node, &written), content.map(|content| hex(&Sha256::digest(content)))))
 }
 
 fn value(cx: &mut Cx<'_, '_>, node: &Node, variable: &str) -> Option<SecretValue> {
@@ -164,8 +168,8 @@ fn value(cx: &mut Cx<'_, '_>, node: &Node, variable: &str) -> Option<SecretValue
 }
 
 /// Reports unless exactly one source is given.
-fn one_source(cx: &mut Cx<'_, '_>, node: &Node, given: usize, sources: &str) {
-    if given != 1 {
+fn one_source(cx: &mut Cx<'_, '_>, node: &Node, external: bool, given: usize, sources: &str) {
+    if given + usize::from(external) != 1 && !(external && given <= 1) {
         let count = if given == 0 { "none" } else { "several" };
         cx.session.error(node.at, format!("exactly one of {sources} must be given; here are {count}"));
     }
@@ -175,9 +179,11 @@ pub(super) fn secret(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Secret> {
     let mut fields = Fields::of(cx, node, "a secret")?;
     let external = fields.get(cx, "external", external);
     nothing_else(cx, node, &external);
+    let (file, digest) = fields.option(cx, "file", file).unzip();
     let mut secret = Secret {
         name: name(cx, &mut fields, &external),
-        file: fields.option(cx, "file", path),
+        file,
+        digest: digest.flatten(),
         environment: fields.option(cx, "environment", Cx::string),
         external: external.set,
         labels: fields.get(cx, "labels", Cx::pairs),
@@ -185,9 +191,8 @@ pub(super) fn secret(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Secret> {
     };
     // A driver's secrets live in a cluster.
     secret.extensions = fields.finish(cx, &["driver", "driver_opts", "template_driver", "content"]);
-    let given = [secret.file.is_some(), secret.environment.is_some(), secret.external];
-    one_source(cx, node, given.iter().filter(|set| **set).count(), "file, environment and external");
-    secret.digest = secret.file.as_deref().and_then(|path| digest(cx, path));
+    let given = [secret.file.is_some(), secret.environment.is_some()];
+    one_source(cx, node, secret.external, given.iter().filter(|set| **set).count(), "file, environment and external");
     secret.value = secret.environment.as_deref().and_then(|variable| value(cx, node, variable));
     Some(secret)
 }
@@ -196,9 +201,11 @@ pub(super) fn config(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Config> {
     let mut fields = Fields::of(cx, node, "a config")?;
     let external = fields.get(cx, "external", external);
     nothing_else(cx, node, &external);
+    let (file, digest) = fields.option(cx, "file", file).unzip();
     let mut config = Config {
         name: name(cx, &mut fields, &external),
-        file: fields.option(cx, "file", path),
+        file,
+        digest: digest.flatten(),
         environment: fields.option(cx, "environment", Cx::string),
         content: fields.option(cx, "content", Cx::string),
         external: external.set,
@@ -206,9 +213,14 @@ pub(super) fn config(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Config> {
         ..Config::default()
     };
     config.extensions = fields.finish(cx, &["template_driver"]);
-    let given = [config.file.is_some(), config.environment.is_some(), config.content.is_some(), config.external];
-    one_source(cx, node, given.iter().filter(|set| **set).count(), "file, environment, content and external");
-    config.digest = config.file.as_deref().and_then(|path| digest(cx, path));
+    let given = [config.file.is_some(), config.environment.is_some(), config.content.is_some()];
+    one_source(
+        cx,
+        node,
+        config.external,
+        given.iter().filter(|set| **set).count(),
+        "file, environment, content and external",
+    );
     config.value = config.environment.as_deref().and_then(|variable| value(cx, node, variable));
     Some(config)
 }

@@ -143,7 +143,7 @@ fn rights(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
     service.cap_drop = fields.get(cx, "cap_drop", Cx::strings);
     service.privileged = fields.get(cx, "privileged", Cx::boolean);
     service.read_only = fields.get(cx, "read_only", Cx::boolean);
-    service.security_opt = fields.get(cx, "security_opt", Cx::strings);
+    service.security_opt = fields.get(cx, "security_opt", process::security_options);
     service.group_add = fields.get(cx, "group_add", Cx::texts);
     service.userns_mode = fields.get(cx, "userns_mode", Cx::string);
     service.pid = fields.get(cx, "pid", Cx::string);
@@ -200,5 +200,5 @@ fn pull_policy(cx: &mut Cx<'_, '_>, node: &Node) -> Option<String> {
     }
     // Two words for one thing.
     let policy = cx.word(node, PULL)?;
-    Some(if policy == "if_not_present" { "missing".to_owned() } else { policy })
+    Some(if policy == "if_not_present" && !cx.session.without.normalization { "missing".to_owned() } else { policy })
 }

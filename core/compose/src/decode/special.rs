@@ -12,7 +12,7 @@ use crate::node::{Node, Value};
 
 /// Keys that are decoded and that the engine can't act on, each with the reason.
 const REFUSED: &[(&str, &str)] = &[
-    ("blkio_config", "limits of block devices are not set by this engine yet"),
+    ("cgroup_parent", "containers lie in the engine's own group, where it finds them again after a crash"),
     ("cpu_count", "it is of Windows alone"),
     ("cpu_percent", "it is of Windows alone"),
     ("cpu_rt_period", "real-time groups do not exist in the unified cgroup hierarchy"),
@@ -20,8 +20,11 @@ const REFUSED: &[(&str, &str)] = &[
     ("credential_spec", "it is of Windows alone"),
     ("external_links", "links to containers of other stacks need the old bridge; share a network instead"),
     ("gpus", "there is no device driver to ask; name the device files under `devices`"),
+    ("mem_swappiness", "the unified cgroup hierarchy has no swappiness of a group"),
     ("models", "this engine runs no language models"),
+    ("oom_kill_disable", "the unified cgroup hierarchy can't keep a group from being killed; see `oom_score_adj`"),
     ("provider", "this engine starts no programs outside containers"),
+    ("storage_opt", "no layer driver of this engine takes options for a container"),
     ("use_api_socket", "it gives a container the whole engine; mount the socket under `volumes` instead"),
 ];
 
@@ -48,6 +51,54 @@ pub(super) fn special(cx: &mut Cx<'_, '_>, node: &Node, fields: &mut Fields<'_>,
             cx.session.unsupported(entry.at, format!("`{key}` is not supported: {why}"));
         }
     }
+    values(cx, node, service);
+}
+
+/// Refuses values of keys that are supported otherwise.
+fn values(cx: &mut Cx<'_, '_>, node: &Node, service: &Service) {
+    let at = |key: &str| node.entry(key).map_or(node.at, |entry| entry.value.at);
+    if !matches!(service.userns_mode.as_str(), "" | "host") {
+        let message = format!(
+            "`userns_mode`: {} is not supported: containers share the host's user namespace",
+            service.userns_mode
+        );
+        cx.session.unsupported(at("userns_mode"), message);
+    }
+    if !matches!(service.runtime.as_str(), "" | "sampan" | "runc") {
+        let message =
+            format!("`runtime`: {} is not known: this engine has its own and starts no other", service.runtime);
+        cx.session.unsupported(at("runtime"), message);
+    }
+    if service.blkio_config.as_ref().is_some_and(|config| !config.weight_device.is_empty()) {
+        let at =
+            node.get("blkio_config").and_then(|config| config.entry("weight_device")).map_or(node.at, |entry| entry.at);
+        cx.session.unsupported(at, "`weight_device` is not supported: only a whole group has a weight");
+    }
+    for option in &service.security_opt {
+        let (key, value) = option.split_once([':', '=']).unwrap_or((option, ""));
+        let at = cx.item_place(node, "security_opt", option);
+        match (key, value) {
+            ("label", "disable") | ("apparmor", "unconfined") => {}
+            ("label", _) => cx
+                .session
+                .unsupported(at, format!("`security_opt`: `{option}` is not supported: no SELinux labels are set")),
+            ("apparmor", _) => cx
+                .session
+                .ineffective(at, format!("`security_opt`: `{option}` has no effect: no AppArmor profiles are set")),
+            ("credentialspec", _) => {
+                cx.session.unsupported(at, format!("`security_opt`: `{option}` is of Windows alone"))
+            }
+            _ => {}
+        }
+    }
+    for (name, network) in &service.networks {
+        if network.as_ref().is_some_and(|network| !network.link_local_ips.is_empty()) {
+            let found = node.get("networks").and_then(|networks| networks.get(name));
+            let at = found.and_then(|network| network.entry("link_local_ips")).map_or(node.at, |entry| entry.at);
+            let why = "an endpoint has the addresses of its network's pools alone";
+            cx.session.unsupported(at, format!("`link_local_ips` is not supported: {why}"));
+        }
+    }
 }
 
 /// Whether a value is there and neither empty nor what holds anyway.
@@ -72,7 +123,7 @@ pub(super) fn isolation(cx: &mut Cx<'_, '_>, node: &Node) -> Option<String> {
 fn gpus(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<DeviceRequest>> {
     match &node.value {
         Value::Str(text) if text == "all" => Some(vec![DeviceRequest { count: Some(-1), ..DeviceRequest::default() }]),
-        Value::Seq(_) => cx.list(node, |cx, item| device_request(cx, item, false)),
+        Value::Seq(_) => cx.list(node, |cx, item| device_request(cx, item, false)).map(once),
         Value::Str(text) => {
             cx.bad(node, format!("`{text}` is neither `all` nor a list of devices"));
             None
@@ -148,7 +199,7 @@ fn blkio(cx: &mut Cx<'_, '_>, node: &Node) -> Option<BlkioConfig> {
     let mut fields = Fields::of(cx, node, "`blkio_config`")?;
     let mut config = BlkioConfig {
         weight: fields.get(cx, "weight", weight),
-        weight_device: fields.get(cx, "weight_device", |cx, node| cx.list(node, weight_device)),
+        weight_device: fields.get(cx, "weight_device", |cx, node| cx.list(node, weight_device).map(once)),
         device_read_bps: fields.get(cx, "device_read_bps", throttled),
         device_read_iops: fields.get(cx, "device_read_iops", throttled),
         device_write_bps: fields.get(cx, "device_write_bps", throttled),
@@ -157,6 +208,16 @@ fn blkio(cx: &mut Cx<'_, '_>, node: &Node) -> Option<BlkioConfig> {
     };
     config.extensions = fields.finish(cx, &[]);
     Some(config)
+}
+
+/// The list without items that say the same.
+fn once<T: PartialEq>(list: Vec<T>) -> Vec<T> {
+    list.into_iter().fold(Vec::new(), |mut kept, item| {
+        if !kept.contains(&item) {
+            kept.push(item);
+        }
+        kept
+    })
 }
 
 fn weight(cx: &mut Cx<'_, '_>, node: &Node) -> Option<u16> {
@@ -179,7 +240,7 @@ fn weight_device(cx: &mut Cx<'_, '_>, item: &Node) -> Option<WeightDevice> {
 }
 
 fn throttled(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<ThrottleDevice>> {
-    cx.list(node, |cx, item| {
+    let devices = cx.list(node, |cx, item| {
         let mut fields = Fields::of(cx, item, "a device's limit")?;
         let device = ThrottleDevice {
             path: fields.get(cx, "path", Cx::string),
@@ -187,7 +248,8 @@ fn throttled(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<ThrottleDevice>> {
         };
         fields.finish(cx, &[]);
         Some(device)
-    })
+    })?;
+    Some(once(devices))
 }
 
 fn credential_spec(cx: &mut Cx<'_, '_>, node: &Node) -> Option<CredentialSpec> {

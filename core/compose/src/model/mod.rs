@@ -26,8 +26,8 @@ pub use own::RestartUnhealthy;
 pub use ports::{Port, PublishedPorts};
 pub use resource::{Config, Digest, Ipam, IpamPool, Network, Secret, SecretValue, Volume};
 pub use service::{
-    BlkioConfig, Condition, CredentialSpec, Dependency, Develop, DeviceMapping, DeviceRequest, Exec, Healthcheck,
-    Logging, Service, ServiceNetwork, ThrottleDevice, Ulimit, WatchAction, WatchRule, WeightDevice,
+    BlkioConfig, Condition, CredentialSpec, Dependency, Develop, DeviceMapping, DeviceRequest, EnvFile, Exec,
+    Healthcheck, Logging, Service, ServiceNetwork, ThrottleDevice, Ulimit, WatchAction, WatchRule, WeightDevice,
 };
 pub use units::Bytes;
 

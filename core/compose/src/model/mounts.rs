@@ -33,10 +33,10 @@ pub struct VolumeMount {
     pub read_only: bool,
     #[serde(skip_serializing_if = "super::is_default")]
     pub consistency: String,
-    /// Set when `kind` is a bind.
+    /// Of a bind, and of a volume with a label of SELinux.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bind: Option<BindOptions>,
-    /// Set when `kind` is a volume.
+    /// Of a volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeOptions>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,10 +67,10 @@ model! {
     }
 
     pub struct VolumeOptions {
+        pub labels: std::collections::BTreeMap<String, String>,
         pub nocopy: bool,
         /// A path inside the volume.
         pub subpath: String,
-        pub labels: std::collections::BTreeMap<String, String>,
     }
 
     pub struct TmpfsOptions {
@@ -87,7 +87,7 @@ model! {
     pub struct FileReference {
         /// A key of the project's `configs` or `secrets`.
         pub source: String,
-        /// Absolute path in the container; empty for a config: `/SOURCE`. Secrets always have one, save a build's.
+        /// Path in the container, of a secret also below `/run/secrets`; empty for a config: `/SOURCE`.
         pub target: String,
         pub uid: String,
         pub gid: String,

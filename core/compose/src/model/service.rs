@@ -55,6 +55,8 @@ model! {
         pub entrypoint: Option<Vec<String>>,
         /// `env_file`s included. A variable without a value is not set in the container.
         pub environment: BTreeMap<String, Option<String>>,
+        /// Of a project whose env files were not to be read; else they are in `environment`.
+        pub env_file: Vec<EnvFile>,
         /// `PORT[-PORT][/PROTOCOL]`.
         pub expose: Vec<String>,
         /// `CONTAINER[:ALIAS]` of other stacks.
@@ -187,7 +189,7 @@ model! {
     pub struct DeviceMapping {
         pub source: String,
         pub target: String,
-        /// Of `rwm`.
+        /// Of `rwm`; empty is all of them.
         pub permissions: String,
     }
 
@@ -229,6 +231,15 @@ model! {
         pub options: BTreeMap<String, String>,
         #[serde(flatten)]
         pub extensions: Extensions,
+    }
+
+    /// Variables in a file.
+    pub struct EnvFile {
+        pub path: PathBuf,
+        /// Whether the file must be there: so unless false.
+        pub required: Option<bool>,
+        /// `raw`, or empty for the usual one with quotes and variables.
+        pub format: String,
     }
 
     /// A command run in the container.

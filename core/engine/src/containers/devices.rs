@@ -48,8 +48,49 @@ impl Device {
     }
 }
 
+/// Limits of block devices as OCI's `linux.resources.blockIO`; the devices are looked up on the host.
+pub(crate) fn throttles(host: &HostConfig) -> Result<Vec<(&'static str, Vec<Value>)>> {
+    let mut all = Vec::new();
+    for (key, list) in throttle_lists(host) {
+        let mut devices = Vec::new();
+        for device in list.iter().flatten() {
+            let path = device.path.as_deref().unwrap_or("");
+            let found = fs::metadata(path).map_err(|error| Error::invalid(format!("the device {path}: {error}")))?;
+            if !found.file_type().is_block_device() {
+                return Err(Error::invalid(format!("{path} is not a block device; only such can be limited")));
+            }
+            let (major, minor) = (nix::sys::stat::major(found.rdev()), nix::sys::stat::minor(found.rdev()));
+            devices.push(json!({ "major": major, "minor": minor, "rate": device.rate.unwrap_or(0) }));
+        }
+        if !devices.is_empty() {
+            all.push((key, devices));
+        }
+    }
+    Ok(all)
+}
+
+type Throttles = Option<Vec<bollard_stubs::models::ThrottleDevice>>;
+
+fn throttle_lists(host: &HostConfig) -> [(&'static str, &Throttles); 4] {
+    [
+        ("throttleReadBpsDevice", &host.blkio_device_read_bps),
+        ("throttleWriteBpsDevice", &host.blkio_device_write_bps),
+        ("throttleReadIOPSDevice", &host.blkio_device_read_iops),
+        ("throttleWriteIOPSDevice", &host.blkio_device_write_iops),
+    ]
+}
+
 /// Refuses wrong forms of devices and rules before anything is made.
 pub(crate) fn check(host: &HostConfig) -> Result<()> {
+    for device in throttle_lists(host).into_iter().flat_map(|(_, list)| list.iter().flatten()) {
+        let path = device.path.as_deref().unwrap_or("");
+        if !path.starts_with("/dev/") || Path::new(path).components().any(|part| part.as_os_str() == "..") {
+            return Err(Error::invalid(format!("bad format for device path: {path}: it must lie below /dev")));
+        }
+        if device.rate.is_none_or(|rate| rate <= 0) {
+            return Err(Error::invalid(format!("the limit of {path} must be a positive number")));
+        }
+    }
     for device in host.devices.iter().flatten() {
         let access = device.cgroup_permissions.as_deref().unwrap_or("rwm");
         if !access.chars().all(|c| "rwm".contains(c)) {

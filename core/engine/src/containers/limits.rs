@@ -96,16 +96,6 @@ fn unsupported(host: &HostConfig) -> Result<()> {
     if filled(host.blkio_weight_device.as_ref().map(Vec::len)) {
         return refuse("BlkioWeightDevice (--blkio-weight-device)");
     }
-    for (list, option) in [
-        (&host.blkio_device_read_bps, "BlkioDeviceReadBps (--device-read-bps)"),
-        (&host.blkio_device_write_bps, "BlkioDeviceWriteBps (--device-write-bps)"),
-        (&host.blkio_device_read_iops, "BlkioDeviceReadIOps (--device-read-iops)"),
-        (&host.blkio_device_write_iops, "BlkioDeviceWriteIOps (--device-write-iops)"),
-    ] {
-        if filled(list.as_ref().map(Vec::len)) {
-            return refuse(option);
-        }
-    }
     if given(host.cpu_realtime_period).is_some() || given(host.cpu_realtime_runtime).is_some() {
         return refuse("a limit of realtime scheduling (--cpu-rt-period, --cpu-rt-runtime)");
     }
@@ -292,6 +282,8 @@ pub(crate) fn of(host: &HostConfig) -> Limits {
         cpuset_mems: text(&host.cpuset_mems),
         pids: host.pids_limit.filter(|limit| *limit > 0),
         blkio_weight: host.blkio_weight.filter(|weight| *weight > 0),
+        // Named by number, which is found when the container starts.
+        throttle: Vec::new(),
         devices: None,
     }
 }

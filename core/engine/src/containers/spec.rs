@@ -43,6 +43,8 @@ pub(crate) struct Resolved {
     pub mounts: Vec<(PathBuf, MountRecord)>,
     /// Devices to make.
     pub devices: Vec<Device>,
+    /// Limits of block devices, by OCI's names of the lists.
+    pub throttles: Vec<(&'static str, Vec<Value>)>,
 }
 
 /// The OCI configuration of a container.
@@ -233,9 +235,16 @@ fn resources(record: &ContainerRecord, resolved: &Resolved) -> Result<Value> {
             ])),
         ),
         ("pids", limits.pids.map(|limit| json!({ "limit": limit }))),
-        ("blockIO", limits.blkio_weight.map(|weight| json!({ "weight": weight }))),
+        ("blockIO", block_io(limits.blkio_weight, &resolved.throttles)),
         ("devices", Some(Value::Array(rules))),
     ]))
+}
+
+fn block_io(weight: Option<u16>, throttles: &[(&'static str, Vec<Value>)]) -> Option<Value> {
+    let mut all = Map::new();
+    all.extend(weight.map(|weight| ("weight".to_owned(), json!(weight))));
+    all.extend(throttles.iter().map(|(key, devices)| ((*key).to_owned(), json!(devices))));
+    (!all.is_empty()).then_some(Value::Object(all))
 }
 
 fn mount(kind: &str, at: &str, options: &[&str]) -> Value {

@@ -331,6 +331,7 @@ impl Containers {
             files: files.into_iter().map(|(name, at)| (directory.join(name), at)).collect(),
             mounts,
             devices: if host.privileged == Some(true) { devices::all() } else { devices::wanted(host)? },
+            throttles: devices::throttles(host)?,
         })
     }
 

@@ -75,7 +75,8 @@ impl Stack {
         options.frozen = self.frozen();
         let services = plan::selected(project, &options);
         let mut observed = self.observe(project, &services).await?;
-        let present: BTreeSet<String> = observed.images.keys().cloned().collect();
+        let present = observed.images.keys().cloned().collect();
+        let present = images::fresh(&self.engine, project, &services, present).await;
         let mut failures = Vec::new();
         let mut lacking = BTreeSet::new();
         let sources = images::decide(project, &services, &present, images)?;

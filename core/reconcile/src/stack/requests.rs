@@ -125,6 +125,7 @@ impl Stack {
         let services = plan::selected(project, options);
         let observed = self.observe(project, &services).await?;
         let present = observed.images.keys().cloned().collect();
+        let present = images::fresh(&self.engine, project, &services, present).await;
         let mut lines: Vec<String> = images::decide(project, &services, &present, images)?
             .into_iter()
             .filter_map(|(service, source)| {
@@ -241,8 +242,9 @@ impl Stack {
             if let (Some(which), Some(project)) = (&options.rmi, &project) {
                 self.remove_images(project, which == "local", progress).await;
             }
-            let folder = self.material.clone();
-            let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+            if let Err(error) = crate::material::remove(self.material.clone()).await {
+                progress.warning(error.message).await;
+            }
         }
         Ok(outcome.ok())
     }

@@ -1,6 +1,6 @@
 //! `config`: the project as it is understood.
 
-use sampan_compose::{Project, RawProject};
+use sampan_compose::{Project, RawProject, Without};
 use serde_json::{Map, Value, json};
 
 use super::project::HostFiles;
@@ -40,11 +40,17 @@ pub struct ConfigArgs {
     /// Don't interpolate environment variables
     #[arg(long)]
     pub no_interpolate: bool,
-    /// Don't normalize compose model (refused)
-    #[arg(long, hide = true)]
+    /// Don't check model consistency
+    #[arg(long)]
+    pub no_consistency: bool,
+    /// Don't resolve service env files
+    #[arg(long)]
+    pub no_env_resolution: bool,
+    /// Don't normalize compose model
+    #[arg(long)]
     pub no_normalize: bool,
-    /// Don't resolve file paths (refused)
-    #[arg(long, hide = true)]
+    /// Don't resolve file paths
+    #[arg(long)]
     pub no_path_resolution: bool,
     /// Save to file (default to stdout)
     #[arg(short, long)]
@@ -77,11 +83,6 @@ pub struct ConfigArgs {
 
 /// `config`
 pub async fn run(context: Context, mut args: ConfigArgs) -> Outcome {
-    for (given, flag) in [(args.no_normalize, "--no-normalize"), (args.no_path_resolution, "--no-path-resolution")] {
-        if given {
-            return Err(Failure::new(format!("{flag} is not supported")));
-        }
-    }
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
     if args.stored {
         let chosen = project::find(&context.client, &options).await?;
@@ -92,6 +93,12 @@ pub async fn run(context: Context, mut args: ConfigArgs) -> Outcome {
     let mut load = options.options();
     // Looking at a model needs no engine that can run it.
     load.whole_specification = true;
+    load.without = Without {
+        normalization: args.no_normalize,
+        path_resolution: args.no_path_resolution,
+        env_resolution: args.no_env_resolution,
+        consistency: args.no_consistency,
+    };
     if args.environment {
         let found = sampan_compose::environment(&load, &HostFiles).map_err(|wrong| project::broken(&wrong))?;
         return write(&args, &found.iter().map(|(name, value)| format!("{name}={value}\n")).collect::<String>());

@@ -79,8 +79,7 @@ impl ProjectArgs {
             env: environment(),
             env_files: self.env_file.clone(),
             profiles: self.profile.clone(),
-            interpolate: true,
-            whole_specification: false,
+            ..LoadOptions::default()
         }
     }
 

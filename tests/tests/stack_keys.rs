@@ -1,0 +1,315 @@
+//! Keys of compose files take effect: stacks are brought up, and looked at from inside.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::path::Path;
+
+use sampan_tests::{Host, IMAGE};
+
+/// Brings up a stack `demo` whose services are written with `IMAGE` for the image.
+fn up(host: &Host, compose: &str) {
+    let text = format!("name: demo\n{}", compose.replace("IMAGE", IMAGE));
+    let file = host.write("stack/compose.yaml", text);
+    host.ok_in(file.parent().unwrap(), &["up", "-d"]);
+}
+
+/// What a script says in the first container of a service.
+fn inside(host: &Host, service: &str, script: &str) -> String {
+    host.ok(&["exec", &format!("demo-{service}-1"), "sh", "-c", script])
+}
+
+/// Checks that each script says what is expected of it.
+fn check(host: &Host, service: &str, expected: &[(&str, &str)]) {
+    for (script, wanted) in expected {
+        assert_eq!(inside(host, service, script), *wanted, "{service}: {script}");
+    }
+}
+
+#[test]
+fn configs_and_secrets_have_the_owner_and_rights_they_are_given_and_lie_in_memory() {
+    let test = "configs_and_secrets_have_the_owner_and_rights_they_are_given_and_lie_in_memory";
+    let Some(host) = Host::with_image(test) else { return };
+    host.write("stack/word", "from-a-file");
+    let compose = r#"
+services:
+  web:
+    image: IMAGE
+    init: true
+    user: "1000:1000"
+    command: [sleep, infinity]
+    environment: {NOTHING: ""}
+    secrets:
+      - plain
+      - {source: word, target: owned, uid: "1000", gid: "1001", mode: 0440}
+      - {source: variable, target: /etc/variable, uid: "1000", mode: 0400}
+      - source: variable
+    configs:
+      - {source: inline, target: /etc/inline, uid: "5", gid: "6", mode: 0604}
+      - variable
+secrets:
+  plain: {file: ./word}
+  word: {file: ./word}
+  variable: {environment: TOKEN}
+configs:
+  inline: {content: "a = b"}
+  variable: {environment: TOKEN}
+"#;
+    let file = host.write("stack/compose.yaml", format!("name: demo\n{}", compose.replace("IMAGE", IMAGE)));
+    let folder = file.parent().unwrap();
+    let done = host.command(&["up", "-d"]).current_dir(folder).env("TOKEN", "hush-hush").output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    check(
+        &host,
+        "web",
+        &[
+            ("cat /run/secrets/plain", "from-a-file"),
+            ("stat -c '%u:%g %a' /run/secrets/owned; cat /run/secrets/owned", "1000:1001 440\nfrom-a-file"),
+            ("stat -c '%u:%g %a' /etc/variable; cat /etc/variable", "1000:0 400\nhush-hush"),
+            ("stat -c '%u:%g %a' /run/secrets/variable; cat /run/secrets/variable", "0:0 444\nhush-hush"),
+            ("stat -c '%u:%g %a' /etc/inline; cat /etc/inline", "5:6 604\na = b"),
+            ("cat /variable", "hush-hush"),
+            ("grep -c -E ' (/run/secrets/owned|/etc/variable|/etc/inline|/variable) tmpfs ro' /proc/mounts", "4"),
+        ],
+    );
+    assert!(!host.inspect("demo-web-1").to_string().contains("hush-hush"));
+    assert!(!host.log().contains("hush-hush"));
+    let material = host.run_directory().join("stacks/demo");
+    assert_eq!(std::fs::read_dir(&material).unwrap().count(), 5);
+    host.ok_in(folder, &["down", "-t", "0"]);
+    assert!(!material.exists(), "what is secret goes with the stack");
+}
+
+#[test]
+fn an_edited_secret_that_is_copied_makes_a_new_container() {
+    let Some(host) = Host::with_image("an_edited_secret_that_is_copied_makes_a_new_container") else { return };
+    let word = host.write("stack/word", "one");
+    let compose = "
+services:
+  web: {image: IMAGE, init: true, command: [sleep, infinity], secrets: [{source: word, mode: 0400}]}
+secrets: {word: {file: ./word}}
+";
+    up(&host, compose);
+    assert_eq!(inside(&host, "web", "cat /run/secrets/word"), "one");
+    std::fs::write(word, "two").unwrap();
+    host.wait_until("the new word is there", || {
+        host.run(&["exec", "demo-web-1", "cat", "/run/secrets/word"]).out == "two"
+    });
+}
+
+#[test]
+fn mounts_are_as_they_are_described() {
+    let Some(host) = Host::with_image("mounts_are_as_they_are_described") else { return };
+    host.write("stack/folder/file", "host");
+    let compose = r#"
+services:
+  first:
+    image: IMAGE
+    command: [sh, -c, "mkdir -p /all/part && echo in-part > /all/part/file"]
+    volumes: ["data:/all"]
+  web:
+    image: IMAGE
+    init: true
+    command: [sleep, infinity]
+    depends_on: {first: {condition: service_completed_successfully}}
+    read_only: true
+    tmpfs: ["/run/one:size=1m,mode=700", /run/two]
+    volumes:
+      - {type: volume, source: data, target: /part, volume: {subpath: part}, read_only: true}
+      - {type: volume, source: empty, target: /bin-not-copied, volume: {nocopy: true}}
+      - {type: tmpfs, target: /scratch, tmpfs: {size: 2m, mode: 0751}}
+      - {type: bind, source: ./folder, target: /folder, read_only: true, bind: {propagation: rslave}}
+      - ./made/by/the/engine:/made
+volumes: {data: {labels: {kept: yes}}, empty: {}}
+"#;
+    up(&host, compose);
+    check(
+        &host,
+        "web",
+        &[
+            ("cat /part/file; touch /part/x 2>/dev/null || echo read-only", "in-part\nread-only"),
+            ("ls -A /bin-not-copied | wc -l", "0"),
+            ("stat -c %a /scratch; df -k /scratch | tail -1 | awk '{print $2}'", "751\n2048"),
+            ("stat -c %a /run/one; df -k /run/one | tail -1 | awk '{print $2}'", "700\n1024"),
+            ("touch /run/two/x && echo written", "written"),
+            ("cat /folder/file; touch /folder/x 2>/dev/null || echo read-only", "host\nread-only"),
+            ("touch /made/x /x 2>/dev/null; ls /made; test -e /x || echo root-is-read-only", "x\nroot-is-read-only"),
+        ],
+    );
+    assert!(host.path("stack/made/by/the/engine/x").exists());
+    let missing = "name: demo\nservices: {web: {image: IMAGE, volumes: [{type: bind, source: ./nothing, target: /n, bind: {create_host_path: false}}]}}\n";
+    let file = host.write("missing/compose.yaml", missing.replace("demo", "other").replace("IMAGE", IMAGE));
+    let told = host.run_in(file.parent().unwrap(), &["up", "-d"]);
+    assert_ne!(told.code, 0);
+    assert!(
+        format!("{}{}", told.out, told.err).contains("bind source path does not exist"),
+        "{}{}",
+        told.out,
+        told.err
+    );
+    assert!(!Path::new(&host.path("missing/nothing")).exists());
+}
+
+#[test]
+fn a_services_place_on_its_networks_is_as_described() {
+    let Some(host) = Host::with_image("a_services_place_on_its_networks_is_as_described") else { return };
+    let compose = r#"
+services:
+  web:
+    image: IMAGE
+    init: true
+    command: [sleep, infinity]
+    hostname: webhost
+    domainname: example.test
+    dns: [192.0.2.53]
+    dns_search: [example.test]
+    dns_opt: ["ndots:3"]
+    extra_hosts: ["other:192.0.2.7", "six=2001:db8::7"]
+    networks:
+      front:
+        ipv4_address: 10.98.1.10
+        ipv6_address: fd98:1::10
+        mac_address: 02:42:0a:62:01:0a
+        interface_name: front0
+        aliases: [frontal]
+      back: {interface_name: back0, gw_priority: 10, priority: 5}
+      closed: {}
+  peer:
+    image: IMAGE
+    init: true
+    command: [sleep, infinity]
+    networks: [front]
+    links: ["web:linked"]
+  guest:
+    image: IMAGE
+    init: true
+    command: [sleep, infinity]
+    network_mode: service:web
+networks:
+  front: {enable_ipv6: true, ipam: {config: [{subnet: 10.98.1.0/24}, {subnet: "fd98:1::/64"}]}}
+  back: {ipam: {config: [{subnet: 10.98.2.0/24}]}}
+  closed: {internal: true, ipam: {config: [{subnet: 10.98.3.0/24}]}}
+"#;
+    up(&host, compose);
+    check(
+        &host,
+        "web",
+        &[
+            ("hostname; cat /proc/sys/kernel/domainname", "webhost\nexample.test"),
+            ("cat /sys/class/net/front0/address", "02:42:0a:62:01:0a"),
+            ("ip -4 -o addr show front0 | awk '{print $4}'", "10.98.1.10/24"),
+            ("ip -6 -o addr show front0 scope global | awk '{print $4}'", "fd98:1::10/64"),
+            ("ip route | awk '/default/ {print $3, $5}'", "10.98.2.1 back0"),
+            ("grep -c -E '^(search example.test|options .*ndots:3)' /etc/resolv.conf", "2"),
+            ("grep -E 'other|six' /etc/hosts | awk '{print $1, $2}'", "192.0.2.7 other\n2001:db8::7 six"),
+        ],
+    );
+    for name in ["frontal", "linked", "web"] {
+        assert_eq!(inside(&host, "peer", &format!("ping -c1 -W2 {name} >/dev/null && echo reached")), "reached");
+    }
+    assert_eq!(
+        inside(&host, "guest", "ls /sys/class/net | sort | tr '\\n' ' '"),
+        inside(&host, "web", "ls /sys/class/net | sort | tr '\\n' ' '")
+    );
+}
+
+#[test]
+fn limits_rights_and_namespaces_are_as_described() {
+    let Some(host) = Host::with_image("limits_rights_and_namespaces_are_as_described") else { return };
+    host.write("stack/labels", "from.a.file=yes\n");
+    host.write("stack/one.env", "ONE=1\nTWO=$ONE\n");
+    let compose = r#"
+services:
+  web:
+    image: IMAGE
+    init: true
+    tty: true
+    stdin_open: true
+    command: [sleep, infinity]
+    user: "7:8"
+    group_add: ["9", "10"]
+    working_dir: /tmp
+    env_file: one.env
+    environment: {THREE: "3"}
+    labels: {own: label}
+    label_file: labels
+    annotations: {an: annotation}
+    cap_drop: [ALL]
+    cap_add: [NET_ADMIN, CAP_CHOWN]
+    security_opt: ["no-new-privileges:true"]
+    oom_score_adj: 321
+    shm_size: 8m
+    ulimits: {nofile: {soft: 123, hard: 456}, core: 0}
+    sysctls: {net.ipv4.ip_unprivileged_port_start: "81"}
+    stop_signal: SIGINT
+    stop_grace_period: 3s
+    devices: ["/dev/null:/dev/nothing:r"]
+    device_cgroup_rules: ["c 1:9 r"]
+    logging: {driver: json-file, options: {max-size: 1m, tag: x}}
+    platform: linux/amd64
+    ipc: shareable
+    mem_limit: 64m
+    memswap_limit: 64m
+    pids_limit: 50
+    cpus: 0.5
+    cpu_shares: 512
+    cpuset: "0"
+    restart: on-failure:3
+  deployed:
+    image: IMAGE
+    init: true
+    command: [sleep, infinity]
+    ipc: service:web
+    pid: service:web
+    scale: 1
+    deploy: {resources: {limits: {cpus: "0.25", memory: 32m, pids: 20}, reservations: {memory: 16m}}}
+  host:
+    image: IMAGE
+    command: [sleep, infinity]
+    pid: host
+    ipc: host
+    uts: host
+    cgroup: host
+    network_mode: host
+    privileged: true
+"#;
+    up(&host, compose);
+    check(
+        &host,
+        "web",
+        &[
+            ("id -u; id -g; id -G", "7\n8\n8 9 10"),
+            ("pwd; echo $ONE$TWO$THREE", "/tmp\n113"),
+            ("cat /proc/1/oom_score_adj", "321"),
+            ("awk '/NoNewPrivs/ {print $2}' /proc/self/status", "1"),
+            ("awk '/CapBnd/ {print $2}' /proc/self/status", "0000000000001001"),
+            ("df -k /dev/shm | tail -1 | awk '{print $2}'", "8192"),
+            ("ulimit -Sn; ulimit -Hn; ulimit -c", "123\n456\n0"),
+            ("cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "81"),
+            ("cat /dev/nothing; echo x > /dev/nothing 2>/dev/null || echo denied", "denied"),
+            ("nproc", "1"),
+        ],
+    );
+    let web = host.inspect("demo-web-1");
+    let (config, settings) = (&web["Config"], &web["HostConfig"]);
+    assert_eq!((&config["Labels"]["own"], &config["Labels"]["from.a.file"]), (&"label".into(), &"yes".into()));
+    assert_eq!((&config["StopSignal"], &config["StopTimeout"]), (&"SIGINT".into(), &3.into()));
+    assert_eq!((&config["Tty"], &config["OpenStdin"]), (&true.into(), &true.into()));
+    assert_eq!(settings["Annotations"]["an"], "annotation");
+    assert_eq!((&settings["Memory"], &settings["PidsLimit"]), (&(64 << 20).into(), &50.into()));
+    assert_eq!((&settings["NanoCpus"], &settings["CpuShares"]), (&500_000_000.into(), &512.into()));
+    assert_eq!(settings["RestartPolicy"], serde_json::json!({ "Name": "on-failure", "MaximumRetryCount": 3 }));
+    assert_eq!(settings["LogConfig"]["Config"]["tag"], "x");
+    assert_eq!(settings["DeviceCgroupRules"][0], "c 1:9 r");
+    let deployed = host.inspect("demo-deployed-1")["HostConfig"].clone();
+    assert_eq!((&deployed["Memory"], &deployed["PidsLimit"]), (&(32 << 20).into(), &20.into()));
+    assert_eq!((&deployed["NanoCpus"], &deployed["MemoryReservation"]), (&250_000_000.into(), &(16 << 20).into()));
+    let same = |namespace: &str, one: &str, other: &str| {
+        let link = |service: &str| inside(&host, service, &format!("readlink /proc/self/ns/{namespace}"));
+        link(one) == link(other)
+    };
+    assert!(same("ipc", "web", "deployed") && same("pid", "web", "deployed"));
+    assert!(!same("net", "web", "deployed") && !same("mnt", "web", "deployed"));
+    for namespace in ["pid", "ipc", "uts"] {
+        let own = std::fs::read_link(format!("/proc/self/ns/{namespace}")).unwrap();
+        assert_eq!(inside(&host, "host", &format!("readlink /proc/self/ns/{namespace}")), own.display().to_string());
+    }
+}
