@@ -28,7 +28,7 @@ pub(crate) fn canonical(session: &Session<'_>, name: &str, root: &mut Node, norm
         }
     }
     if let Some(entries) = root.entries_mut() {
-        entries.retain(|entry| !matches!(entry.key.as_str(), "name" | "version"));
+        entries.retain(|entry| entry.key != "version" && (entry.key != "name" || !normalize));
     }
     if normalize {
         names(name, root);

@@ -309,10 +309,53 @@ mod tests {
         assert_eq!(one(pulled(""), true, plain()), Ok(Source::Present));
         assert_eq!(one(pulled(""), false, plain()), Ok(Source::Pull));
         assert_eq!(one(pulled("always"), true, plain()), Ok(Source::Pull));
+        assert_eq!(one(pulled("refresh"), true, plain()), Ok(Source::Pull));
+        assert_eq!(one(pulled("weekly"), true, plain()), Ok(Source::Present));
         assert!(one(pulled("never"), false, plain()).unwrap_err().contains("nginx"));
         assert_eq!(one(built(), false, plain()), Ok(Source::Build));
         assert_eq!(one(built(), true, plain()), Ok(Source::Present));
         assert_eq!(one(built(), true, ImageOptions { build: true, ..plain() }), Ok(Source::Build));
         assert!(one(built(), false, ImageOptions { no_build: true, ..plain() }).unwrap_err().contains("--no-build"));
+    }
+
+    #[test]
+    fn policies_with_a_period_say_how_old_an_image_may_be() {
+        let hours = |count: u64| Some(Duration::from_secs(count * 60 * 60));
+        for (policy, wanted) in [
+            ("daily", hours(24)),
+            ("weekly", hours(24 * 7)),
+            ("every_12h", hours(12)),
+            ("every_2d", hours(48)),
+            ("missing", None),
+            ("", None),
+        ] {
+            assert_eq!(period(policy), wanted, "{policy}");
+        }
+    }
+
+    #[test]
+    fn a_build_is_asked_for_with_all_that_its_service_says() {
+        let build = Build {
+            context: "https://example.test/a.git".into(),
+            ssh: vec!["default=/run/agent".into()],
+            additional_contexts: [
+                ("base".to_owned(), "docker-image://alpine".to_owned()),
+                ("files".to_owned(), "/files".to_owned()),
+            ]
+            .into(),
+            ulimits: [("nofile".to_owned(), Limit { soft: 1, hard: 2, single: false })].into(),
+            no_cache_filter: vec!["stage".into()],
+            ..Build::default()
+        };
+        let project = project(Service { build: Some(build.clone()), ..Service::default() });
+        let asked = request(&project, "web", &build).unwrap();
+        assert!(matches!(asked.context, BuildContext::Remote(_)));
+        assert_eq!(asked.ssh["default"], PathBuf::from("/run/agent"));
+        assert_eq!(asked.contexts[0], ("base".to_owned(), NamedContext::Image("alpine".into())));
+        assert_eq!(asked.contexts[1], ("files".to_owned(), NamedContext::Directory("/files".into())));
+        assert_eq!((asked.ulimits[0].soft, asked.ulimits[0].hard), (1, 2));
+        assert_eq!(asked.no_cache_stages, ["stage"]);
+        let agent = Build { ssh: vec!["default".into()], ..build };
+        assert!(request(&project, "web", &agent).unwrap_err().message.contains("socket"));
     }
 }
