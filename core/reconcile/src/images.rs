@@ -143,13 +143,7 @@ pub async fn provide(
     }
 }
 
-async fn pull(
-    engine: &Engine,
-    image: &str,
-    platform: Option<&str>,
-    service: &str,
-    progress: &Progress,
-) -> Result<()> {
+async fn pull(engine: &Engine, image: &str, platform: Option<&str>, service: &str, progress: &Progress) -> Result<()> {
     progress.action(format!("Image {image}"), Some(service), "Pulling", None).await;
     let mut messages = engine.pull_image(image, platform, None).await?;
     let mut failure = None;

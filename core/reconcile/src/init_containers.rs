@@ -11,8 +11,9 @@ use sampan_compose::Project;
 use sampan_engine::containers::{AttachOptions, RemoveOptions, WaitCondition};
 use sampan_engine::{Error, ErrorKind, Result};
 
-use crate::desired::{self, Material, Unfit};
-use crate::execute::{Executor, put, settled};
+use crate::desired::{self, Unfit};
+use crate::execute::{Executor, settled};
+use crate::material::{self, Material};
 use crate::{images, labels};
 
 /// What is kept of an unfinished line of output.
@@ -100,7 +101,7 @@ impl Executor {
         if let (Some(policy), Some(image)) = (&init.pull, &init.body.image) {
             images::fetch(&self.engine, image, policy, service, &self.progress).await?;
         }
-        put(init.material.clone()).await?;
+        material::put(init.material.clone()).await?;
         let mut body = init.body.clone();
         // Anonymous volumes are seen, too; volumes of its own come before them.
         let from = body.host_config.get_or_insert_default().volumes_from.get_or_insert_default();
