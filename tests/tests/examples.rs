@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use sampan_tests::{Host, IMAGE, programs};
+use sampan_tests::{Host, IMAGE, load, programs};
 
 /// A daemon whose `busybox` is the test's, and a copy of the example that may be edited.
 fn example(test: &str, name: &str) -> Option<(Host, PathBuf)> {
@@ -35,6 +37,19 @@ fn rolling_update() {
     let page = || host.fetch("127.0.0.1:8080").unwrap();
     assert!(page().contains("Hello from"));
     let file = folder.join("compose.yaml");
+    let done = Arc::new(AtomicBool::new(false));
+    let (ended, namespace) = (Arc::clone(&done), host.network_namespace());
+    let asking = load::in_namespace(namespace, move || {
+        let (mut asked, mut failed) = (0, Vec::new());
+        while !ended.load(Ordering::Relaxed) {
+            asked += 1;
+            match load::get("127.0.0.1:8080".parse().unwrap()) {
+                Ok(page) if page.contains(" from ") => {}
+                other => failed.push(format!("{other:?}")),
+            }
+        }
+        (asked, failed)
+    });
     let edited = fs::read_to_string(&file).unwrap().replace("GREETING: Hello", "GREETING: Goodbye");
     fs::write(&file, edited).unwrap();
     let mut row = 0;
@@ -42,6 +57,9 @@ fn rolling_update() {
         row = if page().contains("Goodbye from") { row + 1 } else { 0 };
         row >= 20
     });
+    done.store(true, Ordering::Relaxed);
+    let (asked, failed) = asking.join().unwrap();
+    assert!(asked > 20 && failed.is_empty(), "{} of {asked} requests failed: {failed:?}", failed.len());
 }
 
 #[test]
@@ -88,6 +106,9 @@ fn two_networks() {
     host.ok_in(&folder, &["up", "-d"]);
     let reached = "two-networks-gateway-1";
     assert_eq!(host.run(&["exec", reached, "ping", "-c1", "-W2", "10.96.2.20"]).code, 0);
+    assert_eq!(host.run(&["exec", reached, "ping", "-6", "-c1", "-W2", "fd96:2::20"]).code, 0);
+    let stranger = ["run", "--rm", "--network", "two-networks_front", IMAGE, "ping", "-c1", "-W1", "10.96.2.20"];
+    assert_ne!(host.run(&stranger).code, 0, "who is in front alone does not reach the database");
     let settings = host.inspect("two-networks-database-1")["NetworkSettings"]["Networks"]["two-networks_back"].clone();
     assert_eq!(settings["IPAddress"], "10.96.2.20");
     assert_eq!(settings["GlobalIPv6Address"], "fd96:2::20");

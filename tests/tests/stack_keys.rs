@@ -313,3 +313,77 @@ services:
         assert_eq!(inside(&host, "host", &format!("readlink /proc/self/ns/{namespace}")), own.display().to_string());
     }
 }
+
+#[test]
+fn builds_of_stacks_get_their_secrets_and_contexts() {
+    let Some(host) = Host::with_image("builds_of_stacks_get_their_secrets_and_contexts") else { return };
+    host.write("stack/word", "from-a-file");
+    host.write("stack/extra/file", "from-elsewhere");
+    std::fs::create_dir_all(host.path("stack/app")).unwrap();
+    let compose = r#"
+services:
+  web:
+    build:
+      context: ./app
+      dockerfile_inline: |
+        FROM IMAGE
+        RUN --mount=type=secret,id=token cat /run/secrets/token > /told
+        COPY --from=extra /file /extra
+      secrets: [{source: word, target: token}]
+      additional_contexts: {extra: ./extra}
+    init: true
+    command: [sleep, infinity]
+secrets: {word: {file: ./word}}
+"#;
+    up(&host, compose);
+    check(&host, "web", &[("cat /told", "from-a-file"), ("cat /extra; ls /run/secrets 2>/dev/null", "from-elsewhere")]);
+    assert!(!host.ok(&["history", "--no-trunc", "demo-web"]).contains("from-a-file"));
+}
+
+#[test]
+fn a_filter_of_system_calls_is_read_from_its_file_and_devices_are_slowed_down() {
+    let test = "a_filter_of_system_calls_is_read_from_its_file_and_devices_are_slowed_down";
+    let Some(host) = Host::with_image(test) else { return };
+    let profile =
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#;
+    host.write("stack/profile.json", profile);
+    let compose = r#"
+services:
+  web:
+    image: IMAGE
+    init: true
+    command: [sleep, infinity]
+    security_opt: ["seccomp:profile.json"]
+"#;
+    up(&host, compose);
+    assert_eq!(inside(&host, "web", "mkdir /x 2>/dev/null || echo denied"), "denied");
+    if !Path::new("/dev/loop0").exists() {
+        println!("skipped: limits of block devices need /dev/loop0");
+        return;
+    }
+    let limited = "    blkio_config: {device_read_bps: [{path: /dev/loop0, rate: 1m}], device_write_iops: [{path: /dev/loop0, rate: 30}]}\n";
+    up(&host, &(compose.to_owned() + limited));
+    let script = "cd /sys/fs/cgroup; cat blkio/blkio.throttle.read_bps_device blkio/blkio.throttle.write_iops_device io.max 2>/dev/null; true";
+    let told = inside(&host, "web", script);
+    assert!(told == "7:0 1048576\n7:0 30" || told.contains("rbps=1048576 wbps=max riops=max wiops=30"), "{told}");
+}
+
+#[test]
+fn compose_finds_the_hashes_that_it_would_give() {
+    let Some(host) = Host::with_image("compose_finds_the_hashes_that_it_would_give") else { return };
+    let compose = "
+services:
+  web: {image: IMAGE, init: true, command: [sleep, infinity], environment: {A: \"<b>\"}, volumes: ['data:/data'], networks: [one]}
+volumes: {data: {}}
+networks: {one: {internal: true}}
+";
+    up(&host, compose);
+    let told = host.ok_in(&host.path("stack"), &["config", "--hash", "web"]);
+    let label = |value: serde_json::Value| value["com.docker.compose.config-hash"].as_str().unwrap().to_owned();
+    assert_eq!(told, format!("web {}", label(host.inspect("demo-web-1")["Config"]["Labels"].clone())));
+    // What Compose gives these two, from what it did.
+    let (_, network) = host.api("GET", "/networks/demo_one", None);
+    assert_eq!(label(network["Labels"].clone()), "78fcc9aa761dd9bbb5a7bdc3ede08712bcdd5e26cffeae29c0fca6e090ce61bd");
+    let (_, volume) = host.api("GET", "/volumes/demo_data", None);
+    assert_eq!(label(volume["Labels"].clone()), "504ad458c80a54e9120954e1d0ad581a3e0d7b50499e9f2755876d04a2d3321a");
+}

@@ -1,9 +1,9 @@
-//! The hash by which Compose tells that a service's containers must be made anew.
+//! The hashes by which Compose tells that something must be made anew.
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::Project;
+use crate::model::{Network, Project, Volume};
 
 /// Lower case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -152,6 +152,44 @@ impl Project {
             std::mem::take(service).into_iter().filter(|(key, _)| !NOT_IN_CONTAINER.contains(&key.as_str())).collect();
         let service = ordered(&without, ORDER, &[("command", Value::Null), ("entrypoint", Value::Null)]);
         Some(hex(&Sha256::digest(text(&Value::Object(service)))))
+    }
+}
+
+/// The keys of a network, and of a volume.
+const RESOURCE: &[&str] = &[
+    "name",
+    "driver",
+    "driver_opts",
+    "ipam",
+    "external",
+    "internal",
+    "attachable",
+    "labels",
+    "enable_ipv4",
+    "enable_ipv6",
+];
+
+/// Of a network or volume, with what is always there.
+fn resource(value: &impl serde::Serialize, always: &[(&str, Value)]) -> String {
+    let mut value = serde_json::to_value(value).unwrap_or_default();
+    plain(&mut value);
+    let found = value.as_object_mut().map(std::mem::take).unwrap_or_default();
+    hex(&Sha256::digest(text(&Value::Object(ordered(&found, RESOURCE, always)))))
+}
+
+impl Network {
+    /// The hash of its configuration as Compose has it in the network's labels.
+    #[must_use]
+    pub fn config_hash(&self) -> String {
+        resource(self, &[("ipam", Value::Object(Map::new()))])
+    }
+}
+
+impl Volume {
+    /// The hash of its configuration as Compose has it in the volume's labels.
+    #[must_use]
+    pub fn config_hash(&self) -> String {
+        resource(self, &[("driver", Value::from("local"))])
     }
 }
 

@@ -43,10 +43,20 @@ pub struct DesiredContainer {
     pub body: ContainerCreateBody,
     /// Of the request, the number left out: equal for all containers of a service.
     pub hash: String,
+    /// Of its service, as Compose reckons it.
+    pub compose_hash: String,
     /// Of its parts.
     pub parts: Parts,
     /// Files to put in place first.
     pub material: Vec<Material>,
+}
+
+impl DesiredContainer {
+    /// Whether a container of this version is it: also one that Compose has made.
+    #[must_use]
+    pub fn is(&self, version: &str) -> bool {
+        version == self.hash || version == self.compose_hash
+    }
 }
 
 /// Name of a service's container.
@@ -72,7 +82,7 @@ pub fn network(project: &Project, key: &str, network: &Network) -> NetworkCreate
     let mut all = project_labels(project);
     all.extend(network.labels.clone());
     all.insert(labels::NETWORK.to_owned(), key.to_owned());
-    all.insert(labels::CONFIG_HASH.to_owned(), hash(network));
+    all.insert(labels::CONFIG_HASH.to_owned(), network.config_hash());
     let pools = network.ipam.config.iter().map(|pool| IpamConfig {
         subnet: some(&pool.subnet),
         ip_range: some(&pool.ip_range),
@@ -103,7 +113,7 @@ pub fn volume(project: &Project, key: &str, volume: &Volume) -> VolumeCreateRequ
     let mut all = project_labels(project);
     all.extend(volume.labels.clone());
     all.insert(labels::VOLUME.to_owned(), key.to_owned());
-    all.insert(labels::CONFIG_HASH.to_owned(), hash(volume));
+    all.insert(labels::CONFIG_HASH.to_owned(), volume.config_hash());
     VolumeCreateRequest {
         name: Some(volume.name.clone()),
         driver: some(&volume.driver),
@@ -113,7 +123,7 @@ pub fn volume(project: &Project, key: &str, volume: &Volume) -> VolumeCreateRequ
     }
 }
 
-/// The hash of a network or volume, as its label carries it.
+/// The hash of what a value is as JSON.
 #[must_use]
 pub fn hash<T: serde::Serialize>(value: &T) -> String {
     let text = serde_json::to_vec(value).unwrap_or_default();
@@ -204,13 +214,15 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
             }
         }
     };
+    let compose_hash = project.config_hash(service).unwrap_or_default();
     let mut all = project_labels(project);
     all.extend(found.labels.clone());
     all.extend([
         (labels::SERVICE.to_owned(), service.to_owned()),
         (labels::NUMBER.to_owned(), number.to_string()),
         (labels::ONEOFF.to_owned(), "False".to_owned()),
-        (labels::CONFIG_HASH.to_owned(), hash.clone()),
+        (labels::CONFIG_HASH.to_owned(), compose_hash.clone()),
+        (labels::HASH.to_owned(), hash.clone()),
         (labels::PARTS.to_owned(), in_place::to_text(&parts)),
         (labels::DEPENDS_ON.to_owned(), depends_on(found)),
         (labels::WORKING_DIR.to_owned(), project.working_dir.display().to_string()),
@@ -221,7 +233,8 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
     ]);
     all.extend(hooks.to_text().map(|text| (labels::HOOKS.to_owned(), text)));
     body.labels = Some(all);
-    Ok(DesiredContainer { name: container_name(project, service, number), number, body, hash, parts, material })
+    let name = container_name(project, service, number);
+    Ok(DesiredContainer { name, number, body, hash, compose_hash, parts, material })
 }
 
 /// Every config and secret that the containers of a project bind and that is put in place for them.

@@ -328,7 +328,7 @@ impl Executor {
         let all = found.config.and_then(|config| config.labels).unwrap_or_default();
         found.image.as_deref() == Some(image)
             && all.get(labels::PROJECT) == Some(&self.name)
-            && all.get(labels::CONFIG_HASH).is_some_and(|found| found == hash)
+            && all.get(labels::HASH).is_some_and(|found| found == hash)
     }
 
     /// Waits until every container of a service is as wanted; fails when one cannot become so.

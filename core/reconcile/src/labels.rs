@@ -10,8 +10,10 @@ pub const NUMBER: &str = "com.docker.compose.container-number";
 pub const ONEOFF: &str = "com.docker.compose.oneoff";
 /// `pre_start` for init containers.
 pub const HOOK: &str = "com.docker.compose.hook";
-/// Of what the container was made from.
+/// Of what it was made from, as Compose reckons it: Compose leaves alone what has the hash that it would give.
 pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
+/// Of what the container was made from, to the last part of the request.
+pub const HASH: &str = "sampan.hash";
 /// Hashes of the container's parts: what differs may be changed in place.
 pub const PARTS: &str = "sampan.parts";
 /// What is run in the container after its start and before its stop, as JSON.
@@ -32,3 +34,9 @@ pub const VOLUME: &str = "com.docker.compose.volume";
 pub const VERSION: &str = "com.docker.compose.version";
 /// What [`VERSION`] says.
 pub const VERSION_VALUE: &str = "2.40.0";
+
+/// What tells one version of a container from another: its own hash, or Compose's where Compose has made it.
+#[must_use]
+pub fn version(labels: &std::collections::HashMap<String, String>) -> String {
+    labels.get(HASH).or_else(|| labels.get(CONFIG_HASH)).cloned().unwrap_or_default()
+}

@@ -75,7 +75,7 @@ fn container(engine: &Engine, summary: ContainerSummary) -> ObservedContainer {
         service: label(labels::SERVICE),
         number: label(labels::NUMBER).parse().unwrap_or(0),
         oneoff: label(labels::ONEOFF).eq_ignore_ascii_case("true"),
-        hash: label(labels::CONFIG_HASH),
+        hash: labels::version(all),
         parts: label(labels::PARTS),
         image: summary.image_id.unwrap_or_default(),
         status,

@@ -109,7 +109,7 @@ impl Executor {
     async fn version(&self, id: &str) -> (String, String) {
         let Ok(found) = self.engine.inspect_container(id, false).await else { return Default::default() };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        (labels.get(labels::CONFIG_HASH).cloned().unwrap_or_default(), found.image.unwrap_or_default())
+        (labels::version(&labels), found.image.unwrap_or_default())
     }
 
     /// Whether it may go on after a while.

@@ -154,6 +154,19 @@ fn discard(host: &mut HostConfig, has: &Host, warnings: &mut Vec<String>) {
         warn("Block I/O weight");
         host.blkio_weight = None;
     }
+    let lists = [
+        &mut host.blkio_device_read_bps,
+        &mut host.blkio_device_write_bps,
+        &mut host.blkio_device_read_iops,
+        &mut host.blkio_device_write_iops,
+    ];
+    if !has.has("blkio")
+        && !has.has("io")
+        && lists.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+    {
+        warn("limits of block devices");
+        lists.into_iter().for_each(|list| *list = None);
+    }
 }
 
 fn memory(host: &mut HostConfig) -> Result<()> {

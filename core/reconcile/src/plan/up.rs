@@ -175,7 +175,7 @@ impl Planner<'_> {
                         self.project.name
                     ));
                 }
-                Some(found) if found.hash.as_ref().is_some_and(|hash| *hash != desired::hash(network)) => {
+                Some(found) if found.hash.as_ref().is_some_and(|hash| *hash != network.config_hash()) => {
                     // What is in the network must leave it first.
                     let users: Vec<ObservedContainer> = self
                         .observed
@@ -221,7 +221,7 @@ impl Planner<'_> {
                     self.volumes.insert(key.clone(), made);
                 }
                 Some(found)
-                    if !volume.external && found.hash.as_ref().is_some_and(|hash| *hash != desired::hash(volume)) =>
+                    if !volume.external && found.hash.as_ref().is_some_and(|hash| *hash != volume.config_hash()) =>
                 {
                     self.plan.warnings.push(format!(
                         "volume {name} is defined otherwise than when it was made, and stays as it is with its data; remove it (`sampan volume rm {name}`) to have it made anew"
@@ -401,7 +401,7 @@ impl Planner<'_> {
     /// What was changed by hand, against what the file says.
     fn drift(&self, name: &str, found: &ObservedContainer, desired: &DesiredContainer) -> Vec<Change> {
         let mut changes = Vec::new();
-        if self.options.frozen.contains(name) || found.hash != desired.hash {
+        if self.options.frozen.contains(name) || !desired.is(&found.hash) {
             return changes;
         }
         if found.updated {
@@ -542,7 +542,7 @@ impl Planner<'_> {
             Fate::Keep
         } else if self.options.force_recreate {
             Fate::Remake(Why::Forced)
-        } else if found.hash != desired.hash {
+        } else if !desired.is(&found.hash) {
             match in_place::changes(&found.parts, &desired.parts) {
                 Some(changes) if same_image && !shares => Fate::Change(changes),
                 _ => Fate::Remake(Why::Definition),
@@ -591,7 +591,7 @@ impl Planner<'_> {
     fn is_current(&self, name: &str, found: &ObservedContainer, wanted: &[DesiredContainer]) -> bool {
         let image = self.observed.images.get(&self.project.image_name(name));
         image.is_none_or(|image| *image == found.image)
-            && wanted.iter().any(|desired| desired.number == found.number && desired.hash == found.hash)
+            && wanted.iter().any(|desired| desired.number == found.number && desired.is(&found.hash))
     }
 
     /// Whether a container has another name than it should: it lies aside, as one that is being replaced does, or was

@@ -83,7 +83,7 @@ pub fn apply_some(project: &Project, observed: &mut Observed, plan: &Plan, reach
                 let resource = ObservedResource {
                     project: Some(project.name.clone()),
                     key: Some(key.clone()),
-                    hash: Some(desired::hash(&project.networks[key])),
+                    hash: Some(project.networks[key].config_hash()),
                 };
                 assert!(observed.networks.insert(name.clone(), resource).is_none(), "{name} is there already");
             }
@@ -98,7 +98,7 @@ pub fn apply_some(project: &Project, observed: &mut Observed, plan: &Plan, reach
                 let resource = ObservedResource {
                     project: Some(project.name.clone()),
                     key: Some(key.clone()),
-                    hash: Some(desired::hash(&project.volumes[key])),
+                    hash: Some(project.volumes[key].config_hash()),
                 };
                 assert!(observed.volumes.insert(name.clone(), resource).is_none());
             }
