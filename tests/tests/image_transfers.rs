@@ -352,7 +352,7 @@ fn unused_images_go_when_the_configuration_asks() {
     let test = "unused_images_go_when_the_configuration_asks";
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("daemon.json");
-    fs::write(&file, r#"{"images": {"gc": {"unusedFor": "2s", "all": true}}}"#).unwrap();
+    fs::write(&file, r#"{"images": {"gc": {"unusedFor": "8s", "all": true}}}"#).unwrap();
     let Some(host) = Host::start_with(test, &["--config-file", file.to_str().unwrap()]) else { return };
     host.import_busybox();
     host.ok(&["create", "--name", "user", IMAGE, "true"]);

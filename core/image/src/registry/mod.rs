@@ -39,7 +39,12 @@ pub struct RegistryClient {
     config: Arc<RegistryConfig>,
     /// One lock for each blob that is being downloaded: who comes second waits, and finds it here.
     downloading: Arc<Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>>,
+    /// Threads that unpack what still comes. There are always others left for what they wait for.
+    unpacking: Arc<tokio::sync::Semaphore>,
 }
+
+/// See [`RegistryClient::unpacking`].
+const UNPACKING: usize = 64;
 
 impl std::fmt::Debug for RegistryClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,7 +57,12 @@ impl RegistryClient {
     #[must_use]
     pub fn new(config: RegistryConfig) -> Self {
         let config = Arc::new(config);
-        Self { transport: transport::Transport::new(&config), config, downloading: Arc::default() }
+        Self {
+            transport: transport::Transport::new(&config),
+            config,
+            downloading: Arc::default(),
+            unpacking: Arc::new(tokio::sync::Semaphore::new(UNPACKING)),
+        }
     }
 
     /// One that speaks to a registry without asking for its certificate, or in the clear.

@@ -386,6 +386,8 @@ async fn layers(
                 _ => None,
             };
             let known = source.is_none();
+            // Nobody closes it.
+            let _turn = client.unpacking.acquire().await;
             let unpacking = blocking(store, move |store| {
                 let layer = if known {
                     store.take_known_layer(&expected, &parents)?
