@@ -82,8 +82,16 @@ fn broken_yaml_keeps_the_last_good_model() {
     }
     std::fs::write(&file, "services:\n  web:\n    imagee: x\n").unwrap();
     host.wait_until("the problem is told", || !problem().is_empty());
-    let told = host.run_in(&folder, &["ps"]);
-    assert!(told.err.contains("compose.yaml:3:5"), "{}{}", told.out, told.err);
+    for command in [&["ps"][..], &["compose", "ps"], &["stack", "ls"]] {
+        let told = host.run_in(&folder, command);
+        assert!(told.err.contains("compose.yaml:3:5"), "{command:?}: {}{}", told.out, told.err);
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let (since, until) = ((now - 600).to_string(), (now + 1).to_string());
+    let events = host.ok(&["events", "--since", &since, "--until", &until, "--filter", "type=config"]);
+    assert!(events.lines().any(|line| line.contains("mended")), "{events}");
+    let last = events.lines().last().unwrap_or_default();
+    assert!(last.contains("broken demo") && last.contains("compose.yaml:3:5"), "{events}");
     let (code, error) = (host.run_in(&folder, &["up", "-d"]).code, host.run_in(&folder, &["up", "-d"]).err);
     assert_ne!(code, 0);
     assert!(error.contains("imagee") && error.contains("image"), "{error}");
@@ -212,4 +220,22 @@ fn a_stack_comes_up_again_after_an_orderly_end_whatever_its_programs_said() {
     host.ok(&["rm", "-f", "demo-polite-1"]);
     host.wait_until("the stack was looked at again", || running(&host).contains(&"demo-polite-1".to_owned()));
     assert_eq!(running(&host), ["demo-polite-1"], "neither the job nor what was stopped by hand");
+}
+
+#[test]
+fn containers_of_services_that_are_gone_are_told_and_removed_when_asked() {
+    let Some(host) = Host::with_image("containers_of_services_that_are_gone_are_told_and_removed_when_asked") else {
+        return;
+    };
+    let file = host.write("stack/compose.yaml", compose(1, "x"));
+    let folder = file.parent().unwrap().to_owned();
+    host.ok_in(&folder, &["up", "-d", "--no-watch"]);
+    let only = format!("name: demo\nservices:\n  db: {{ image: {IMAGE}, command: [sleep, '1000'], init: true }}\n");
+    std::fs::write(&file, only).unwrap();
+    let told = host.run_in(&folder, &["up", "-d", "--no-watch"]);
+    assert!(told.code == 0 && told.err.contains("Found orphan containers ([demo-web-1])"), "{}{}", told.out, told.err);
+    assert_eq!(running(&host), ["demo-db-1", "demo-web-1"]);
+    let told = host.run_in(&folder, &["up", "-d", "--no-watch", "--remove-orphans"]);
+    assert!(told.code == 0 && !told.err.contains("Found orphan"), "{}{}", told.out, told.err);
+    assert_eq!(running(&host), ["demo-db-1"]);
 }

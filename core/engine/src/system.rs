@@ -241,6 +241,17 @@ impl Engine {
         Ok(AuthResponse { status: "Login Succeeded".to_owned(), identity_token })
     }
 
+    /// Tells that something happened to what is not the engine's own, such as a stack.
+    pub fn tell(
+        &self,
+        kind: bollard_stubs::models::EventMessageTypeEnum,
+        action: &str,
+        id: &str,
+        attributes: impl IntoIterator<Item = (String, String)>,
+    ) {
+        self.inner.shared.events.publish(kind, action, id, attributes);
+    }
+
     /// Events from `since` on, until `until` (nanoseconds since the epoch), or for ever.
     pub async fn events_stream(
         &self,

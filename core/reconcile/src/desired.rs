@@ -250,7 +250,7 @@ fn sorted(body: &ContainerCreateBody) -> serde_json::Value {
 }
 
 /// The same value with its maps in order.
-pub(crate) fn in_order(value: serde_json::Value) -> serde_json::Value {
+fn in_order(value: serde_json::Value) -> serde_json::Value {
     match value {
         serde_json::Value::Object(map) => {
             let ordered: BTreeMap<String, serde_json::Value> =

@@ -94,26 +94,26 @@ fn short(value: &impl Serialize) -> String {
 pub(crate) fn parts(body: &Value, labels: &impl Serialize, no_labels: bool, others: &impl Serialize) -> Parts {
     let mut body = body.clone();
     let mut parts = Parts::new();
-    let exposed = body.as_object_mut().and_then(|body| body.remove("ExposedPorts")).filter(|value| !value.is_null());
-    let health = body.as_object_mut().and_then(|body| body.remove("Healthcheck")).filter(|value| !value.is_null());
+    let exposed = body.as_object_mut().and_then(|body| body.shift_remove("ExposedPorts")).filter(|value| !value.is_null());
+    let health = body.as_object_mut().and_then(|body| body.shift_remove("Healthcheck")).filter(|value| !value.is_null());
     let mut published = None;
     if let Some(health) = health {
         parts.insert(HEALTH.to_owned(), short(&health));
     }
     if let Some(host) = body.get_mut("HostConfig").and_then(Value::as_object_mut) {
         for name in LIMITS.iter().chain([&RESTART]) {
-            if let Some(value) = host.remove(*name).filter(|value| !value.is_null()) {
+            if let Some(value) = host.shift_remove(*name).filter(|value| !value.is_null()) {
                 parts.insert((*name).to_owned(), short(&value));
             }
         }
-        published = host.remove("PortBindings").filter(|value| !value.is_null());
+        published = host.shift_remove("PortBindings").filter(|value| !value.is_null());
         let log = host.get_mut("LogConfig").and_then(Value::as_object_mut);
-        if let Some(options) = log.and_then(|log| log.remove("Config")).filter(|value| !value.is_null()) {
+        if let Some(options) = log.and_then(|log| log.shift_remove("Config")).filter(|value| !value.is_null()) {
             parts.insert(LOG_OPTIONS.to_owned(), short(&options));
         }
         // Options of the usual driver, which is not named.
         if host.get("LogConfig").and_then(Value::as_object).is_some_and(|log| log.values().all(Value::is_null)) {
-            host.remove("LogConfig");
+            host.shift_remove("LogConfig");
         }
     }
     if exposed.is_some() || published.is_some() {
@@ -127,8 +127,7 @@ pub(crate) fn parts(body: &Value, labels: &impl Serialize, no_labels: bool, othe
     if !no_labels {
         parts.insert(LABELS.to_owned(), short(labels));
     }
-    // What was taken out may have left the others in another order.
-    parts.insert(REST.to_owned(), short(&(desired::in_order(body), others)));
+    parts.insert(REST.to_owned(), short(&(body, others)));
     parts
 }
 

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use bollard_stubs::models::EventMessage;
+use bollard_stubs::models::{EventMessage, EventMessageTypeEnum};
 use futures_util::{FutureExt, StreamExt};
 use sampan_compose::{Loaded, Project};
 use sampan_engine::{Engine, Filters};
@@ -107,15 +107,20 @@ impl Stack {
         self.look(|record| record.paused).unwrap_or(false)
     }
 
+    /// Notes what is wrong, or that nothing is, and tells it: in the log and as an event.
     fn set_problem(&self, problem: Option<String>) {
-        if let Some(record) = self.record.write().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            if let Some(problem) = &problem
-                && record.problem.as_ref() != Some(problem)
-            {
-                tracing::warn!(stack = self.name, "{problem}");
-            }
-            record.problem = problem;
+        let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(record) = record.as_mut().filter(|record| record.problem != problem) else { return };
+        record.problem.clone_from(&problem);
+        if let Some(problem) = &problem {
+            tracing::warn!(stack = self.name, "{problem}");
         }
+        let attribute = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let mut attributes = vec![attribute("name", &self.name), attribute(labels::PROJECT, &self.name)];
+        attributes.extend(problem.as_ref().map(|problem| attribute("problem", &problem.replace('\n', "; "))));
+        // Docker knows no stacks: their files are what is told of.
+        let action = if problem.is_some() { "broken" } else { "mended" };
+        self.engine.tell(EventMessageTypeEnum::CONFIG, action, &self.name, attributes);
     }
 
     /// Serves until the stack is taken down or the daemon ends.

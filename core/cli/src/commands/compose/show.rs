@@ -374,8 +374,11 @@ pub struct EventsArgs {
 /// `compose events`
 pub async fn events(context: Context, args: EventsArgs) -> Outcome {
     let chosen = project::find(&context.client, &context.project).await?;
-    let query =
-        Query::new().filters(&[format!("label={}={}", project::PROJECT, chosen.name), "type=container".to_owned()])?;
+    let query = Query::new().filters(&[
+        format!("label={}={}", project::PROJECT, chosen.name),
+        "type=container".to_owned(),
+        "type=config".to_owned(),
+    ])?;
     let response = context.client.call(Method::GET, &format!("/events{query}"), None::<&()>).await?;
     let mut lines = JsonLines::new(response);
     while let Some(event) = lines.next::<Value>().await? {
@@ -386,6 +389,18 @@ pub async fn events(context: Context, args: EventsArgs) -> Outcome {
         }
         let time = human::rfc3339(event["time"].as_i64().unwrap_or(0));
         let (action, id) = (text(&event["Action"]), text(&event["Actor"]["ID"]));
+        // The stack's own files: what is wrong with them.
+        if event["Type"] == "config" {
+            let problem = text(&attributes["problem"]);
+            let line = if args.json {
+                json!({"time": time, "type": "config", "action": action, "id": id, "attributes": {"problem": problem}})
+                    .to_string()
+            } else {
+                format!("{time} config {action} {id} (problem={problem})")
+            };
+            table::write_all(&format!("{line}\n"))?;
+            continue;
+        }
         if args.json {
             let line = json!({
                 "time": time, "type": "container", "action": action, "id": id, "service": service,
