@@ -229,16 +229,16 @@ const STACKS: &[Operation] = &[
         before: &[],
         act: UP,
         by_itself: false,
-        done: |host| stands(host, "one", 3) && listed(host, "network", "s_back") && listed(host, "volume", "s_data"),
+        done: |host| stands(host, "one", 2) && listed(host, "network", "s_back") && listed(host, "volume", "s_data"),
         after: &[DOWN],
     },
-    // Another network, fewer replicas, a service less, and one that is made anew.
+    // Another network, one replica more, and labels of what stays.
     Operation {
         name: "up after an edit",
         before: &[UP],
         act: EDITED,
         by_itself: false,
-        done: |host| stands(host, "two", 2) && listed(host, "network", "s_other"),
+        done: |host| stands(host, "two", 3) && listed(host, "network", "s_other"),
         after: &[DOWN],
     },
     Operation {
@@ -254,7 +254,7 @@ const STACKS: &[Operation] = &[
 /// The files of the stack before and after its edit.
 fn write_stack(host: &Host) {
     let service = |more: &str| format!("{{ image: {IMAGE}, command: sleep 1000, stop_grace_period: 0s, {more} }}");
-    for (version, replicas, networks) in [("one", 2, "front, back"), ("two", 1, "front, other")] {
+    for (version, replicas, networks) in [("one", 1, "front, back"), ("two", 2, "front, other")] {
         let web = service(&format!(
             "scale: {replicas}, depends_on: [db], networks: [{networks}], labels: {{ v: {version} }}, environment: {{ V: {version} }}"
         ));

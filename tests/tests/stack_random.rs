@@ -76,10 +76,7 @@ fn roll(dice: &mut Dice) -> Wanted {
             *text += &format!("    healthcheck: {{ test: 'true', interval: {}s }}\n", 1 + dice.below(2));
         }
         match dice.below(3) {
-            // One that is killed while it is looked at is no reason to stand still here.
-            0 if !service.job => {
-                *text += "    deploy: { update_config: { order: start-first, failure_action: continue } }\n";
-            }
+            0 if !service.job => *text += "    deploy: { update_config: { order: start-first } }\n",
             1 => *text += "    networks: [back, default]\n",
             _ => {}
         }

@@ -246,6 +246,23 @@ fn an_update_goes_on_after_the_daemon_was_killed() {
 }
 
 #[test]
+fn an_update_goes_on_after_its_new_container_was_killed() {
+    let Some(host) = Host::with_image("an_update_goes_on_after_its_new_container_was_killed") else { return };
+    let policy = "order: start-first";
+    let file = host.write("stack/compose.yaml", web("1", policy, "", ""));
+    let folder = folder(&file);
+    host.ok_in(&folder, &["up", "-d", "--wait"]);
+    let waits = "until [ -e /state/go ]; do sleep 0.05; done;";
+    host.write("stack/compose.yaml", web("2", policy, waits, "").replace("retries: 2", "retries: 1000"));
+    host.wait_until("the update has begun", || versions(&host) == ["1", "1", "1", "2"]);
+    host.ok(&["kill", "demo-web-1"]);
+    host.wait_until("it is told", || problem(&host).contains("exited (137)"));
+    assert!(versions(&host).iter().filter(|version| *version == "1").count() >= 3, "what serves goes on");
+    std::fs::write(folder.join("state/go"), "").unwrap();
+    host.wait_until("the update is through", || versions(&host) == ["2", "2", "2"] && problem(&host).is_empty());
+}
+
+#[test]
 fn limits_labels_and_networks_change_in_place() {
     let Some(host) = Host::with_image("limits_labels_and_networks_change_in_place") else { return };
     let stack = |memory: &str, label: &str, alias: &str, restart: &str| {

@@ -239,3 +239,29 @@ fn containers_of_services_that_are_gone_are_told_and_removed_when_asked() {
     assert!(told.code == 0 && !told.err.contains("Found orphan"), "{}{}", told.out, told.err);
     assert_eq!(running(&host), ["demo-db-1"]);
 }
+
+#[test]
+fn anonymous_volumes_stay_with_their_service_until_it_is_taken_down_with_them() {
+    let Some(host) = Host::with_image("anonymous_volumes_stay_with_their_service_until_it_is_taken_down_with_them")
+    else {
+        return;
+    };
+    let stack = |version: &str| {
+        format!(
+            "name: demo\nservices:\n  web: {{ image: {IMAGE}, init: true, command: [sleep, '1000'], volumes: ['/data'], environment: {{ V: '{version}' }} }}\n"
+        )
+    };
+    let file = host.write("stack/compose.yaml", stack("1"));
+    let folder = file.parent().unwrap().to_owned();
+    host.ok_in(&folder, &["up", "-d", "--no-watch"]);
+    host.ok(&["exec", "demo-web-1", "touch", "/data/kept"]);
+    let (id, kept) = (host.inspect("demo-web-1")["Id"].clone(), || host.ok(&["exec", "demo-web-1", "ls", "/data"]));
+    std::fs::write(&file, stack("2")).unwrap();
+    host.ok_in(&folder, &["up", "-d", "--no-watch"]);
+    assert_ne!(host.inspect("demo-web-1")["Id"], id);
+    assert_eq!((kept().as_str(), host.ok(&["volume", "ls", "-q"]).lines().count()), ("kept", 1));
+    host.ok_in(&folder, &["up", "-d", "--no-watch", "-V", "--force-recreate"]);
+    assert_eq!(kept(), "", "-V renews them");
+    host.ok_in(&folder, &["down", "-v"]);
+    assert_eq!(host.ok(&["volume", "ls", "-q"]).lines().count(), 1, "the one that was renewed is nobody's");
+}

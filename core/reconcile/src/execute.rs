@@ -23,7 +23,7 @@ use crate::material;
 use crate::observe::summaries;
 use crate::plan::{Action, Plan};
 use crate::progress::Progress;
-use crate::replace::FailedUpdate;
+use crate::replace::{FailedUpdate, Unfinished};
 
 /// Actions at once.
 const PARALLEL: usize = 16;
@@ -200,10 +200,14 @@ impl Executor {
                 tell("Recreated").await;
             }
             Action::Update { service, replicas, policy, prepare } => {
-                if let Err(update) = self.update(service, replicas, policy, *prepare).await {
-                    let message = update.why.clone();
-                    *failed = Some(update);
-                    return Err(Error::conflict(message));
+                match self.update(service, replicas, policy, *prepare).await {
+                    Ok(()) => {}
+                    Err(Unfinished::Disturbed(why)) => return Err(Error::conflict(why)),
+                    Err(Unfinished::Failed(update)) => {
+                        let message = update.why.clone();
+                        *failed = Some(update);
+                        return Err(Error::conflict(message));
+                    }
                 }
             }
             Action::Change { service, number, name, id, changes } => {

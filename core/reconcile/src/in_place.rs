@@ -94,8 +94,10 @@ fn short(value: &impl Serialize) -> String {
 pub(crate) fn parts(body: &Value, labels: &impl Serialize, no_labels: bool, others: &impl Serialize) -> Parts {
     let mut body = body.clone();
     let mut parts = Parts::new();
-    let exposed = body.as_object_mut().and_then(|body| body.shift_remove("ExposedPorts")).filter(|value| !value.is_null());
-    let health = body.as_object_mut().and_then(|body| body.shift_remove("Healthcheck")).filter(|value| !value.is_null());
+    let exposed =
+        body.as_object_mut().and_then(|body| body.shift_remove("ExposedPorts")).filter(|value| !value.is_null());
+    let health =
+        body.as_object_mut().and_then(|body| body.shift_remove("Healthcheck")).filter(|value| !value.is_null());
     let mut published = None;
     if let Some(health) = health {
         parts.insert(HEALTH.to_owned(), short(&health));

@@ -36,13 +36,27 @@ pub struct FailedUpdate {
     pub image: String,
 }
 
+/// Why an update did not come to its end.
+#[derive(Debug)]
+pub(crate) enum Unfinished {
+    /// The version is no good: what follows is as its policy says.
+    Failed(FailedUpdate),
+    /// It was disturbed, and is to be tried again.
+    Disturbed(String),
+}
+
 /// Why a container was not replaced.
 #[derive(Debug)]
 enum Missed {
     /// It, or the one that was to take its place, was taken away by hand meanwhile.
     Vanished,
+    /// The new one was killed with SIGKILL, and not for want of memory: no program's own doing.
+    Killed(Error),
     Failed(Error),
 }
+
+/// The exit code of what was killed with SIGKILL.
+const KILLED: i64 = 137;
 
 /// What a container that is being replaced was.
 struct Before {
@@ -60,19 +74,22 @@ impl Executor {
         replicas: &[Replica],
         policy: &Policy,
         mut prepare: bool,
-    ) -> std::result::Result<(), FailedUpdate> {
+    ) -> std::result::Result<(), Unfinished> {
         let (hash, image) = match replicas.first() {
             Some(replica) => self.version(&replica.old).await,
             None => return Ok(()),
         };
-        let given_up = |why: String| FailedUpdate {
-            service: service.to_owned(),
-            action: policy.failure_action,
-            why,
-            hash: hash.clone(),
-            image: image.clone(),
+        let given_up = |why: String| {
+            Unfinished::Failed(FailedUpdate {
+                service: service.to_owned(),
+                action: policy.failure_action,
+                why,
+                hash: hash.clone(),
+                image: image.clone(),
+            })
         };
         let mut failures: Vec<String> = Vec::new();
+        let mut disturbed: Vec<String> = Vec::new();
         for (number, group) in replicas.chunks(policy.groups(replicas.len())).enumerate() {
             if number > 0 && !self.pause(policy.delay).await {
                 return Err(given_up("something newer was asked for".to_owned()));
@@ -91,6 +108,7 @@ impl Executor {
                 match missed {
                     // No fault of the new version, and the next look makes it anew.
                     Missed::Vanished => {}
+                    Missed::Killed(error) => disturbed.push(format!("{}: {error}", replica.name)),
                     Missed::Failed(error) => failures.push(format!("{}: {error}", replica.name)),
                 }
             }
@@ -102,7 +120,7 @@ impl Executor {
         if policy.is_failed(failures.len(), replicas.len()) {
             return Err(given_up(failures.join("; ")));
         }
-        Ok(())
+        if disturbed.is_empty() { Ok(()) } else { Err(Unfinished::Disturbed(disturbed.join("; "))) }
     }
 
     /// The configuration hash and the image of a container.
@@ -142,13 +160,18 @@ impl Executor {
             self.gate(service, name, policy.monitor).await
         };
         if let Err(error) = attempt.await {
-            let missed = self.missed(error, &[old, name]);
+            let standing = self.engine.container_standing(name);
+            let missed = match self.missed(error, &[old, name]) {
+                Missed::Failed(error) if standing.code == KILLED && !standing.oom => Missed::Killed(error),
+                missed => missed,
+            };
             return Err(match missed {
                 Missed::Vanished => {
                     let gone = Error::not_found("a container vanished while it was replaced");
                     self.bring_back(name, old, &before, gone).await;
                     Missed::Vanished
                 }
+                Missed::Killed(error) => Missed::Killed(self.bring_back(name, old, &before, error).await),
                 Missed::Failed(error) => Missed::Failed(self.bring_back(name, old, &before, error).await),
             });
         }

@@ -320,7 +320,9 @@ impl Stack {
         }
     }
 
-    async fn keep(&self, record: StackRecord) -> Result<(), String> {
+    /// Keeps the record; what is wrong is another matter ([`Self::set_problem`]).
+    async fn keep(&self, mut record: StackRecord) -> Result<(), String> {
+        record.problem = self.look(|known| known.problem.clone()).flatten();
         // A second `up` of the same files changes nothing.
         if self.look(|known| known.is_kept_as(&record)).unwrap_or(false) {
             *self.record.write().unwrap_or_else(PoisonError::into_inner) = Some(record);

@@ -92,7 +92,8 @@ impl Schedule {
     fn next(&mut self, now: Instant, starting: bool) -> (Instant, bool) {
         if starting {
             let early = now + self.pause;
-            self.pause *= 2;
+            // From a probe in each interval on there is nothing to come earlier.
+            self.pause = (self.pause * 2).min(self.check.interval.max(FIRST_PAUSE));
             if early < self.due {
                 return (early, false);
             }
@@ -422,6 +423,17 @@ mod tests {
         assert_eq!(times[8..], [(3000, true), (6000, true), (9000, true)]);
         // Healthy: only at the interval.
         assert_eq!(schedule.next(now, false), (now + Duration::from_secs(3), true));
+    }
+
+    #[test]
+    fn a_check_that_is_at_its_start_for_long_goes_on() {
+        let started = Instant::now();
+        let mut schedule = Schedule::new(check(3, 3600), started);
+        let mut now = started;
+        for _ in 0..1000 {
+            now = schedule.next(now, true).0;
+        }
+        assert_eq!(schedule.next(now, true), (now + Duration::from_secs(1), true));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::events::now_ns;
 pub struct Standing {
     /// Of the last end; 128 and more for a signal.
     pub code: i64,
+    /// The kernel ended it for want of memory.
+    pub oom: bool,
     /// A user asked for the end.
     pub by_hand: bool,
     /// The end was not the program's doing: the host was restarted, or the shim was killed.
@@ -43,6 +45,7 @@ impl Engine {
         let bound = modes.into_iter().flatten().filter_map(|mode| mode.strip_prefix("container:"));
         Standing {
             code: record.state.exit_code,
+            oom: record.state.oom_killed,
             by_hand: record.stopped_by_hand,
             lost: record.lost,
             started_ns: record.state.started_ns,

@@ -77,6 +77,7 @@ impl Stack {
             self.set_problem(Some(problem));
             return Healed::failed();
         }
+        self.set_problem(None);
         self.follow();
         let whole = options.services.is_empty();
         let quiet = Progress::default();

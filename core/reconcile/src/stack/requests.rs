@@ -99,6 +99,7 @@ impl Stack {
         }
         // The intent is kept before anything is done: a daemon that dies meanwhile goes on with it.
         self.keep(record).await?;
+        self.set_problem(None);
         self.follow();
         let whole = plan_options.services.is_empty();
         let outcome = self.apply(&project, plan_options, &images, progress, cancel.clone(), options.timeout_s).await?;

@@ -44,6 +44,7 @@ impl Stack {
         let rolling_back = project.services.keys().cloned().collect();
         let options = PlanOptions { stopped: record.stopped.clone(), retired, rolling_back, ..PlanOptions::default() };
         self.keep(record).await?;
+        self.set_problem(None);
         self.follow();
         progress
             .warning("the files are not followed until the next `sampan up`, as they say something else".to_owned())
