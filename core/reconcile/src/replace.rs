@@ -112,6 +112,9 @@ impl Executor {
                     Missed::Failed(error) => failures.push(format!("{}: {error}", replica.name)),
                 }
             }
+            if !disturbed.is_empty() {
+                break;
+            }
             let stops = policy.failure_action != FailureAction::Continue;
             if stops && policy.is_failed(failures.len(), replicas.len()) || *self.cancel.borrow() {
                 break;
@@ -187,13 +190,10 @@ impl Executor {
         Ok(())
     }
 
-    /// What an error means when it may come of a container that somebody took away by hand.
+    /// What an error means: where one of the containers is gone by now, it came of that.
     fn missed(&self, error: Error, containers: &[&str]) -> Missed {
         let is_there = |container: &&str| self.engine.has_container(container);
-        match error.kind {
-            ErrorKind::NotFound if !containers.iter().all(is_there) => Missed::Vanished,
-            _ => Missed::Failed(error),
-        }
+        if containers.iter().all(is_there) { Missed::Failed(error) } else { Missed::Vanished }
     }
 
     /// Another container in the place of one. The old one keeps aside until the new one runs, and comes back if it does not.

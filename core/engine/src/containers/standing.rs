@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bollard_stubs::models::HealthStatusEnum;
 
+use super::record::Status;
 use super::status::crash_loop;
 use crate::Engine;
 use crate::error::Result;
@@ -61,10 +62,10 @@ impl Engine {
         }
     }
 
-    /// Whether a container of that name or id is there.
+    /// Whether a container of that name or id is there, and nobody is removing it.
     #[must_use]
     pub fn has_container(&self, reference: &str) -> bool {
-        self.inner.containers.find(reference).is_ok()
+        self.inner.containers.find(reference).is_ok_and(|container| container.status() != Status::Removing)
     }
 
     /// Labels of a container, in the order of `names`.
