@@ -6,7 +6,7 @@ use std::time::Duration;
 use bollard_stubs::models::{ContainerInspectResponse, HealthStatusEnum, MountPointTypeEnum, NetworkConnectRequest};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use sampan_engine::containers::RemoveOptions;
+use sampan_engine::containers::{RemoveOptions, WaitCondition};
 use sampan_engine::{Error, ErrorKind, Filters, Result};
 use tokio::time::Instant;
 
@@ -57,6 +57,8 @@ enum Missed {
 
 /// The exit code of what was killed with SIGKILL.
 const KILLED: i64 = 137;
+/// How long after a failure the end of a container may take to be known.
+const KILLED_SOON: Duration = Duration::from_millis(300);
 
 /// What a container that is being replaced was.
 struct Before {
@@ -163,6 +165,10 @@ impl Executor {
             self.gate(service, name, policy.monitor).await
         };
         if let Err(error) = attempt.await {
+            // A hook in a container that is killed fails before the end is known.
+            if let Ok(end) = self.engine.wait(name, WaitCondition::NotRunning).await {
+                let _ = tokio::time::timeout(KILLED_SOON, end).await;
+            }
             let standing = self.engine.container_standing(name);
             let missed = match self.missed(error, &[old, name]) {
                 Missed::Failed(error) if standing.code == KILLED && !standing.oom => Missed::Killed(error),

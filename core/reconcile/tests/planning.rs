@@ -70,6 +70,18 @@ fn a_network_of_another_definition_is_made_anew_behind_its_users() {
 }
 
 #[test]
+fn a_container_that_leaves_a_network_which_is_made_anew_waits_for_its_own_removal() {
+    let before = project(CHAIN);
+    let after = project(
+        &CHAIN.replace("networks: [front]", "networks: [back]").replace("front: {}", "front: { internal: true }"),
+    );
+    let mut observed = running(&before);
+    let plan = up(&after, &observed, &PlanOptions::default());
+    apply(&after, &mut observed, &plan);
+    assert!(up(&after, &observed, &PlanOptions::default()).is_empty(), "{plan}");
+}
+
+#[test]
 fn healing_leaves_alone_what_was_meant() {
     let project = project(CHAIN);
     let options = PlanOptions { healing: true, ..PlanOptions::default() };

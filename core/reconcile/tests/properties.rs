@@ -5,13 +5,13 @@ mod paper;
 
 use std::collections::BTreeSet;
 
-use paper::{apply, apply_some, fresh, project, running, up, wanted};
+use paper::{apply, apply_some, behind, fresh, project, running, up, wanted};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sampan_compose::Project;
 use sampan_reconcile::desired;
 use sampan_reconcile::observed::{Observed, ObservedContainer, Status};
-use sampan_reconcile::plan::{self, Action, DownOptions, Plan, PlanOptions};
+use sampan_reconcile::plan::{self, Action, DownOptions, PlanOptions};
 
 /// A service that needs only earlier ones.
 #[derive(Debug, Clone)]
@@ -275,16 +275,4 @@ proptest! {
             }
         }
     }
-}
-
-/// All that must be done before an action.
-fn behind(plan: &Plan, number: usize) -> BTreeSet<usize> {
-    let mut all = BTreeSet::new();
-    let mut open = plan.nodes[number].after.clone();
-    while let Some(next) = open.pop() {
-        if all.insert(next) {
-            open.extend(&plan.nodes[next].after);
-        }
-    }
-    all
 }

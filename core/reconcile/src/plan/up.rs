@@ -46,6 +46,8 @@ struct Planner<'a> {
     gates: BTreeMap<(String, &'static str), usize>,
     /// Ids of containers that are removed.
     going: BTreeSet<String>,
+    /// Their names, each with the action behind which it is free.
+    freed: BTreeMap<String, usize>,
     /// Running containers of the service at hand that are replaced.
     updates: Vec<Replica>,
     init: Init,
@@ -89,6 +91,7 @@ pub fn up(
         remade: BTreeSet::new(),
         gates: BTreeMap::new(),
         going: BTreeSet::new(),
+        freed: BTreeMap::new(),
         updates: Vec::new(),
         init: Init::None,
     };
@@ -115,12 +118,15 @@ impl Planner<'_> {
     fn discard(&mut self, container: &ObservedContainer, after: Vec<usize>) -> usize {
         let (service, name, id) = (container.service.clone(), container.name.clone(), container.id.clone());
         self.going.insert(id.clone());
+        let freed = name.clone();
         let after = if container.status.is_alive() {
             vec![self.plan.add(Action::Stop { service: service.clone(), name: name.clone(), id: id.clone() }, after)]
         } else {
             after
         };
-        self.plan.add(Action::Remove { service, name, id }, after)
+        let removed = self.plan.add(Action::Remove { service, name, id }, after);
+        self.freed.insert(freed, removed);
+        removed
     }
 
     fn orphans(&mut self) {
@@ -308,6 +314,7 @@ impl Planner<'_> {
                     // A namespace to share must be there when the container is made.
                     after.extend(self.peers(service));
                     let (number, container) = (desired.number, desired.name.clone());
+                    after.extend(self.freed.get(&container));
                     let created = self
                         .plan
                         .add(Action::Create { service: name.to_owned(), number, name: container.clone() }, after);
@@ -347,6 +354,7 @@ impl Planner<'_> {
         {
             let replicas = std::mem::take(&mut self.updates);
             let mut after: Vec<usize> = made.iter().chain(&discarded).copied().collect();
+            after.extend(replicas.iter().filter_map(|replica| self.freed.get(&replica.name)));
             after.extend(self.gates_of(&needs));
             let service = name.to_owned();
             running.push(self.behind_init(after, |prepare| Action::Update { service, replicas, policy, prepare }));
@@ -469,6 +477,7 @@ impl Planner<'_> {
         }
         if why.is_none() && self.is_misnamed(found, desired) {
             let (service, id, before) = (name.to_owned(), found.id.clone(), found.name.clone());
+            made.extend(self.freed.get(&desired.name));
             let renamed =
                 self.plan.add(Action::Rename { service, name: desired.name.clone(), id, before }, made.clone());
             made.push(renamed);
@@ -477,6 +486,7 @@ impl Planner<'_> {
         }
         if let Some(why) = why {
             let mut after = made;
+            after.extend(self.freed.get(&desired.name));
             if !idle {
                 after.extend(self.gates_of(needs));
             }

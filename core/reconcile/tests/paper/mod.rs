@@ -1,7 +1,7 @@
 //! An engine on paper: what plans do to it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, dead_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use sampan_compose::{LoadOptions, MemoryFiles, Project};
@@ -103,7 +103,13 @@ pub fn apply_some(project: &Project, observed: &mut Observed, plan: &Plan, reach
                 assert!(observed.volumes.insert(name.clone(), resource).is_none());
             }
             Action::RemoveVolume { name } => drop(observed.volumes.remove(name)),
-            Action::Create { service, number, name } => {
+            Action::Create { service, number: replica, name } => {
+                let free = behind(plan, number);
+                for (remove, other) in plan.nodes.iter().enumerate() {
+                    if matches!(&other.action, Action::Remove { name: removed, .. } if removed == name) {
+                        assert!(free.contains(&remove), "{name} is made beside its removal:\n{plan}");
+                    }
+                }
                 assert!(!observed.containers.iter().any(|container| container.name == *name), "{name} is taken");
                 for network in networks(service) {
                     assert!(observed.networks.contains_key(&network), "{network} is not there for {name}");
@@ -113,9 +119,9 @@ pub fn apply_some(project: &Project, observed: &mut Observed, plan: &Plan, reach
                     id: format!("{fresh:064x}"),
                     name: name.clone(),
                     service: service.clone(),
-                    number: *number,
-                    hash: hash(service, *number),
-                    parts: parts(service, *number),
+                    number: *replica,
+                    hash: hash(service, *replica),
+                    parts: parts(service, *replica),
                     image: image(observed, service),
                     networks: networks(service),
                     bound: bound(observed, service),
@@ -205,4 +211,16 @@ pub fn running(project: &Project) -> Observed {
     let plan = up(project, &observed, &PlanOptions::default());
     apply(project, &mut observed, &plan);
     observed
+}
+
+/// All that must be done before an action.
+pub fn behind(plan: &Plan, number: usize) -> BTreeSet<usize> {
+    let mut all = BTreeSet::new();
+    let mut open = plan.nodes[number].after.clone();
+    while let Some(next) = open.pop() {
+        if all.insert(next) {
+            open.extend(&plan.nodes[next].after);
+        }
+    }
+    all
 }
