@@ -27,7 +27,7 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
         ("GET", ["sampan", "v1"]) => text("sampan/v1\n"),
 
         ("GET", ["containers", "json"]) => containers::list(engine, &call).await,
-        ("POST", ["containers", "create"]) => containers::create(engine, &mut call).await,
+        ("POST", ["containers", "create"]) => containers::create(server, &mut call).await,
         ("POST", ["containers", "prune"]) => containers::prune(engine, &call).await,
         ("GET", ["containers", id, "json"]) => containers::inspect(engine, id, &call).await,
         ("POST", ["containers", id, "start"]) => containers::start(engine, id).await,
@@ -50,7 +50,7 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
         ("HEAD", ["containers", id, "archive"]) => archive::head(engine, id, &call).await,
         ("PUT", ["containers", id, "archive"]) => archive::put(engine, id, &mut call).await,
         ("POST", ["containers", id, "exec"]) => exec::create(engine, id, &mut call).await,
-        ("DELETE", ["containers", id]) => containers::remove(engine, id, &call).await,
+        ("DELETE", ["containers", id]) => containers::remove(server, id, &call).await,
 
         ("POST", ["exec", id, "start"]) => exec::start(engine, id, &mut call).await,
         ("POST", ["exec", id, "resize"]) => exec::resize(engine, id, &call).await,

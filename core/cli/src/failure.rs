@@ -11,8 +11,17 @@ pub struct Failure {
     pub code: u8,
     /// The HTTP status, when the daemon refused.
     pub status: Option<u16>,
-    /// Whether the command was typed wrong.
-    usage: bool,
+    kind: Kind,
+}
+
+/// What has to be said beside the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    /// The command was typed wrong: where to read more.
+    Usage,
+    /// It lacks what it is for: how it is typed.
+    Lacking,
 }
 
 /// A command's result.
@@ -21,12 +30,17 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 impl Failure {
     /// Exit status 1.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 1, status: None, usage: false }
+        Self { message: message.into(), code: 1, status: None, kind: Kind::Plain }
     }
 
     /// The command was typed wrong: exit status 125, as Docker's.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: 125, status: None, usage: true }
+        Self { message: message.into(), code: 125, status: None, kind: Kind::Usage }
+    }
+
+    /// Nothing was named, and nothing else says what is meant: `wanted` completes "the command …". Exit status 1.
+    pub fn lacking(wanted: impl Into<String>) -> Self {
+        Self { message: wanted.into(), code: 1, status: None, kind: Kind::Lacking }
     }
 
     /// The daemon refused.
@@ -35,13 +49,13 @@ impl Failure {
             message: format!("Error response from daemon: {}", message.into()),
             code: 1,
             status: Some(status),
-            usage: false,
+            kind: Kind::Plain,
         }
     }
 
     /// Ends with a program's own exit status, and nothing to print.
     pub fn exit(code: u8) -> Self {
-        Self { message: String::new(), code, status: None, usage: false }
+        Self { message: String::new(), code, status: None, kind: Kind::Plain }
     }
 
     /// The same with another exit status.
@@ -60,9 +74,13 @@ impl Failure {
 
     /// A usage error found after parsing says where to read more, as those found while parsing do.
     #[must_use]
-    pub fn located(mut self, path: &str) -> Self {
-        if self.usage && !self.message.contains("\nSee '") {
-            self.message = format!("sampan: {}\nSee '{path} --help'.", self.message);
+    pub fn located(mut self, path: &str, usage: &str) -> Self {
+        match self.kind {
+            Kind::Usage if !self.message.contains("\nSee '") => {
+                self.message = format!("sampan: {}\nSee '{path} --help'.", self.message);
+            }
+            Kind::Lacking => self.message = crate::app::wrong_count(path, usage, &self.message),
+            _ => {}
         }
         self
     }

@@ -38,3 +38,4 @@ pub use load::{LoadOptions, Loaded, Without, load};
 pub use model::{Project, Service};
 pub use query::Used;
 pub use raw::{RawProject, Variable, environment, load_raw, to_yaml};
+pub use words::split as words;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::assemble::{Scope, env_file, read_documents, tree};
 use crate::decode::{self, Cx, Places};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::discover::{discover, is_project_name, name_of, name_of_directory};
+use crate::discover::{FILE_NAMES, discover, is_project_name, name_of, name_of_directory};
 use crate::files::{Files, PathKind};
 use crate::interpolate::{Env, interpolate};
 use crate::model::Project;
@@ -214,7 +214,7 @@ fn compose_files(options: &LoadOptions, session: &mut Session<'_>, dir: &Path, e
     let found = discover(session, dir);
     if found.is_empty() {
         let message = format!("there is no compose file in {} or in a directory above it", dir.display());
-        let help = "name one with -f, or write a compose.yaml";
+        let help = format!("looked for {}; name another file with -f", FILE_NAMES.join(", "));
         session.plain_error(Diagnostic::error(message).with_help(help));
         return None;
     }

@@ -6,7 +6,7 @@
 ///
 /// # Errors
 /// A quote that is not closed.
-pub(crate) fn split(line: &str) -> Result<Vec<String>, String> {
+pub fn split(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut characters = line.chars();

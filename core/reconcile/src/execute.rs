@@ -223,9 +223,12 @@ impl Executor {
                 if *condition == Condition::Started {
                     return Ok(());
                 }
-                tell("Waiting").await;
+                self.tell_each(service, "Waiting").await;
                 match self.wait_for(service, *condition).await {
-                    Ok(()) => tell(if *condition == Condition::Healthy { "Healthy" } else { "Exited" }).await,
+                    Ok(()) => {
+                        let status = if *condition == Condition::Healthy { "Healthy" } else { "Exited" };
+                        self.tell_each(service, status).await;
+                    }
                     Err(error) if !required => self.progress.warning(format!("optional dependency: {error}")).await,
                     Err(error) => return Err(error),
                 }
@@ -335,6 +338,16 @@ impl Executor {
             && all.get(labels::HASH).is_some_and(|found| found == hash)
     }
 
+    /// Tells how it stands with each container of a service.
+    pub(crate) async fn tell_each(&self, service: &str, status: &'static str) {
+        let Some(project) = &self.project else { return };
+        let replicas = project.services.get(service).map_or(1, sampan_compose::Service::replicas);
+        for number in 1..=replicas {
+            let name = desired::container_name(project, service, number);
+            self.progress.action(format!("Container {name}"), Some(service), status, None).await;
+        }
+    }
+
     /// Waits until every container of a service is as wanted; fails when one cannot become so.
     pub async fn wait_for(&self, service: &str, condition: Condition) -> Result<()> {
         let mut filters = Filters::default();
@@ -377,7 +390,13 @@ impl Executor {
             let code = state.exit_code.unwrap_or(0);
             let started = state.started_at.as_deref().is_some_and(|time| !time.starts_with("0001"));
             met &= match condition {
-                Condition::Started => running,
+                Condition::Started if running => true,
+                Condition::Started if !started => false,
+                // A job that has done its work.
+                Condition::Started if code == 0 => true,
+                Condition::Started => {
+                    return Err(Error::conflict(format!("container {name} exited ({code})")));
+                }
                 Condition::CompletedSuccessfully if running || !started => false,
                 Condition::CompletedSuccessfully if code == 0 => true,
                 Condition::CompletedSuccessfully => {

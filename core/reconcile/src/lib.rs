@@ -63,6 +63,8 @@ pub struct StackInfo {
     pub watching: bool,
     /// Whether the daemon leaves it alone for now.
     pub paused: bool,
+    /// The client that changed it last, if the daemon leaves it alone for that.
+    pub left_to: Option<String>,
     /// What is wrong with its files, or with what was tried last.
     pub problem: Option<String>,
     /// Services whose update failed, and why: what ran before runs on.
@@ -217,6 +219,17 @@ impl Stacks {
         self.send(name, |progress| Command::Act { verb, services, options, progress }).await
     }
 
+    /// `run`: what a container like a service's own is made from, with all that it needs in place.
+    pub async fn pattern(
+        &self,
+        name: &str,
+        request: StackRequest,
+        service: String,
+        options: StackOptions,
+    ) -> Result<mpsc::Receiver<StackEvent>> {
+        self.send(name, |progress| Command::Pattern { request: Box::new(request), service, options, progress }).await
+    }
+
     /// `stack pause` and `resume`: whether the daemon leaves a stack alone, its files and its containers.
     pub async fn hold(&self, name: &str, paused: bool) -> Result<mpsc::Receiver<StackEvent>> {
         self.inspect(name).await?;
@@ -346,6 +359,7 @@ impl Stacks {
                 },
                 watching: record.is_some_and(|record| record.watch && !record.paused),
                 paused: record.is_some_and(|record| record.paused),
+                left_to: record.and_then(|record| record.left_to.clone()),
                 problem: (!trouble.is_empty()).then(|| trouble.join("\n")),
                 held: record
                     .map(|record| record.held.iter().map(|(name, held)| (name.clone(), held.why.clone())).collect())

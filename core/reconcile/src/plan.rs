@@ -261,8 +261,10 @@ pub struct PlanOptions {
     pub services: BTreeSet<String>,
     /// Not what they need.
     pub no_deps: bool,
-    /// Make every container anew.
+    /// Make every container of the services that are named anew, or of all.
     pub force_recreate: bool,
+    /// And of those that they need.
+    pub recreate_deps: bool,
     /// Make none anew.
     pub no_recreate: bool,
     /// What is made anew gets empty anonymous volumes.

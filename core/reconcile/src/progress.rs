@@ -1,5 +1,6 @@
 //! What a request to a stack tells while it goes on.
 
+use bollard_stubs::models::ContainerCreateBody;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -8,7 +9,7 @@ use crate::diff::FieldChange;
 /// One line of a request's answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct StackEvent {
-    /// `action`, `log`, `warning`, `error`, `plan`, `watch` or `done`.
+    /// `action`, `log`, `warning`, `error`, `plan`, `pattern`, `watch` or `done`.
     pub kind: &'static str,
     /// Such as `Container demo-web-1`, `Network demo_default`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,6 +29,9 @@ pub struct StackEvent {
     /// What a dry run found to be different in the files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<FieldChange>>,
+    /// What a container like a service's own is made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<Box<ContainerCreateBody>>,
     /// Whether all went well; with `done`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
@@ -97,6 +101,11 @@ impl Progress {
     pub async fn plan(&self, lines: Vec<String>, changes: Vec<FieldChange>) {
         let (plan, changes) = (Some(lines), Some(changes));
         self.tell(StackEvent { kind: "plan", plan, changes, ..StackEvent::default() }).await;
+    }
+
+    /// What `run` makes its container from.
+    pub async fn pattern(&self, body: ContainerCreateBody) {
+        self.tell(StackEvent { kind: "pattern", body: Some(Box::new(body)), ..StackEvent::default() }).await;
     }
 
     /// The end.

@@ -61,6 +61,7 @@ pub struct StackOptions {
     pub pull: Option<String>,
     pub force_recreate: bool,
     pub no_recreate: bool,
+    pub recreate_deps: bool,
     pub no_deps: bool,
     pub remove_orphans: bool,
     pub scale: BTreeMap<String, u32>,
@@ -100,6 +101,9 @@ pub(crate) struct StackRecord {
     /// The daemon leaves it alone.
     #[serde(default)]
     pub paused: bool,
+    /// The client that changed it last, and to which it is left.
+    #[serde(default)]
+    pub left_to: Option<String>,
     /// Services that have left the project, until their containers are gone.
     #[serde(default)]
     pub retired: BTreeSet<String>,
@@ -266,6 +270,23 @@ pub enum Verb {
     Pull,
 }
 
+impl Verb {
+    /// As a plan's line begins.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Kill => "kill",
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::Remove => "remove",
+            Self::Build => "build",
+            Self::Pull => "pull",
+        }
+    }
+}
+
 /// A request to a stack.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -286,8 +307,20 @@ pub(crate) enum Command {
         options: StackOptions,
         progress: Progress,
     },
+    /// Tell what a container like a service's own is made from.
+    Pattern {
+        request: Box<StackRequest>,
+        service: String,
+        options: StackOptions,
+        progress: Progress,
+    },
     Hold {
         paused: bool,
+        progress: Progress,
+    },
+    /// Another client changes the stack.
+    Yield {
+        by: String,
         progress: Progress,
     },
     RollBack {

@@ -5,10 +5,12 @@
 
 mod applying;
 mod healing;
+mod one_off;
 mod patience;
 mod requests;
 mod versions;
 mod waiting;
+mod yielding;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -178,7 +180,9 @@ impl Stack {
                             Command::Up { progress, .. }
                             | Command::Down { progress, .. }
                             | Command::Act { progress, .. }
+                            | Command::Pattern { progress, .. }
                             | Command::Hold { progress, .. }
+                            | Command::Yield { progress, .. }
                             | Command::RollBack { progress, .. },
                         ) = pending.take()
                         {
@@ -190,7 +194,10 @@ impl Stack {
                     // Whoever waits for a later start still does.
                     heal_at = heal_at.and_then(|_| sooner(None, SETTLE));
                 }
-                Next::Files | Next::Heal if self.is_paused() => heal_at = None,
+                Next::Files | Next::Heal if self.is_paused() => {
+                    heal_at = None;
+                    self.forget_if_gone().await;
+                }
                 Next::Files => {
                     tokio::time::sleep(DEBOUNCE).await;
                     while hints.try_recv().is_ok() {}
@@ -282,7 +289,11 @@ impl Stack {
             Command::Act { verb, services, options, progress } => {
                 (self.act(verb, services, &options, &progress, cancel).await, progress, false)
             }
+            Command::Pattern { request, service, options, progress } => {
+                (self.pattern(&request, &service, &options, &progress, cancel).await, progress, false)
+            }
             Command::Hold { paused, progress } => (self.hold(paused, &progress, cancel).await, progress, false),
+            Command::Yield { by, progress } => (self.make_way(by, &progress).await, progress, false),
             Command::RollBack { back, progress } => (self.roll_back(back, &progress, cancel).await, progress, false),
             Command::Leave => return false,
         };

@@ -14,6 +14,8 @@ use std::time::Duration;
 use crate::hijack;
 use crate::request::Call;
 use crate::response::{Answer, json, json_status, json_stream, no_content, stream as stream_body};
+use crate::routes::stacks;
+use crate::server::Server;
 
 /// `GET /containers/json`
 pub async fn list(engine: &Engine, call: &Call) -> Answer {
@@ -28,9 +30,10 @@ pub async fn list(engine: &Engine, call: &Call) -> Answer {
 }
 
 /// `POST /containers/create`
-pub async fn create(engine: &Engine, call: &mut Call) -> Answer {
+pub async fn create(server: &Server, call: &mut Call) -> Answer {
     let body: ContainerCreateBody = call.json().await?;
-    let created = engine.create(call.query.get("name"), body, call.query.get("platform")).await?;
+    stacks::before_create(server, call, &body).await?;
+    let created = server.engine.create(call.query.get("name"), body, call.query.get("platform")).await?;
     json_status(StatusCode::CREATED, &created)
 }
 
@@ -112,10 +115,11 @@ pub fn size(call: &Call) -> Result<(u16, u16)> {
 }
 
 /// `DELETE /containers/{id}`
-pub async fn remove(engine: &Engine, id: &str, call: &Call) -> Answer {
+pub async fn remove(server: &Server, id: &str, call: &Call) -> Answer {
+    stacks::before_remove(server, call, id).await?;
     let options =
         RemoveOptions { force: call.query.flag("force"), volumes: call.query.flag("v"), link: call.query.flag("link") };
-    engine.remove(id, options).await?;
+    server.engine.remove(id, options).await?;
     no_content()
 }
 

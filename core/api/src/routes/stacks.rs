@@ -1,10 +1,11 @@
 //! `/sampan/v1/stacks`: the reconciler.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
+use bollard_stubs::models::ContainerCreateBody;
 use http::Method;
 use sampan_engine::Error;
-use sampan_reconcile::{StackOptions, StackRequest, Verb};
+use sampan_reconcile::{StackOptions, StackRequest, Verb, labels};
 use serde::Deserialize;
 
 use crate::request::Call;
@@ -30,6 +31,38 @@ struct RollBack {
     back: Option<usize>,
 }
 
+/// Whether a request is Compose's: what it asks for, the user asked it for.
+fn of_compose(call: &Call) -> Option<&str> {
+    call.header("user-agent").filter(|agent| agent.starts_with("compose/"))
+}
+
+/// Before Compose makes a container: a stack that the daemon keeps is left to it.
+pub async fn before_create(server: &Server, call: &Call, body: &ContainerCreateBody) -> sampan_engine::Result<()> {
+    match (of_compose(call), &body.labels) {
+        (Some(agent), Some(labels)) => make_way(server, agent, labels).await,
+        _ => Ok(()),
+    }
+}
+
+/// The same before it removes one.
+pub async fn before_remove(server: &Server, call: &Call, id: &str) -> sampan_engine::Result<()> {
+    let Some(agent) = of_compose(call) else { return Ok(()) };
+    let found = server.engine.inspect_container(id, false).await?;
+    let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+    make_way(server, agent, &labels).await
+}
+
+async fn make_way(server: &Server, agent: &str, all: &HashMap<String, String>) -> sampan_engine::Result<()> {
+    // What `run` makes changes nothing of the stack.
+    let once = all.get(labels::ONEOFF).is_some_and(|oneoff| oneoff == "True");
+    match all.get(labels::PROJECT) {
+        Some(project) if !once => {
+            server.stacks.make_way(project, agent, all.get(labels::WORKING_DIR).map(String::as_str)).await
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Routes below `/sampan/v1/stacks`. Requests that change something answer with one JSON document a line; the last one
 /// is `done`.
 pub async fn route(server: &Server, method: &Method, path: &[&str], call: &mut Call) -> Answer {
@@ -42,6 +75,13 @@ pub async fn route(server: &Server, method: &Method, path: &[&str], call: &mut C
             let body: Body = call.json().await?;
             let request = body.request.ok_or_else(|| Error::invalid("request body, field request: it is missing"))?;
             json_stream(receiver(stacks.up(name, request, body.services, body.options).await?))
+        }
+        ("POST", [name, "pattern"]) => {
+            let body: Body = call.json().await?;
+            let request = body.request.ok_or_else(|| Error::invalid("request body, field request: it is missing"))?;
+            let service = body.services.into_iter().next();
+            let service = service.ok_or_else(|| Error::invalid("request body, field services: name one"))?;
+            json_stream(receiver(stacks.pattern(name, request, service, body.options).await?))
         }
         ("POST", [name, "down"]) => {
             let body: Body = call.json_or_default().await?;

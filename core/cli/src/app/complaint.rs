@@ -13,8 +13,7 @@ pub fn usage(message: impl std::fmt::Display, path: &str) -> Failure {
 
 /// There is no such command; the nearest one is suggested.
 pub fn unknown_command<'a>(path: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
-    let near = known.map(|other| (distance(name, other), other)).filter(|(far, _)| *far <= 2).min();
-    let hint = near.map_or(String::new(), |(_, other)| format!(" (did you mean '{other}'?)"));
+    let hint = nearest(name, known).map_or(String::new(), |other| format!(" (did you mean '{other}'?)"));
     Failure::new(format!("sampan: unknown command: {path} {name}{hint}\nSee '{path} --help'."))
 }
 
@@ -86,7 +85,18 @@ fn count(command: &Command, path: &str, usage_line: &str) -> Failure {
         (least, Some(most)) => format!("requires at least {least} and at most {most} {}", plural(most)),
         (least, None) => format!("requires at least {least} {}", plural(least)),
     };
-    Failure::new(format!("sampan: '{path}' {wanted}\n\nUsage:  {path} {usage_line}\n\nSee '{path} --help'."))
+    Failure::new(wrong_count(path, usage_line, &wanted))
+}
+
+/// What is said when there are too few or too many arguments.
+pub fn wrong_count(path: &str, usage_line: &str, wanted: &str) -> String {
+    format!("sampan: '{path}' {wanted}\n\nUsage:  {path} {usage_line}\n\nSee '{path} --help'.")
+}
+
+/// The known name that was probably meant.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.map(|other| (distance(name, other), other));
+    near.filter(|(far, other)| *far <= 2 && *far < other.len()).min().map(|(_, other)| other)
 }
 
 /// Edit distance, for suggestions; two neighbours that changed places count once.

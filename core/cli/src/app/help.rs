@@ -117,7 +117,9 @@ pub fn root() -> String {
     }
     let command = <super::RootArgs as clap::Args>::augment_args(Command::new("sampan"));
     let command = super::refine::refine(command);
-    options(&mut out, &command);
+    let mut global = String::new();
+    options(&mut global, &command);
+    out.push_str(&global.replacen("\nOptions:", "\nGlobal Options:", 1));
     out.push_str("\nRun 'sampan COMMAND --help' for more information on a command.\n");
     out
 }

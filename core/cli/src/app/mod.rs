@@ -3,7 +3,9 @@
 mod complaint;
 mod help;
 mod refine;
+mod stack_verbs;
 mod table;
+mod verbs;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::ffi::OsString;
@@ -20,6 +22,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::{say, show, tell};
 use crate::paths;
 
+pub use complaint::{nearest, wrong_count};
 pub use table::tree;
 
 /// What the program brings along.
@@ -191,7 +194,7 @@ fn find(options: &RootArgs, arguments: &[OsString]) -> Outcome<ExitCode> {
         return in_group(options, group, rest);
     }
     match table::TOP.iter().find(|verb| verb.names.contains(&&*name)) {
-        Some(verb) => run(options, verb, &format!("sampan {name}"), rest, ProjectArgs::default()),
+        Some(verb) => run(options, verb, &format!("sampan {name}"), rest, Place::Top),
         None => Err(complaint::unknown_command("sampan", &name, table::names())),
     }
 }
@@ -217,27 +220,60 @@ fn in_group(options: &RootArgs, group: &'static Group, arguments: &[OsString]) -
         return Ok(ExitCode::SUCCESS);
     }
     match group.verbs.iter().find(|verb| verb.names.contains(&&*name)) {
-        Some(verb) => run(options, verb, &format!("{path} {name}"), rest, project),
+        Some(verb) => {
+            let place = if group.project { Place::Project(project) } else { Place::Group };
+            run(options, verb, &format!("{path} {name}"), rest, place)
+        }
         None if name.starts_with('-') => Err(complaint::usage(format!("unknown flag: {name}"), &path)),
         None => Err(complaint::unknown_command(&path, &name, group.verbs.iter().map(|verb| verb.names[0]))),
     }
 }
 
-fn run(
-    options: &RootArgs,
-    verb: &'static Verb,
-    path: &str,
-    arguments: &[OsString],
-    project: ProjectArgs,
-) -> Outcome<ExitCode> {
-    let command = refine::refine((verb.declare)(Command::new(verb.names[0])));
+/// Where a command stands.
+#[derive(Debug)]
+enum Place {
+    /// `sampan VERB`: names are those of containers, or of services of the project here.
+    Top,
+    /// `sampan container VERB`: names are what the group says.
+    Group,
+    /// `sampan compose OPTIONS VERB`.
+    Project(ProjectArgs),
+}
+
+/// The option that all commands on projects take behind their name as well.
+const DRY_RUN: &str = "dry_run";
+
+/// A command of a group; those on projects share an option.
+fn declared(verb: &Verb, of_project: bool) -> Command {
+    let mut command = (verb.declare)(Command::new(verb.names[0]));
+    if of_project && command.get_arguments().all(|arg| arg.get_id() != DRY_RUN) {
+        command = command.arg(
+            clap::Arg::new(DRY_RUN)
+                .long("dry-run")
+                .action(clap::ArgAction::SetTrue)
+                .help("Show what would be done, and do nothing"),
+        );
+    }
+    refine::refine(command)
+}
+
+fn run(options: &RootArgs, verb: &'static Verb, path: &str, arguments: &[OsString], place: Place) -> Outcome<ExitCode> {
+    let command = declared(verb, matches!(place, Place::Project(_)));
     let describe = command.clone();
     let text = || help::verb(path, verb.names, verb.usage, verb.about, &describe);
     let matches = matches(command, path, verb.usage, arguments, &text)?;
+    let services = matches!(place, Place::Top);
+    let mut project = match place {
+        Place::Project(project) => project,
+        Place::Top | Place::Group => ProjectArgs::default(),
+    };
+    project.dry_run |= matches.try_get_one::<bool>(DRY_RUN).ok().flatten().copied().unwrap_or(false);
+    project.check()?;
     let context = Context {
         client: Client::new(&paths::host(options.host.as_deref()), !options.no_autostart)?,
         config: options.config.clone().unwrap_or_else(paths::client_config),
         project,
+        services,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -246,7 +282,7 @@ fn run(
     let outcome = runtime.block_on((verb.run)(context, matches));
     // A thread may wait for input for ever; what counts is done.
     runtime.shutdown_background();
-    outcome.map(|()| ExitCode::SUCCESS).map_err(|failure| failure.located(path))
+    outcome.map(|()| ExitCode::SUCCESS).map_err(|failure| failure.located(path, verb.usage))
 }
 
 /// Parses arguments; `--help` prints the text and ends.

@@ -1,501 +1,11 @@
 //! Every command, under every name.
 
-use clap::Command;
+use clap::{Args, Command};
 
-use super::{Group, Verb, refine, verb};
-use crate::commands::compose::{
-    act, config, exec as service_exec, images as stack_images, logs as stack_logs, show as stacks, stack, up,
-};
-use crate::commands::container::{
-    attach, change, commit, copy, create, exec, list, logs, prune, run, show, stats, update,
-};
-use crate::commands::image::{build, list as images, login, manifest, pull, transfer};
-use crate::commands::{completion, doctor, events, inspect, network, plugin, system, version, volume};
-
-static RUN: Verb = verb!(
-    ["run"],
-    "Create and run a new container from an image",
-    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
-    run::RunArgs,
-    run::run
-);
-static CREATE: Verb =
-    verb!(["create"], "Create a new container", "[OPTIONS] IMAGE [COMMAND] [ARG...]", create::CreateArgs, create::run);
-static START: Verb = verb!(
-    ["start"],
-    "Start one or more stopped containers",
-    "[OPTIONS] CONTAINER [CONTAINER...]",
-    attach::StartArgs,
-    attach::start
-);
-static STOP: Verb = verb!(
-    ["stop"],
-    "Stop one or more running containers",
-    "[OPTIONS] CONTAINER [CONTAINER...]",
-    change::StopArgs,
-    change::stop
-);
-static RESTART: Verb = verb!(
-    ["restart"],
-    "Restart one or more containers",
-    "[OPTIONS] CONTAINER [CONTAINER...]",
-    change::StopArgs,
-    change::restart
-);
-static KILL: Verb = verb!(
-    ["kill"],
-    "Kill one or more running containers",
-    "[OPTIONS] CONTAINER [CONTAINER...]",
-    change::KillArgs,
-    change::kill
-);
-static PAUSE: Verb = verb!(
-    ["pause"],
-    "Pause all processes within one or more containers",
-    "CONTAINER [CONTAINER...]",
-    change::NamesArgs,
-    change::pause
-);
-static UNPAUSE: Verb = verb!(
-    ["unpause"],
-    "Unpause all processes within one or more containers",
-    "CONTAINER [CONTAINER...]",
-    change::NamesArgs,
-    change::unpause
-);
-static WAIT: Verb = verb!(
-    ["wait"],
-    "Block until one or more containers stop, then print their exit codes",
-    "CONTAINER [CONTAINER...]",
-    change::NamesArgs,
-    change::wait
-);
-static RM: Verb = verb!(
-    ["rm", "remove"],
-    "Remove one or more containers",
-    "[OPTIONS] CONTAINER [CONTAINER...]",
-    change::RemoveArgs,
-    change::remove
-);
-static RENAME: Verb = verb!(["rename"], "Rename a container", "CONTAINER NEW_NAME", change::RenameArgs, change::rename);
-static PS: Verb = verb!(["ps"], "List containers", "[OPTIONS]", list::ListArgs, list::run);
-static CONTAINER_LS: Verb = verb!(["ls", "ps", "list"], "List containers", "[OPTIONS]", list::ListArgs, list::run);
-static LOGS: Verb = verb!(
-    ["logs"],
-    "Fetch the logs of a container, or of the stack whose files lie here",
-    "[OPTIONS] [CONTAINER]",
-    logs::LogsArgs,
-    logs::run
-);
-static EXEC: Verb = verb!(
-    ["exec"],
-    "Execute a command in a running container",
-    "[OPTIONS] CONTAINER COMMAND [ARG...]",
-    exec::ExecArgs,
-    exec::run
-);
-static ATTACH: Verb = verb!(
-    ["attach"],
-    "Attach local standard input, output, and error streams to a running container",
-    "[OPTIONS] CONTAINER",
-    attach::AttachArgs,
-    attach::attach
-);
-static CONTAINER_INSPECT: Verb = verb!(
-    ["inspect"],
-    "Display detailed information on one or more containers",
-    "[OPTIONS] CONTAINER [CONTAINER...]",
-    show::InspectArgs,
-    show::inspect
-);
-static TOP_VERB: Verb =
-    verb!(["top"], "Display the running processes of a container", "CONTAINER [ps OPTIONS]", show::TopArgs, show::top);
-static PORT: Verb = verb!(
-    ["port"],
-    "List port mappings or a specific mapping for the container",
-    "CONTAINER [PRIVATE_PORT[/PROTO]]",
-    show::PortArgs,
-    show::port
-);
-static DIFF: Verb = verb!(
-    ["diff"],
-    "Inspect changes to files or directories on a container's filesystem",
-    "CONTAINER",
-    show::DiffArgs,
-    show::diff
-);
-static UPDATE: Verb = verb!(
-    ["update"],
-    "Update configuration of one or more containers",
-    "[OPTIONS] CONTAINER [CONTAINER...]",
-    update::UpdateArgs,
-    update::run
-);
-static CP: Verb = verb!(
-    ["cp"],
-    "Copy files/folders between a container and the local filesystem",
-    "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|- | SRC_PATH|- CONTAINER:DEST_PATH",
-    copy::CopyArgs,
-    copy::run
-);
-static EXPORT: Verb = verb!(
-    ["export"],
-    "Export a container's filesystem as a tar archive",
-    "[OPTIONS] CONTAINER",
-    copy::ExportArgs,
-    copy::export
-);
-static STATS: Verb = verb!(
-    ["stats"],
-    "Display a live stream of container(s) resource usage statistics",
-    "[OPTIONS] [CONTAINER...]",
-    stats::StatsArgs,
-    stats::run
-);
-static COMMIT: Verb = verb!(
-    ["commit"],
-    "Create a new image from a container's changes",
-    "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
-    commit::CommitArgs,
-    commit::run
-);
-static CONTAINER_PRUNE: Verb =
-    verb!(["prune"], "Remove all stopped containers", "[OPTIONS]", prune::PruneArgs, prune::run);
-
-static BUILD: Verb =
-    verb!(["build"], "Build an image from a Dockerfile", "[OPTIONS] PATH | -", build::BuildArgs, build::run);
-static IMAGES: Verb = verb!(["images"], "List images", "[OPTIONS] [REPOSITORY[:TAG]]", images::ListArgs, images::list);
-static IMAGE_LS: Verb =
-    verb!(["ls", "list"], "List images", "[OPTIONS] [REPOSITORY[:TAG]]", images::ListArgs, images::list);
-static HISTORY: Verb =
-    verb!(["history"], "Show the history of an image", "[OPTIONS] IMAGE", images::HistoryArgs, images::history);
-static RMI: Verb =
-    verb!(["rmi"], "Remove one or more images", "[OPTIONS] IMAGE [IMAGE...]", images::RemoveArgs, images::remove);
-static IMAGE_RM: Verb = verb!(
-    ["rm", "remove"],
-    "Remove one or more images",
-    "[OPTIONS] IMAGE [IMAGE...]",
-    images::RemoveArgs,
-    images::remove
-);
-static TAG: Verb = verb!(
-    ["tag"],
-    "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
-    "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
-    images::TagArgs,
-    images::tag
-);
-static IMAGE_INSPECT: Verb = verb!(
-    ["inspect"],
-    "Display detailed information on one or more images",
-    "[OPTIONS] IMAGE [IMAGE...]",
-    images::InspectArgs,
-    images::inspect
-);
-static IMAGE_PRUNE: Verb = verb!(["prune"], "Remove unused images", "[OPTIONS]", images::PruneArgs, images::prune);
-static SAVE: Verb = verb!(
-    ["save"],
-    "Save one or more images to a tar archive (streamed to STDOUT by default)",
-    "[OPTIONS] IMAGE [IMAGE...]",
-    transfer::SaveArgs,
-    transfer::save
-);
-static LOAD: Verb =
-    verb!(["load"], "Load an image from a tar archive or STDIN", "[OPTIONS]", transfer::LoadArgs, transfer::load);
-static IMPORT: Verb = verb!(
-    ["import"],
-    "Import the contents from a tarball to create a filesystem image",
-    "[OPTIONS] file|- [REPOSITORY[:TAG]]",
-    transfer::ImportArgs,
-    transfer::import
-);
-static PULL: Verb =
-    verb!(["pull"], "Download an image from a registry", "[OPTIONS] NAME[:TAG|@DIGEST]", pull::PullArgs, pull::pull);
-static PUSH: Verb =
-    verb!(["push"], "Upload an image to a registry", "[OPTIONS] NAME[:TAG]", pull::PushArgs, pull::push);
-static SEARCH: Verb =
-    verb!(["search"], "Search a registry for images", "[OPTIONS] TERM", pull::SearchArgs, pull::search);
-static LOGIN: Verb =
-    verb!(["login"], "Authenticate to a registry", "[OPTIONS] [SERVER]", login::LoginArgs, login::login);
-static LOGOUT: Verb = verb!(["logout"], "Log out from a registry", "[SERVER]", login::LogoutArgs, login::logout);
-static MANIFEST_INSPECT: Verb = verb!(
-    ["inspect"],
-    "Display an image manifest, or manifest list",
-    "[OPTIONS] [MANIFEST_LIST] MANIFEST",
-    manifest::InspectArgs,
-    manifest::inspect
-);
-static MANIFEST_CREATE: Verb = verb!(
-    ["create"],
-    "Create a local manifest list for annotating and pushing to a registry",
-    "MANIFEST_LIST MANIFEST [MANIFEST...]",
-    manifest::CreateArgs,
-    manifest::create
-);
-static MANIFEST_ANNOTATE: Verb = verb!(
-    ["annotate"],
-    "Add additional information to a local image manifest",
-    "[OPTIONS] MANIFEST_LIST MANIFEST",
-    manifest::AnnotateArgs,
-    manifest::annotate
-);
-static MANIFEST_PUSH: Verb = verb!(
-    ["push"],
-    "Push a manifest list to a repository",
-    "[OPTIONS] MANIFEST_LIST",
-    manifest::PushArgs,
-    manifest::push
-);
-static MANIFEST_RM: Verb = verb!(
-    ["rm"],
-    "Delete one or more manifest lists from local storage",
-    "MANIFEST_LIST [MANIFEST_LIST...]",
-    manifest::RemoveArgs,
-    manifest::remove
-);
-
-static VOLUME_CREATE: Verb =
-    verb!(["create"], "Create a volume", "[OPTIONS] [VOLUME]", volume::CreateArgs, volume::create);
-static VOLUME_INSPECT: Verb = verb!(
-    ["inspect"],
-    "Display detailed information on one or more volumes",
-    "[OPTIONS] VOLUME [VOLUME...]",
-    volume::InspectArgs,
-    volume::inspect
-);
-static VOLUME_LS: Verb = verb!(["ls", "list"], "List volumes", "[OPTIONS]", volume::ListArgs, volume::list);
-static VOLUME_PRUNE: Verb =
-    verb!(["prune"], "Remove unused local volumes", "[OPTIONS]", volume::PruneArgs, volume::prune);
-static VOLUME_RM: Verb = verb!(
-    ["rm", "remove"],
-    "Remove one or more volumes",
-    "[OPTIONS] VOLUME [VOLUME...]",
-    volume::RemoveArgs,
-    volume::remove
-);
-
-static NETWORK_CONNECT: Verb = verb!(
-    ["connect"],
-    "Connect a container to a network",
-    "[OPTIONS] NETWORK CONTAINER",
-    network::ConnectArgs,
-    network::connect
-);
-static NETWORK_CREATE: Verb =
-    verb!(["create"], "Create a network", "[OPTIONS] NETWORK", network::CreateArgs, network::create);
-static NETWORK_DISCONNECT: Verb = verb!(
-    ["disconnect"],
-    "Disconnect a container from a network",
-    "[OPTIONS] NETWORK CONTAINER",
-    network::DisconnectArgs,
-    network::disconnect
-);
-static NETWORK_INSPECT: Verb = verb!(
-    ["inspect"],
-    "Display detailed information on one or more networks",
-    "[OPTIONS] NETWORK [NETWORK...]",
-    network::InspectArgs,
-    network::inspect
-);
-static NETWORK_LS: Verb = verb!(["ls", "list"], "List networks", "[OPTIONS]", network::ListArgs, network::list);
-static NETWORK_PRUNE: Verb =
-    verb!(["prune"], "Remove all unused networks", "[OPTIONS]", prune::PruneArgs, network::prune);
-static NETWORK_RM: Verb = verb!(
-    ["rm", "remove"],
-    "Remove one or more networks",
-    "NETWORK [NETWORK...]",
-    network::RemoveArgs,
-    network::remove
-);
-
-static PLUGIN_LS: Verb = verb!(["ls", "list"], "List drivers", "[OPTIONS]", plugin::ListArgs, plugin::list);
-static PLUGIN_INSPECT: Verb = verb!(
-    ["inspect"],
-    "Display detailed information on one or more drivers",
-    "[OPTIONS] PLUGIN [PLUGIN...]",
-    plugin::InspectArgs,
-    plugin::inspect
-);
-static PLUGIN_INSTALL: Verb =
-    verb!(["install"], "Install a driver from a file", "[OPTIONS] FILE", plugin::InstallArgs, plugin::install);
-static PLUGIN_UPGRADE: Verb =
-    verb!(["upgrade"], "Replace a driver's component", "[OPTIONS] PLUGIN FILE", plugin::UpgradeArgs, plugin::upgrade);
-static PLUGIN_ENABLE: Verb =
-    verb!(["enable"], "Enable a driver", "PLUGIN [PLUGIN...]", plugin::NamesArgs, plugin::enable);
-static PLUGIN_DISABLE: Verb =
-    verb!(["disable"], "Disable a driver", "PLUGIN [PLUGIN...]", plugin::NamesArgs, plugin::disable);
-static PLUGIN_RM: Verb = verb!(
-    ["rm", "remove"],
-    "Remove one or more drivers",
-    "[OPTIONS] PLUGIN [PLUGIN...]",
-    plugin::NamesArgs,
-    plugin::remove
-);
-
-static VERSION: Verb =
-    verb!(["version"], "Show the Sampan version information", "[OPTIONS]", version::VersionArgs, version::run);
-static INFO: Verb = verb!(["info"], "Display system-wide information", "[OPTIONS]", system::InfoArgs, system::info);
-static EVENTS: Verb =
-    verb!(["events"], "Get real time events from the server", "[OPTIONS]", events::EventsArgs, events::run);
-static INSPECT: Verb = verb!(
-    ["inspect"],
-    "Return low-level information on objects",
-    "[OPTIONS] NAME|ID [NAME|ID...]",
-    inspect::InspectArgs,
-    inspect::run
-);
-static SYSTEM_DF: Verb = verb!(["df"], "Show disk usage", "[OPTIONS]", system::UsageArgs, system::usage);
-static SYSTEM_PRUNE: Verb = verb!(["prune"], "Remove unused data", "[OPTIONS]", system::PruneArgs, system::prune);
-static BUILDER_PRUNE: Verb =
-    verb!(["prune"], "Remove build cache", "[OPTIONS]", system::BuilderPruneArgs, system::builder_prune);
-static COMPLETION: Verb = verb!(
-    ["completion"],
-    "Generate the autocompletion script for the specified shell",
-    "SHELL",
-    completion::CompletionArgs,
-    completion::run
-);
-static DOCTOR: Verb = verb!(["doctor"], "Check the host and the daemon", "", doctor::DoctorArgs, doctor::run);
-
-static UP: Verb = verb!(
-    ["up"],
-    "Create and start a stack, which the daemon then keeps as its files say",
-    "[OPTIONS] [SERVICE...]",
-    up::UpArgs,
-    up::up
-);
-static DOWN: Verb = verb!(
-    ["down"],
-    "Stop and remove a stack's containers and networks",
-    "[OPTIONS] [SERVICES]",
-    up::DownArgs,
-    up::down
-);
-static CONFIG: Verb = verb!(
-    ["config", "convert"],
-    "Parse, resolve and render a compose file in canonical form",
-    "[OPTIONS] [SERVICE...]",
-    config::ConfigArgs,
-    config::run
-);
-static COMPOSE_CREATE: Verb =
-    verb!(["create"], "Creates containers for a service", "[OPTIONS] [SERVICE...]", up::UpArgs, up::create);
-static WATCH: Verb = verb!(
-    ["watch"],
-    "Bring a stack up, and changes of its sources into its containers",
-    "[OPTIONS] [SERVICE...]",
-    up::WatchArgs,
-    up::watch
-);
-static COMPOSE_DIFF: Verb =
-    verb!(["diff"], "Show what up would change and do", "[OPTIONS] [SERVICE...]", stack::DiffArgs, stack::diff);
-static STACK_INSPECT: Verb =
-    verb!(["inspect"], "Show how stacks stand, as JSON", "STACK [STACK...]", stack::NamedArgs, stack::inspect);
-static STACK_PAUSE: Verb = verb!(
-    ["pause"],
-    "Leave stacks alone: neither follow their files nor heal them",
-    "STACK [STACK...]",
-    stack::NamedArgs,
-    stack::pause
-);
-static STACK_RESUME: Verb =
-    verb!(["resume"], "Take stacks up again that were paused", "STACK [STACK...]", stack::NamedArgs, stack::resume);
-static STACK_HISTORY: Verb =
-    verb!(["history"], "Show what a stack was brought to", "[OPTIONS] STACK", stack::HistoryArgs, stack::history);
-static STACK_ROLLBACK: Verb = verb!(
-    ["rollback"],
-    "Apply again what a stack was brought to before",
-    "[OPTIONS] STACK",
-    stack::RollbackArgs,
-    stack::rollback
-);
-static COMPOSE_PS: Verb = verb!(["ps"], "List containers", "[OPTIONS] [SERVICE...]", stacks::PsArgs, stacks::ps);
-static COMPOSE_LS: Verb = verb!(["ls", "list"], "List stacks", "[OPTIONS]", stacks::LsArgs, stacks::ls);
-static COMPOSE_LOGS: Verb =
-    verb!(["logs"], "View output from containers", "[OPTIONS] [SERVICE...]", stack_logs::LogsArgs, stack_logs::run);
-static COMPOSE_START: Verb = verb!(["start"], "Start services", "[SERVICE...]", act::ServicesArgs, act::start);
-static COMPOSE_STOP: Verb = verb!(["stop"], "Stop services", "[OPTIONS] [SERVICE...]", act::StopArgs, act::stop);
-static COMPOSE_RESTART: Verb =
-    verb!(["restart"], "Restart service containers", "[OPTIONS] [SERVICE...]", act::StopArgs, act::restart);
-static COMPOSE_KILL: Verb =
-    verb!(["kill"], "Force stop service containers", "[OPTIONS] [SERVICE...]", act::KillArgs, act::kill);
-static COMPOSE_PAUSE: Verb = verb!(["pause"], "Pause services", "[SERVICE...]", act::ServicesArgs, act::pause);
-static COMPOSE_UNPAUSE: Verb = verb!(["unpause"], "Unpause services", "[SERVICE...]", act::ServicesArgs, act::unpause);
-static COMPOSE_RM: Verb =
-    verb!(["rm"], "Removes stopped service containers", "[OPTIONS] [SERVICE...]", act::RemoveArgs, act::remove);
-static COMPOSE_BUILD: Verb = verb!(
-    ["build"],
-    "Build or rebuild services",
-    "[OPTIONS] [SERVICE...]",
-    stack_images::BuildArgs,
-    stack_images::build
-);
-static COMPOSE_PULL: Verb =
-    verb!(["pull"], "Pull service images", "[OPTIONS] [SERVICE...]", stack_images::PullArgs, stack_images::pull);
-static COMPOSE_SCALE: Verb = verb!(["scale"], "Scale services", "[SERVICE=REPLICAS...]", act::ScaleArgs, act::scale);
-static COMPOSE_EXEC: Verb = verb!(
-    ["exec"],
-    "Execute a command in a running container",
-    "[OPTIONS] SERVICE COMMAND [ARGS...]",
-    service_exec::ExecArgs,
-    service_exec::exec
-);
-static COMPOSE_RUN: Verb = verb!(
-    ["run"],
-    "Run a one-off command on a service",
-    "[OPTIONS] SERVICE [COMMAND] [ARGS...]",
-    service_exec::RunArgs,
-    service_exec::run
-);
-static COMPOSE_IMAGES: Verb = verb!(
-    ["images"],
-    "List images used by the created containers",
-    "[OPTIONS] [SERVICE...]",
-    stacks::ImagesArgs,
-    stacks::images
-);
-static COMPOSE_TOP: Verb =
-    verb!(["top"], "Display the running processes", "[SERVICES...]", stacks::TopArgs, stacks::top);
-static COMPOSE_PORT: Verb = verb!(
-    ["port"],
-    "Print the public port for a port binding",
-    "[OPTIONS] SERVICE PRIVATE_PORT",
-    stacks::PortArgs,
-    stacks::port
-);
-static COMPOSE_EVENTS: Verb = verb!(
-    ["events"],
-    "Receive real time events from containers",
-    "[OPTIONS] [SERVICE...]",
-    stacks::EventsArgs,
-    stacks::events
-);
-static COMPOSE_STATS: Verb = verb!(
-    ["stats"],
-    "Display a live stream of container(s) resource usage statistics",
-    "[OPTIONS] [SERVICE]",
-    stacks::StatsArgs,
-    stacks::stats
-);
-static COMPOSE_VOLUMES: Verb = verb!(["volumes"], "List volumes", "[OPTIONS]", stacks::VolumesArgs, stacks::volumes);
-static COMPOSE_CP: Verb = verb!(
-    ["cp"],
-    "Copy files/folders between a service container and the local filesystem",
-    "[OPTIONS] SERVICE:SRC_PATH DEST_PATH|- | SRC_PATH|- SERVICE:DEST_PATH",
-    stacks::CopyArgs,
-    stacks::copy
-);
-static COMPOSE_VERSION: Verb =
-    verb!(["version"], "Show the version information", "[OPTIONS]", stacks::VersionArgs, stacks::version);
-static STACK_PS: Verb =
-    verb!(["ps"], "List the containers of a stack", "STACK [STACK...]", stacks::StackArgs, stacks::stack_ps);
-static STACK_RM: Verb = verb!(
-    ["rm", "down", "remove"],
-    "Remove one or more stacks",
-    "[OPTIONS] STACK [STACK...]",
-    stacks::StackArgs,
-    stacks::stack_rm
-);
+use super::stack_verbs::*;
+use super::verbs::*;
+use super::{Group, RootArgs, Verb, declared, refine};
+use crate::commands::compose::ProjectArgs;
 
 /// Commands that stand alone.
 pub static TOP: &[&Verb] = &[
@@ -522,6 +32,7 @@ pub static TOP: &[&Verb] = &[
     &LOGIN,
     &LOGOUT,
     &LOGS,
+    &LS,
     &PAUSE,
     &PORT,
     &PS,
@@ -533,6 +44,7 @@ pub static TOP: &[&Verb] = &[
     &RMI,
     &RUN,
     &SAVE,
+    &SCALE,
     &SEARCH,
     &START,
     &STATS,
@@ -543,6 +55,7 @@ pub static TOP: &[&Verb] = &[
     &UP,
     &UPDATE,
     &VERSION,
+    &VOLUMES,
     &WAIT,
     &WATCH,
 ];
@@ -553,7 +66,10 @@ pub static GROUPS: &[Group] = &[
         names: &["compose"],
         about: "Define and run stacks of containers",
         verbs: &[
+            &COMPOSE_ATTACH,
+            &COMPOSE_BRIDGE,
             &COMPOSE_BUILD,
+            &COMPOSE_COMMIT,
             &CONFIG,
             &COMPOSE_CP,
             &COMPOSE_CREATE,
@@ -561,18 +77,21 @@ pub static GROUPS: &[Group] = &[
             &DOWN,
             &COMPOSE_EVENTS,
             &COMPOSE_EXEC,
+            &COMPOSE_EXPORT,
             &COMPOSE_IMAGES,
             &COMPOSE_KILL,
             &COMPOSE_LOGS,
-            &COMPOSE_LS,
+            &LS,
             &COMPOSE_PAUSE,
             &COMPOSE_PORT,
             &COMPOSE_PS,
+            &COMPOSE_PUBLISH,
             &COMPOSE_PULL,
+            &COMPOSE_PUSH,
             &COMPOSE_RESTART,
             &COMPOSE_RM,
             &COMPOSE_RUN,
-            &COMPOSE_SCALE,
+            &SCALE,
             &COMPOSE_START,
             &COMPOSE_STATS,
             &COMPOSE_STOP,
@@ -580,7 +99,8 @@ pub static GROUPS: &[Group] = &[
             &COMPOSE_UNPAUSE,
             &UP,
             &COMPOSE_VERSION,
-            &COMPOSE_VOLUMES,
+            &VOLUMES,
+            &COMPOSE_WAIT,
             &WATCH,
         ],
         project: true,
@@ -589,7 +109,7 @@ pub static GROUPS: &[Group] = &[
         names: &["stack"],
         about: "Manage stacks by name",
         verbs: &[
-            &COMPOSE_LS,
+            &STACK_LS,
             &STACK_PS,
             &STACK_RM,
             &STACK_INSPECT,
@@ -708,6 +228,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     TOP.iter().flat_map(|verb| verb.names).chain(GROUPS.iter().flat_map(|group| group.names)).copied()
 }
 
+/// What people type most, in the order in which they meet it.
+const COMMON: [&str; 12] =
+    ["run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info"];
+/// What acts on the project whose files lie here.
+const STACK: [&str; 8] = ["up", "down", "ls", "config", "diff", "scale", "volumes", "watch"];
+
 /// What the program's help lists: titles, then names with what they do.
 pub fn sections() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
     let mut groups: Vec<_> = GROUPS.iter().map(|group| (group.names[0], group.about)).collect();
@@ -715,21 +241,30 @@ pub fn sections() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
     rest.push(("daemon", "Run the engine"));
     groups.sort_unstable();
     rest.sort_unstable();
-    vec![("Management Commands", groups), ("Commands", rest)]
+    let mut take = |names: &[&str]| -> Vec<_> {
+        let found = names.iter().filter_map(|name| rest.iter().find(|(known, _)| known == name).copied()).collect();
+        rest.retain(|(known, _)| !names.contains(known));
+        found
+    };
+    let (common, stack) = (take(&COMMON), take(&STACK));
+    vec![("Common Commands", common), ("Stack Commands", stack), ("Management Commands", groups), ("Commands", rest)]
 }
 
 /// The whole program as one clap command: for shell completions only, since it builds everything.
 pub fn tree() -> Command {
-    let verb = |verb: &'static Verb| {
-        let command = Command::new(verb.names[0]).about(verb.about).visible_aliases(verb.names[1..].iter().copied());
-        refine::refine((verb.declare)(command))
+    let verb = |verb: &'static Verb, of_project: bool| {
+        declared(verb, of_project).about(verb.about).visible_aliases(verb.names[1..].iter().copied())
     };
     let group = |group: &'static Group| {
-        Command::new(group.names[0]).about(group.about).subcommands(group.verbs.iter().map(|found| verb(found)))
+        let command = Command::new(group.names[0]).about(group.about);
+        let command = if group.project { refine::refine(ProjectArgs::augment_args(command)) } else { command };
+        command
+            .visible_aliases(group.names[1..].iter().copied())
+            .subcommands(group.verbs.iter().map(|found| verb(found, group.project)))
     };
     let daemon = <crate::DaemonArgs as clap::Args>::augment_args(Command::new("daemon").about("Run the engine"));
-    Command::new("sampan")
-        .subcommands(TOP.iter().map(|found| verb(found)))
+    refine::refine(RootArgs::augment_args(Command::new("sampan")))
+        .subcommands(TOP.iter().map(|found| verb(found, false)))
         .subcommands(GROUPS.iter().map(group))
         .subcommand(daemon)
 }
@@ -742,6 +277,17 @@ mod tests {
     #[test]
     fn every_command_is_declared_soundly() {
         tree().debug_assert();
+    }
+
+    #[test]
+    fn help_lists_every_command_once() {
+        let mut listed: Vec<&str> = sections().into_iter().flat_map(|(_, all)| all).map(|(name, _)| name).collect();
+        listed.sort_unstable();
+        let mut all: Vec<&str> = TOP.iter().map(|verb| verb.names[0]).chain(["daemon"]).collect();
+        all.extend(GROUPS.iter().map(|group| group.names[0]));
+        all.sort_unstable();
+        assert_eq!(listed, all);
+        assert!(COMMON.iter().chain(&STACK).all(|name| all.contains(name)));
     }
 
     #[test]

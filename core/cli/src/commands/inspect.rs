@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use crate::client::{Client, Query, escape};
+use crate::commands::compose::names::{self, Meant};
+use crate::commands::compose::project;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::json;
@@ -28,8 +30,7 @@ pub struct InspectArgs {
     /// Only inspect objects of the given type
     #[arg(long)]
     pub r#type: Option<String>,
-    /// Objects
-    #[arg(required = true)]
+    /// Objects, or services of the project here
     pub names: Vec<String>,
 }
 
@@ -41,8 +42,24 @@ pub async fn run(context: Context, args: InspectArgs) -> Outcome {
     {
         return Err(Failure::new(format!("\"{kind}\" is not a valid value for --type")));
     }
+    if args.names.is_empty() {
+        names::meant(&context, &[]).await?;
+        let name = project::find(&context.client, &context.project).await?.name;
+        let stack: Value = context.client.get(&format!("/sampan/v1/stacks/{}", escape(&name))).await?;
+        return json::inspected(&[stack], &[], args.format.as_deref());
+    }
     let (mut found, mut failed) = (Vec::new(), Vec::new());
     for name in &args.names {
+        // A service's containers in the place of its name; what is neither may be of another kind.
+        if matches!(kind, None | Some("container"))
+            && let Ok(Meant::Named(_, services)) = names::meant(&context, std::slice::from_ref(name)).await
+            && !services.is_empty()
+        {
+            for container in names::containers(&context, &services).await? {
+                found.push(find(&context.client, &container, Some("container"), args.size).await?);
+            }
+            continue;
+        }
         match find(&context.client, name, kind, args.size).await {
             Ok(value) => found.push(value),
             Err(failure) => failed.push(failure),

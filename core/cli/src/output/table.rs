@@ -125,6 +125,13 @@ pub fn print_lines(lines: Vec<Vec<String>>) -> Outcome {
     write_all(&out)
 }
 
+/// Lines of cells, aligned as Docker's tables are.
+pub fn aligned(lines: Vec<Vec<String>>) -> String {
+    let mut out = String::new();
+    align(&mut out, lines, COLUMN);
+    out
+}
+
 /// The least width of a column with the space behind it.
 const COLUMN: usize = 10;
 

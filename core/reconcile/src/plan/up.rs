@@ -114,6 +114,12 @@ impl Planner<'_> {
         found
     }
 
+    /// Whether a service's containers are made anew, changed or not.
+    fn forced(&self, service: &str) -> bool {
+        let named = self.options.services.is_empty() || self.options.services.contains(service);
+        if named { self.options.force_recreate } else { self.options.recreate_deps }
+    }
+
     /// Stops (if it runs) and removes a container.
     fn discard(&mut self, container: &ObservedContainer, after: Vec<usize>) -> usize {
         let (service, name, id) = (container.service.clone(), container.name.clone(), container.id.clone());
@@ -550,7 +556,7 @@ impl Planner<'_> {
         let same_image = image.is_none_or(|image| *image == found.image);
         if self.options.no_recreate || self.options.frozen.contains(name) {
             Fate::Keep
-        } else if self.options.force_recreate {
+        } else if self.forced(name) {
             Fate::Remake(Why::Forced)
         } else if !desired.is(&found.hash) {
             match in_place::changes(&found.parts, &desired.parts) {

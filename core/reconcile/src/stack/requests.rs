@@ -13,7 +13,9 @@ use crate::desired;
 use crate::diff;
 use crate::execute::Executor;
 use crate::images::{self, ImageOptions, Source};
-use crate::observe::observe;
+use crate::labels;
+use crate::observe::{observe, summaries};
+use crate::observed::Status;
 use crate::plan::{self, Action, DownOptions, PlanOptions, Why};
 use crate::progress::Progress;
 use crate::request::{StackOptions, StackRecord, StackRequest, Verb};
@@ -38,7 +40,7 @@ impl Stack {
         if let Some(unknown) =
             services.iter().chain(options.scale.keys()).find(|name| !loaded.project.services.contains_key(*name))
         {
-            return Err(format!("no such service: {unknown}"));
+            return Err(no_service(&loaded.project, unknown));
         }
         let before = self.record();
         if let Some(before) = &before
@@ -51,6 +53,9 @@ impl Stack {
                 before.project.working_dir.display(),
                 self.name
             ));
+        }
+        if before.is_none() {
+            self.refuse_anothers(&loaded.project).await?;
         }
         let mut record = StackRecord {
             name: self.name.clone(),
@@ -68,6 +73,7 @@ impl Stack {
             stopped: before.as_ref().map(|before| before.stopped.clone()).unwrap_or_default(),
             watch: options.watch.unwrap_or(true),
             paused: false,
+            left_to: None,
             retired: BTreeSet::new(),
             held: BTreeMap::new(),
             notes: Vec::new(),
@@ -88,6 +94,7 @@ impl Stack {
             no_deps: options.no_deps,
             force_recreate: options.force_recreate,
             no_recreate: options.no_recreate,
+            recreate_deps: options.recreate_deps,
             renew_anon_volumes: options.renew_anon_volumes,
             no_start: options.no_start,
             remove_orphans: options.remove_orphans,
@@ -102,6 +109,7 @@ impl Stack {
         self.set_problem(None);
         self.follow();
         let whole = plan_options.services.is_empty();
+        let services = plan::selected(&project, &plan_options);
         let outcome = self.apply(&project, plan_options, &images, progress, cancel.clone(), options.timeout_s).await?;
         let outcome = self.settle(outcome, whole, progress, cancel.clone()).await;
         outcome.tell(progress).await;
@@ -111,9 +119,30 @@ impl Stack {
         self.set_problem((!outcome.failures.is_empty()).then(|| outcome.failures.join("\n")));
         let mut ok = outcome.ok();
         if ok && options.wait {
-            ok = self.wait(&project, options, progress, cancel).await;
+            ok = self.wait(&project, &services, options, progress, cancel).await;
         }
         Ok(ok)
+    }
+
+    /// Refuses a project whose name another one has that the daemon does not keep, such as one that Compose brought up.
+    async fn refuse_anothers(&self, project: &Project) -> Result<(), String> {
+        let found = summaries(&self.engine, &self.name, None).await.map_err(|error| error.message)?;
+        for container in found {
+            let all = container.labels.unwrap_or_default();
+            let label = |name: &str| all.get(name).map(String::as_str).unwrap_or_default();
+            let files = label(labels::CONFIG_FILES);
+            let folder = label(labels::WORKING_DIR);
+            if !folder.is_empty()
+                && std::path::Path::new(folder) != project.working_dir
+                && files.split(',').any(|file| std::path::Path::new(file).exists())
+            {
+                return Err(format!(
+                    "a stack named {} is up already, from {folder}; give this one another name (-p), or take that one down first",
+                    self.name
+                ));
+            }
+        }
+        Ok(())
     }
 
     async fn dry_run(
@@ -157,42 +186,40 @@ impl Stack {
         Ok(true)
     }
 
-    /// `--wait`: until every service runs, and is healthy where it can tell.
+    /// `--wait`: until the services run, are healthy where they can tell, and have done their work where others need that.
+    /// One that ends well by itself has done it.
     async fn wait(
         &self,
         project: &Arc<Project>,
+        services: &[String],
         options: &StackOptions,
         progress: &Progress,
         cancel: watch::Receiver<bool>,
     ) -> bool {
         let executor = self.executor(Some(Arc::clone(project)), progress, None, cancel);
-        let all = async {
-            let mut ok = true;
-            for (name, service) in &project.services {
-                if service.replicas() == 0 {
-                    continue;
+        let one = async |name: &String| {
+            let condition = awaited(project, name);
+            executor.tell_each(name, "Waiting").await;
+            match executor.wait_for(name, condition).await {
+                Ok(()) => {
+                    let status = match condition {
+                        Condition::Healthy => "Healthy",
+                        Condition::CompletedSuccessfully => "Exited",
+                        Condition::Started => "Running",
+                    };
+                    executor.tell_each(name, status).await;
+                    true
                 }
-                let checked = service.healthcheck.as_ref().is_some_and(|check| !check.disable);
-                let condition = if checked { Condition::Healthy } else { Condition::Started };
-                match executor.wait_for(name, condition).await {
-                    Ok(()) => {
-                        progress
-                            .action(
-                                format!("Service {name}"),
-                                Some(name),
-                                if checked { "Healthy" } else { "Running" },
-                                None,
-                            )
-                            .await
-                    }
-                    Err(error) => {
-                        progress.error(error.message).await;
-                        ok = false;
-                    }
+                Err(error) => {
+                    executor.tell_each(name, "Error").await;
+                    progress.error(error.message).await;
+                    false
                 }
             }
-            ok
         };
+        let there = |name: &&String| project.services.get(*name).is_some_and(|service| service.replicas() > 0);
+        let all = futures_util::future::join_all(services.iter().filter(there).map(one));
+        let all = async { all.await.into_iter().all(|ok| ok) };
         match options.wait_timeout_s {
             None => all.await,
             Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), all).await {
@@ -275,7 +302,7 @@ impl Stack {
             return Err(format!("there is no stack {}; bring it up first (`sampan up`)", self.name));
         };
         if let Some(unknown) = services.iter().find(|name| !record.project.services.contains_key(*name)) {
-            return Err(format!("no such service: {unknown}"));
+            return Err(no_service(&record.project, unknown));
         }
         let all: BTreeSet<String> = record.project.services.keys().cloned().collect();
         let mut named = if services.is_empty() { all } else { services };
@@ -287,13 +314,19 @@ impl Stack {
             Verb::Start => {
                 record.stopped.retain(|service| !named.contains(service));
                 let project = Arc::new(record.effective());
+                let plan = PlanOptions { services: named, no_recreate: true, ..PlanOptions::default() };
+                if options.dry_run {
+                    return self.dry_run(&project, &plan, &ImageOptions::default(), progress).await;
+                }
                 self.keep(record).await?;
-                let options = PlanOptions { services: named, no_recreate: true, ..PlanOptions::default() };
-                let outcome = self.apply(&project, options, &ImageOptions::default(), progress, cancel, None).await?;
+                let services = plan::selected(&project, &plan);
+                let images = ImageOptions::default();
+                let outcome = self.apply(&project, plan, &images, progress, cancel.clone(), None).await?;
                 outcome.tell(progress).await;
-                return Ok(outcome.ok());
+                let ok = outcome.ok();
+                return Ok(ok && (!options.wait || self.wait(&project, &services, options, progress, cancel).await));
             }
-            Verb::Stop => {
+            Verb::Stop if !options.dry_run => {
                 record.stopped.extend(named.iter().cloned());
                 self.keep(record.clone()).await?;
             }
@@ -313,23 +346,29 @@ impl Stack {
             let down = DownOptions { services: named, ..DownOptions::default() };
             let mut plan = plan::down(&self.name, Some(&record.project), &observed, &down);
             plan.keep_only(|action| matches!(action, Action::Stop { .. }));
+            if options.dry_run {
+                progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect(), Vec::new()).await;
+                return Ok(true);
+            }
             let outcome = self.executor(None, progress, options.timeout_s, cancel).run(&plan).await;
             outcome.tell(progress).await;
             return Ok(outcome.ok());
+        }
+        containers.retain(|container| applies(verb, container.status));
+        if options.dry_run {
+            let lines = containers.iter().map(|container| format!("{} container {}", verb.as_str(), container.name));
+            progress.plan(lines.collect(), Vec::new()).await;
+            return Ok(true);
         }
         let executor = self.executor(None, progress, options.timeout_s, cancel);
         for container in containers {
             let id = container.id.as_str();
             let (result, status) = match verb {
                 Verb::Restart => (executor.restart(id).await, "Started"),
-                Verb::Kill if container.status.is_alive() => {
-                    (self.engine.kill(id, options.signal.as_deref()).await, "Killed")
-                }
-                Verb::Pause if container.status.is_alive() => (self.engine.pause(id).await, "Paused"),
-                Verb::Unpause if container.status == crate::observed::Status::Paused => {
-                    (self.engine.unpause(id).await, "Unpaused")
-                }
-                Verb::Remove if !container.status.is_alive() => {
+                Verb::Kill => (self.engine.kill(id, options.signal.as_deref()).await, "Killed"),
+                Verb::Pause => (self.engine.pause(id).await, "Paused"),
+                Verb::Unpause => (self.engine.unpause(id).await, "Unpaused"),
+                Verb::Remove => {
                     let options = sampan_engine::containers::RemoveOptions {
                         force: false,
                         volumes: options.volumes,
@@ -382,7 +421,7 @@ impl Stack {
         cancel: watch::Receiver<bool>,
     ) -> Result<bool, String> {
         let Some(record) = self.record() else { return Err(format!("there is no stack {}", self.name)) };
-        self.keep(StackRecord { paused, ..record }).await?;
+        self.keep(StackRecord { paused, left_to: None, ..record }).await?;
         progress.action(format!("Stack {}", self.name), None, if paused { "Paused" } else { "Resumed" }, None).await;
         if !paused {
             self.files_changed(cancel.clone()).await;
@@ -390,6 +429,39 @@ impl Stack {
         }
         Ok(true)
     }
+}
+
+/// Whether a request does something to a container that stands so.
+fn applies(verb: Verb, status: Status) -> bool {
+    match verb {
+        Verb::Kill => status.is_alive(),
+        Verb::Pause => status == Status::Running,
+        Verb::Unpause => status == Status::Paused,
+        Verb::Remove => !status.is_alive(),
+        _ => true,
+    }
+}
+
+/// How a service is when it is up.
+fn awaited(project: &Project, name: &str) -> Condition {
+    let needs = |condition: Condition| {
+        let all = project.services.values().flat_map(|service| &service.depends_on);
+        all.into_iter().any(|(peer, need)| peer == name && need.condition == condition)
+    };
+    let checked = project.services.get(name).and_then(|service| service.healthcheck.as_ref());
+    if needs(Condition::CompletedSuccessfully) {
+        Condition::CompletedSuccessfully
+    } else if checked.is_some_and(|check| !check.disable) {
+        Condition::Healthy
+    } else {
+        Condition::Started
+    }
+}
+
+/// There is no such service, but there are others.
+fn no_service(project: &Project, name: &str) -> String {
+    let names: Vec<&str> = project.services.keys().map(String::as_str).collect();
+    format!("no such service: {name} (project {} has {})", project.name, names.join(", "))
 }
 
 /// Adds the services that are restarted with those that are named.

@@ -9,19 +9,15 @@ use crate::client::escape;
 use crate::commands::container::prune::confirm;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::output::say;
 
 /// Sends the request and shows what happens.
-async fn act(context: &Context, verb: &str, title: &'static str, services: &[String], options: Value) -> Outcome {
-    let ProjectArgs { progress, ansi, .. } = &context.project;
+async fn act(context: &Context, verb: &str, title: &'static str, services: &[String], mut options: Value) -> Outcome {
+    let ProjectArgs { progress, ansi, dry_run, .. } = &context.project;
     let mode = Mode::chosen(progress.as_deref(), ansi.as_deref())?;
     let chosen = project::find(&context.client, &context.project).await?;
-    if let Some(model) = &chosen.project {
-        for service in services {
-            if model.service(service).is_none() {
-                return Err(Failure::new(format!("no such service: {service}")));
-            }
-        }
-    }
+    chosen.check(services)?;
+    options["dry_run"] = json!(dry_run);
     let body = json!({ "request": chosen.request, "services": services, "options": options });
     let path = format!("/sampan/v1/stacks/{}/{verb}", escape(&chosen.name));
     let response = context.client.call(Method::POST, &path, Some(&body)).await?;
@@ -35,24 +31,53 @@ pub struct ServicesArgs {
     pub services: Vec<String>,
 }
 
+/// Options of `compose start`.
+#[derive(Debug, Default, clap::Args)]
+pub struct StartArgs {
+    /// Wait for services to be running|healthy
+    #[arg(long)]
+    pub wait: bool,
+    /// Maximum duration in seconds to wait for the project to be running|healthy
+    #[arg(long, value_name = "int")]
+    pub wait_timeout: Option<u32>,
+    /// Services
+    pub services: Vec<String>,
+}
+
 /// `compose start`
-pub async fn start(context: Context, args: ServicesArgs) -> Outcome {
-    act(&context, "start", "Running", &args.services, json!({})).await
+pub async fn start(context: Context, args: StartArgs) -> Outcome {
+    let options = json!({ "wait": args.wait, "wait_timeout_s": args.wait_timeout });
+    act(&context, "start", "start", &args.services, options).await
 }
 
 /// `compose pause`
 pub async fn pause(context: Context, args: ServicesArgs) -> Outcome {
-    act(&context, "pause", "Running", &args.services, json!({})).await
+    act(&context, "pause", "pause", &args.services, json!({})).await
 }
 
 /// `compose unpause`
 pub async fn unpause(context: Context, args: ServicesArgs) -> Outcome {
-    act(&context, "unpause", "Running", &args.services, json!({})).await
+    act(&context, "unpause", "unpause", &args.services, json!({})).await
 }
 
-/// Options of `compose stop` and `compose restart`.
+/// Options of `compose stop`.
 #[derive(Debug, clap::Args)]
 pub struct StopArgs {
+    /// Specify a shutdown timeout in seconds
+    #[arg(short, long, value_name = "int")]
+    pub timeout: Option<u32>,
+    /// Services
+    pub services: Vec<String>,
+}
+
+/// `compose stop`
+pub async fn stop(context: Context, args: StopArgs) -> Outcome {
+    act(&context, "stop", "stop", &args.services, json!({ "timeout_s": args.timeout })).await
+}
+
+/// Options of `compose restart`.
+#[derive(Debug, clap::Args)]
+pub struct RestartArgs {
     /// Don't restart dependent services
     #[arg(long)]
     pub no_deps: bool,
@@ -63,26 +88,18 @@ pub struct StopArgs {
     pub services: Vec<String>,
 }
 
-/// `compose stop`
-pub async fn stop(context: Context, args: StopArgs) -> Outcome {
-    act(&context, "stop", "Stopping", &args.services, json!({ "timeout_s": args.timeout })).await
-}
-
 /// `compose restart`
-pub async fn restart(context: Context, args: StopArgs) -> Outcome {
-    act(
-        &context,
-        "restart",
-        "Restarting",
-        &args.services,
-        json!({ "timeout_s": args.timeout, "no_deps": args.no_deps }),
-    )
-    .await
+pub async fn restart(context: Context, args: RestartArgs) -> Outcome {
+    let options = json!({ "timeout_s": args.timeout, "no_deps": args.no_deps });
+    act(&context, "restart", "restart", &args.services, options).await
 }
 
 /// Options of `compose kill`.
 #[derive(Debug, clap::Args)]
 pub struct KillArgs {
+    /// Remove containers for services not defined in the Compose file
+    #[arg(long)]
+    pub remove_orphans: bool,
     /// SIGNAL to send to the container
     #[arg(short, long, default_value = "SIGKILL")]
     pub signal: String,
@@ -92,7 +109,31 @@ pub struct KillArgs {
 
 /// `compose kill`
 pub async fn kill(context: Context, args: KillArgs) -> Outcome {
-    act(&context, "kill", "Killing", &args.services, json!({ "signal": args.signal})).await
+    act(&context, "kill", "kill", &args.services, json!({ "signal": args.signal })).await?;
+    if args.remove_orphans {
+        remove_orphans(&context).await?;
+    }
+    Ok(())
+}
+
+/// Removes containers of services that the project here does not have.
+pub async fn remove_orphans(context: &Context) -> Outcome {
+    let chosen = project::from_files(&context.project)?;
+    let Some(model) = &chosen.project else { return Ok(()) };
+    for found in project::containers(&context.client, &chosen.name, &[], true, false).await? {
+        let service = found["Labels"][project::SERVICE].as_str().unwrap_or_default();
+        if model.service(service).is_some() {
+            continue;
+        }
+        let name = project::name(&found);
+        if context.project.dry_run {
+            say!("remove container {name}")?;
+            continue;
+        }
+        context.client.delete(&format!("/containers/{}?force=1", escape(name))).await?;
+        crate::output::tell!(" Container {name}  Removed");
+    }
+    Ok(())
 }
 
 /// Options of `compose rm`.
@@ -113,16 +154,21 @@ pub struct RemoveArgs {
 
 /// `compose rm`
 pub async fn remove(context: Context, args: RemoveArgs) -> Outcome {
-    confirm(args.force, "This will remove the stopped containers of the services.")?;
-    if args.stop {
-        act(&context, "stop", "Stopping", &args.services, json!({})).await?;
+    if !context.project.dry_run {
+        confirm(args.force, "This will remove the stopped containers of the services.")?;
     }
-    act(&context, "rm", "Removing", &args.services, json!({ "volumes": args.volumes })).await
+    if args.stop {
+        act(&context, "stop", "stop", &args.services, json!({})).await?;
+    }
+    act(&context, "rm", "rm", &args.services, json!({ "volumes": args.volumes })).await
 }
 
-/// Options of `compose scale`.
+/// Options of `scale`.
 #[derive(Debug, clap::Args)]
 pub struct ScaleArgs {
+    /// Which project.
+    #[command(flatten)]
+    pub project: ProjectArgs,
     /// Don't start linked services
     #[arg(long)]
     pub no_deps: bool,
@@ -131,7 +177,7 @@ pub struct ScaleArgs {
     pub counts: Vec<String>,
 }
 
-/// `compose scale`
+/// `scale`
 pub async fn scale(context: Context, args: ScaleArgs) -> Outcome {
     let mut services = Vec::new();
     let mut scale = Vec::new();
@@ -144,9 +190,11 @@ pub async fn scale(context: Context, args: ScaleArgs) -> Outcome {
         scale.push((service, count));
     }
     let up = super::up::UpArgs {
+        project: args.project,
         detach: true,
         no_recreate: true,
         no_deps: args.no_deps,
+        quiet_end: true,
         scale,
         services,
         ..super::up::UpArgs::default()

@@ -84,6 +84,7 @@ pub struct ConfigArgs {
 /// `config`
 pub async fn run(context: Context, mut args: ConfigArgs) -> Outcome {
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
+    options.check()?;
     if args.stored {
         let chosen = project::find(&context.client, &options).await?;
         let path = format!("/sampan/v1/stacks/{}/config", crate::client::escape(&chosen.name));
@@ -235,7 +236,7 @@ fn select(model: &mut Project, names: &[String]) -> Outcome {
             continue;
         }
         if !model.activate(&name) {
-            return Err(Failure::new(format!("no such service: {name}")));
+            return Err(project::no_service(model, &name));
         }
         if let Some(service) = model.services.get(&name) {
             waiting.extend(service.depends_on.keys().cloned());
@@ -284,7 +285,7 @@ fn text(model: &Project, args: &ConfigArgs) -> Outcome<String> {
         return names
             .into_iter()
             .map(|name| {
-                let hash = model.config_hash(name).ok_or_else(|| Failure::new(format!("no such service: {name}")))?;
+                let hash = model.config_hash(name).ok_or_else(|| project::no_service(model, name))?;
                 Ok(format!("{name} {hash}\n"))
             })
             .collect();

@@ -2,17 +2,18 @@
 
 use http::Response;
 use hyper::body::Incoming;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use super::board::{Board, is_final};
 use crate::client::JsonLines;
 use crate::failure::{Failure, Outcome};
 use crate::output::tell;
 use crate::output::terminal;
 
-const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
 const TICK: Duration = Duration::from_millis(100);
 
 /// How to show events.
@@ -52,93 +53,6 @@ impl Mode {
     }
 }
 
-/// One object's line.
-#[derive(Debug)]
-struct Line {
-    id: String,
-    status: String,
-    started: Instant,
-    took: Option<Duration>,
-    failed: bool,
-}
-
-/// All lines, and how many of them are on the screen.
-#[derive(Debug)]
-struct Board {
-    title: &'static str,
-    lines: Vec<Line>,
-    drawn: usize,
-    turn: usize,
-}
-
-/// Whether nothing more is to come for an object: `Started`, `Healthy`, `Running`.
-fn is_final(status: &str) -> bool {
-    let word = status.split_whitespace().next().unwrap_or_default().trim_end_matches(':');
-    matches!(word, "Healthy" | "Running" | "Waited" | "Error" | "Warning") || (word.ends_with("ed") && word != "Need")
-}
-
-impl Board {
-    fn new(title: &'static str) -> Self {
-        Self { title, lines: Vec::new(), drawn: 0, turn: 0 }
-    }
-
-    fn set(&mut self, id: &str, status: &str) {
-        let now = Instant::now();
-        let failed = status.starts_with("Error");
-        let line = match self.lines.iter_mut().find(|line| line.id == id) {
-            Some(line) => {
-                // Something new begins for an object that was done.
-                if line.took.is_some() && !is_final(status) {
-                    line.started = now;
-                }
-                line
-            }
-            None => {
-                self.lines.push(Line {
-                    id: id.to_owned(),
-                    status: String::new(),
-                    started: now,
-                    took: None,
-                    failed: false,
-                });
-                let last = self.lines.len() - 1;
-                &mut self.lines[last]
-            }
-        };
-        line.status = status.to_owned();
-        line.failed = failed;
-        line.took = is_final(status).then(|| now.duration_since(line.started));
-    }
-
-    fn text(&mut self, columns: usize) -> String {
-        let done = self.lines.iter().filter(|line| line.took.is_some()).count();
-        let mut out = String::new();
-        if self.drawn > 0 {
-            let _ = write!(out, "\x1b[{}A", self.drawn);
-        }
-        let _ = writeln!(out, "\x1b[2K\r[+] {} {done}/{}", self.title, self.lines.len());
-        let width = self.lines.iter().map(|line| line.id.chars().count()).max().unwrap_or(0);
-        let statuses = self.lines.iter().map(|line| line.status.chars().count()).max().unwrap_or(0);
-        let spinner = SPINNER[self.turn % SPINNER.len()];
-        for line in &self.lines {
-            let (sign, color) = match (line.failed, line.took) {
-                (true, _) => ('✘', 31),
-                (false, Some(_)) => ('✔', 32),
-                (false, None) => (spinner, 33),
-            };
-            let seconds = line.took.unwrap_or_else(|| line.started.elapsed()).as_secs_f64();
-            let body = format!("{:width$}  {:statuses$}", line.id, line.status);
-            // A line that wraps could not be drawn over.
-            let room = columns.saturating_sub(12).max(20);
-            let body: String = body.chars().take(room).collect();
-            let _ = writeln!(out, "\x1b[2K\r \x1b[{color}m{sign}\x1b[0m {body} {seconds:>6.1}s");
-        }
-        self.drawn = self.lines.len() + 1;
-        self.turn += 1;
-        out
-    }
-}
-
 /// What a stream of events came to.
 #[derive(Debug, Default)]
 pub struct Result {
@@ -146,6 +60,8 @@ pub struct Result {
     pub errors: Vec<String>,
     /// Whether the daemon said that it is done, and well.
     pub ok: bool,
+    /// What a container like a service's own is made from, when that was asked for.
+    pub pattern: Option<Value>,
 }
 
 impl Result {
@@ -162,97 +78,176 @@ impl Result {
 
 /// Shows a stream of events until it ends.
 pub async fn show(response: Response<Incoming>, mode: Mode, title: &'static str) -> Outcome<Result> {
-    let mut lines = JsonLines::new(response);
-    let mut board = Board::new(title);
-    let mut result = Result::default();
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    loop {
-        tokio::select! {
-            event = lines.next::<Value>() => {
-                let Some(event) = event? else { break };
-                take(&event, mode, &mut board, &mut result)?;
-            }
-            _ = tick.tick(), if mode == Mode::Terminal => draw(&mut board),
+    Display::new(mode, title).show(response).await
+}
+
+/// Shows the events of one command.
+#[derive(Debug)]
+pub struct Display {
+    mode: Mode,
+    board: Board,
+    began: Instant,
+    quiet_pull: bool,
+    quiet_build: bool,
+    /// What happens to the images of services: the object's name, and what is done.
+    images: HashMap<String, (String, String)>,
+    result: Result,
+}
+
+impl Display {
+    /// Of a command.
+    pub fn new(mode: Mode, title: &'static str) -> Self {
+        Self {
+            mode,
+            board: Board::new(title, std::env::var_os("NO_COLOR").is_none()),
+            began: Instant::now(),
+            quiet_pull: false,
+            quiet_build: false,
+            images: HashMap::new(),
+            result: Result::default(),
         }
     }
-    if mode == Mode::Terminal {
-        draw(&mut board);
+
+    /// Without what pulls and builds say.
+    #[must_use]
+    pub fn quiet(mut self, pull: bool, build: bool) -> Self {
+        (self.quiet_pull, self.quiet_build) = (pull, build);
+        self
     }
-    Ok(result)
+
+    /// Shows a stream of events until it ends.
+    pub async fn show(mut self, response: Response<Incoming>) -> Outcome<Result> {
+        let mut lines = JsonLines::new(response);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                event = lines.next::<Value>() => {
+                    let Some(event) = event? else { break };
+                    self.take(&event)?;
+                }
+                _ = tick.tick(), if self.mode == Mode::Terminal => self.draw(),
+            }
+        }
+        self.draw();
+        Ok(self.result)
+    }
+
+    fn draw(&mut self) {
+        if self.mode == Mode::Terminal && !self.board.is_empty() {
+            let (rows, columns) = terminal::size().map_or((24, 80), |(rows, columns)| (rows.into(), columns.into()));
+            let text = self.board.draw(rows, columns, self.began.elapsed());
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+    }
+
+    fn take(&mut self, event: &Value) -> Outcome {
+        let text = |name: &str| event[name].as_str().unwrap_or_default();
+        let kind = text("kind");
+        if kind == "pattern" {
+            self.result.pattern = Some(event["body"].clone());
+            return Ok(());
+        }
+        if self.mode == Mode::Json
+            && let Some(line) = as_compose(event)
+        {
+            tell!("{line}");
+        }
+        match kind {
+            "done" => {
+                self.result.ok = event["ok"].as_bool().unwrap_or(true) && self.result.errors.is_empty();
+                if event["ok"] == false && self.result.errors.is_empty() && !text("message").is_empty() {
+                    self.failed(text("message"), text("message"));
+                }
+            }
+            "error" => {
+                let what = [text("id"), text("service")].into_iter().find(|name| !name.is_empty());
+                let message = text("message");
+                if !text("id").is_empty() {
+                    self.board.set(text("id"), "Error", self.began.elapsed());
+                }
+                match what.filter(|name| !message.contains(*name)) {
+                    Some(name) => self.failed(message, &format!("{name}: {message}")),
+                    None => self.failed(message, message),
+                }
+            }
+            "plan" => crate::output::table::write_all(&plan(event))?,
+            "warning" => self.tell(&format!("WARN: {}", text("message"))),
+            "action" => self.action(text("id"), text("service"), text("status"), text("message")),
+            _ => self.log(text("service"), text("message").trim_end()),
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, message: &str, shown: &str) {
+        self.result.errors.push(message.to_owned());
+        self.tell(&format!("Error: {shown}"));
+    }
+
+    fn action(&mut self, id: &str, service: &str, status: &str, message: &str) {
+        if matches!(status, "Pulling" | "Building") {
+            self.images.insert(service.to_owned(), (id.to_owned(), status.to_owned()));
+        } else if matches!(status, "Pulled" | "Built") {
+            self.images.remove(service);
+        }
+        match self.mode {
+            Mode::Terminal => {
+                self.board.set(id, status, self.began.elapsed());
+                self.draw();
+            }
+            Mode::Plain if message.is_empty() => tell!(" {id}  {status}"),
+            Mode::Plain => tell!(" {id}  {status}  {message}"),
+            Mode::Json | Mode::Quiet => {}
+        }
+    }
+
+    /// What a build or a pull says: a pull's steps stand on the image's line.
+    fn log(&mut self, service: &str, message: &str) {
+        if message.is_empty() || matches!(self.mode, Mode::Json | Mode::Quiet) {
+            return;
+        }
+        match self.images.get(service) {
+            Some((_, status))
+                if (status == "Pulling" && self.quiet_pull) || (status == "Building" && self.quiet_build) => {}
+            Some((id, status)) if status == "Pulling" && self.mode == Mode::Terminal => {
+                self.board.detail(id, message, self.began.elapsed());
+            }
+            _ if service.is_empty() => self.tell(message),
+            _ => self.tell(&format!("{service}: {message}")),
+        }
+    }
+
+    /// Prints a line above the board, which is then drawn anew.
+    fn tell(&mut self, text: &str) {
+        if self.mode == Mode::Json {
+            return;
+        }
+        let _ = io::stderr().write_all(self.board.erase().as_bytes());
+        tell!("{text}");
+        self.draw();
+    }
 }
 
-fn draw(board: &mut Board) {
-    if !board.lines.is_empty() {
-        let columns = terminal::size().map_or(80, |(_, columns)| usize::from(columns));
-        let _ = io::stderr().write_all(board.text(columns).as_bytes());
-    }
-}
-
-fn take(event: &Value, mode: Mode, board: &mut Board, result: &mut Result) -> Outcome {
+/// An event as Compose writes it with `--progress json`.
+fn as_compose(event: &Value) -> Option<Value> {
     let text = |name: &str| event[name].as_str().unwrap_or_default();
-    if mode == Mode::Json {
-        crate::output::table::write_all(&format!("{event}\n"))?;
-    }
-    let kind = text("kind");
-    match kind {
-        "done" => {
-            result.ok = event["ok"].as_bool().unwrap_or(true) && result.errors.is_empty();
-            if event["ok"] == false && result.errors.is_empty() && !text("message").is_empty() {
-                tell(mode, board, &format!("Error: {}", text("message")));
-                result.errors.push(text("message").to_owned());
+    let state = |status: &str| match status {
+        _ if status.starts_with("Error") => "Error",
+        _ if is_final(status) => "Done",
+        _ => "Working",
+    };
+    match text("kind") {
+        "action" => {
+            let mut line = json!({ "id": text("id"), "status": state(text("status")), "text": text("status") });
+            if !text("message").is_empty() {
+                line["details"] = event["message"].clone();
             }
-            return Ok(());
+            Some(line)
         }
-        "error" => {
-            let what = [text("id"), text("service")].into_iter().find(|name| !name.is_empty());
-            let message = text("message");
-            if let Some(id) = Some(text("id")).filter(|id| !id.is_empty()) {
-                board.set(id, "Error");
-            }
-            let line = match what.filter(|name| !message.contains(*name)) {
-                Some(name) => format!("Error: {name}: {message}"),
-                None => format!("Error: {message}"),
-            };
-            tell(mode, board, &line);
-            result.errors.push(message.to_owned());
-            return Ok(());
-        }
-        _ => {}
-    }
-    match (kind, mode) {
-        (_, Mode::Json) | ("action" | "log" | "plan", Mode::Quiet) => {}
-        ("action", Mode::Terminal) => {
-            board.set(text("id"), text("status"));
-            draw(board);
-        }
-        ("action", Mode::Plain) => {
-            let message = text("message");
-            let tail = if message.is_empty() { String::new() } else { format!("  {message}") };
-            tell!(" {}  {}{tail}", text("id"), text("status"));
-        }
-        ("plan", _) => crate::output::table::write_all(&plan(event))?,
-        ("warning", _) => tell(mode, board, &format!("WARN: {}", text("message"))),
-        _ => {
-            let from = Some(text("service")).filter(|service| !service.is_empty());
-            let message = text("message").trim_end();
-            if !message.is_empty() {
-                tell(mode, board, &from.map_or_else(|| message.to_owned(), |service| format!("{service}: {message}")));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Prints a line above the board, which is then drawn anew.
-fn tell(mode: Mode, board: &mut Board, text: &str) {
-    if mode == Mode::Terminal && board.drawn > 0 {
-        let _ = write!(io::stderr(), "\x1b[{}A\x1b[0J", board.drawn);
-        board.drawn = 0;
-    }
-    tell!("{text}");
-    if mode == Mode::Terminal {
-        draw(board);
+        "error" => Some(json!({ "error": true, "message": text("message") })),
+        "warning" => Some(json!({ "level": "warning", "message": text("message") })),
+        "log" | "watch" => Some(json!({ "tail": true, "id": text("service"), "text": text("message") })),
+        _ => None,
     }
 }
 
@@ -287,34 +282,40 @@ fn plan(event: &Value) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn lines_are_redrawn_in_place() {
-        let mut board = Board::new("Running");
-        board.set("Container p-web-1", "Creating");
-        assert!(!board.text(80).contains("\x1b[1A"));
-        board.set("Container p-web-1", "Started");
-        let text = board.text(80);
-        assert!(text.starts_with("\x1b[2A") && text.contains("1/1") && text.contains("✔"), "{text:?}");
-        board.set("Container p-web-1", "Error while starting");
-        assert!(board.text(80).contains("✘"));
-    }
 
     #[test]
     fn the_end_of_the_stream_decides() {
-        let mut board = Board::new("Running");
-        let mut result = Result::default();
-        take(&json!({"kind": "action", "id": "x", "status": "Creating"}), Mode::Quiet, &mut board, &mut result)
-            .unwrap();
-        assert!(!result.ok);
-        take(&json!({"kind": "done", "ok": true}), Mode::Quiet, &mut board, &mut result).unwrap();
-        assert!(result.ok);
-        let mut result = Result::default();
-        take(&json!({"kind": "error", "id": "x", "message": "no"}), Mode::Quiet, &mut board, &mut result).unwrap();
-        take(&json!({"kind": "done", "ok": false}), Mode::Quiet, &mut board, &mut result).unwrap();
-        assert_eq!(result.errors, ["no"]);
-        assert_eq!(result.outcome().unwrap_err().code, 1);
+        let mut display = Display::new(Mode::Quiet, "up");
+        display.take(&json!({"kind": "action", "id": "x", "status": "Creating"})).unwrap();
+        assert!(!display.result.ok);
+        display.take(&json!({"kind": "done", "ok": true})).unwrap();
+        assert!(display.result.ok);
+        let mut display = Display::new(Mode::Quiet, "up");
+        display.take(&json!({"kind": "error", "id": "x", "message": "no"})).unwrap();
+        display.take(&json!({"kind": "done", "ok": false})).unwrap();
+        assert_eq!(display.result.errors, ["no"]);
+        assert_eq!(display.result.outcome().unwrap_err().code, 1);
+        let mut display = Display::new(Mode::Quiet, "up");
+        display.take(&json!({"kind": "pattern", "body": {"Image": "a"}})).unwrap();
+        assert_eq!(display.result.pattern.unwrap()["Image"], "a");
+    }
+
+    #[test]
+    fn events_are_written_as_compose_writes_them() {
+        for (event, line) in [
+            (
+                json!({"kind": "action", "id": "Container p-web-1", "status": "Creating"}),
+                json!({"id": "Container p-web-1", "status": "Working", "text": "Creating"}),
+            ),
+            (
+                json!({"kind": "action", "id": "Container p-web-1", "status": "Healthy"}),
+                json!({"id": "Container p-web-1", "status": "Done", "text": "Healthy"}),
+            ),
+            (json!({"kind": "error", "message": "no"}), json!({"error": true, "message": "no"})),
+        ] {
+            assert_eq!(as_compose(&event), Some(line));
+        }
+        assert_eq!(as_compose(&json!({"kind": "done", "ok": true})), None);
     }
 
     #[test]
@@ -324,15 +325,5 @@ mod tests {
             "create web\nrecreate  db  image\n"
         );
         assert!(plan(&json!({"plan": []})).starts_with("Nothing to do"));
-    }
-
-    #[test]
-    fn statuses_know_their_end() {
-        for status in ["Started", "Healthy", "Removed", "Running", "Error: no", "Recreated"] {
-            assert!(is_final(status), "{status}");
-        }
-        for status in ["Creating", "Starting", "Waiting", "Pulling"] {
-            assert!(!is_final(status), "{status}");
-        }
     }
 }

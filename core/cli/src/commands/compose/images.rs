@@ -1,4 +1,4 @@
-//! `build` and `pull` of services, whether the stack is up or not.
+//! `build`, `pull` and `push` of services, whether the stack is up or not.
 
 use sampan_compose::Project;
 use sampan_compose::model::Build;
@@ -9,26 +9,48 @@ use crate::commands::image::build::{self, BuildArgs as ImageArgs};
 use crate::commands::image::pull as images;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::tell;
+use crate::flags::ulimit;
+use crate::output::{say, tell};
 
 /// Options of `compose build`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct BuildArgs {
     /// Set build-time variables for services
     #[arg(long)]
     pub build_arg: Vec<String>,
+    /// Set builder to use (refused: the engine builds)
+    #[arg(long, hide = true)]
+    pub builder: Option<String>,
+    /// Check build configuration
+    #[arg(long)]
+    pub check: bool,
+    /// Set memory limit for the build container (taken and not used)
+    #[arg(short, long, hide = true)]
+    pub memory: Option<String>,
     /// Do not use cache when building the image
     #[arg(long)]
     pub no_cache: bool,
+    /// Print equivalent bake file (refused)
+    #[arg(long, hide = true)]
+    pub print: bool,
+    /// Add a provenance attestation (refused unless false)
+    #[arg(long, hide = true)]
+    pub provenance: Option<String>,
     /// Always attempt to pull a newer version of the image
     #[arg(long)]
     pub pull: bool,
-    /// Push service images (refused)
-    #[arg(long, hide = true)]
+    /// Push service images
+    #[arg(long)]
     pub push: bool,
     /// Suppress the build output
     #[arg(short, long)]
     pub quiet: bool,
+    /// Add a SBOM attestation (refused unless false)
+    #[arg(long, hide = true)]
+    pub sbom: Option<String>,
+    /// Set SSH authentications used when building service images. (use 'default' for using your default SSH Agent)
+    #[arg(long)]
+    pub ssh: Vec<String>,
     /// Also build dependencies (transitively)
     #[arg(long)]
     pub with_dependencies: bool,
@@ -36,11 +58,27 @@ pub struct BuildArgs {
     pub services: Vec<String>,
 }
 
+impl BuildArgs {
+    /// Refuses what this builder has not, with the reason.
+    fn check_known(&self) -> Outcome {
+        let said =
+            |value: &Option<String>| value.as_deref().is_some_and(|value| !matches!(value, "" | "false" | "default"));
+        let refused = |flag: &str, why: &str| Err(Failure::new(format!("{flag} is not supported: {why}")));
+        match self {
+            _ if said(&self.builder) => refused("--builder", "the engine builds by itself"),
+            _ if self.print => refused("--print", "this builder has no bake files"),
+            _ if said(&self.provenance) => refused("--provenance", "images are built without attestations"),
+            _ if said(&self.sbom) => refused("--sbom", "images are built without attestations"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The services that are meant, in the order in which they start.
 fn chosen(model: &mut Project, names: &[String], dependencies: bool) -> Outcome<Vec<String>> {
     for name in names {
         if !model.activate(name) {
-            return Err(Failure::new(format!("no such service: {name}")));
+            return Err(project::no_service(model, name));
         }
     }
     let mut wanted: Vec<String> = names.to_vec();
@@ -65,8 +103,9 @@ fn chosen(model: &mut Project, names: &[String], dependencies: bool) -> Outcome<
 
 /// `compose build`
 pub async fn build(context: Context, args: BuildArgs) -> Outcome {
-    if args.push {
-        return Err(Failure::new("--push is not supported: push the images with `sampan push`"));
+    args.check_known()?;
+    if args.memory.is_some() {
+        tell!("WARN: --memory: builds have no limit of their own");
     }
     let mut model = project::load_here(&context.project)?.project;
     let mut built = false;
@@ -74,18 +113,28 @@ pub async fn build(context: Context, args: BuildArgs) -> Outcome {
         let Some(service) = model.services.get(&name) else { continue };
         let Some(found) = &service.build else { continue };
         let image = model.image_name(&name);
-        let request = image_args(found, &image, &service.platform, &args)
+        let request = image_args(&model, found, &image, &service.platform, &args)
             .map_err(|why| Failure::new(format!("service {name}: {why}")))?;
+        built = true;
+        if context.project.dry_run {
+            say!("build image {image}")?;
+            continue;
+        }
         if !args.quiet {
             tell!(" Image {image}  Building");
         }
         build::build(&context, &request)
             .await
             .map_err(|failure| Failure::new(format!("service {name}: {}", failure.message)))?;
+        if args.check {
+            continue;
+        }
         if !args.quiet {
             tell!(" Image {image}  Built");
         }
-        built = true;
+        if args.push {
+            push_image(&context, &name, &image, args.quiet).await?;
+        }
     }
     if !built {
         tell!("No services to build");
@@ -94,28 +143,43 @@ pub async fn build(context: Context, args: BuildArgs) -> Outcome {
 }
 
 /// A service's build as the options of `build`.
-fn image_args(found: &Build, image: &str, platform: &str, args: &BuildArgs) -> Result<ImageArgs, String> {
+fn image_args(
+    model: &Project,
+    found: &Build,
+    image: &str,
+    platform: &str,
+    args: &BuildArgs,
+) -> Result<ImageArgs, String> {
     let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let pairs = |map: &BTreeMap<String, String>| -> Vec<String> {
         map.iter().map(|(key, value)| format!("{key}={value}")).collect()
     };
     for (given, key) in [
-        (!found.ssh.is_empty(), "ssh"),
-        (!found.secrets.is_empty(), "secrets"),
-        (!found.additional_contexts.is_empty(), "additional_contexts"),
         (found.privileged, "privileged"),
         (!found.entitlements.is_empty(), "entitlements"),
-        (!found.ulimits.is_empty(), "ulimits"),
         (found.platforms.len() > 1, "platforms"),
     ] {
         if given {
             return Err(format!("build.{key} is not supported by this command"));
         }
     }
+    if let Some((name, _)) = found.additional_contexts.iter().find(|(_, from)| from.starts_with("service:")) {
+        return Err(format!("build.additional_contexts.{name}: images of services as contexts are not supported"));
+    }
+    let ulimits =
+        found.ulimits.iter().map(|(name, limit)| ulimit::ulimit(&format!("{name}={}:{}", limit.soft, limit.hard)));
     let dockerfile =
         some(&found.dockerfile).map(|file| std::path::Path::new(&found.context).join(file).display().to_string());
     Ok(ImageArgs {
         add_host: found.extra_hosts.iter().map(|host| host.replacen('=', ":", 1)).collect(),
+        build_context: pairs(&found.additional_contexts),
+        cache_from: found.cache_from.clone(),
+        cache_to: found.cache_to.clone(),
+        check: args.check,
+        secret: secrets(model, found)?,
+        ssh: found.ssh.iter().chain(&args.ssh).cloned().collect(),
+        ulimit: ulimits.collect::<Result<_, _>>()?,
+        no_cache_filter: found.no_cache_filter.clone(),
         build_arg: pairs(&found.args).into_iter().chain(args.build_arg.clone()).collect(),
         context: found.context.clone(),
         dockerfile_text: some(&found.dockerfile_inline),
@@ -133,8 +197,84 @@ fn image_args(found: &Build, image: &str, platform: &str, args: &BuildArgs) -> R
     })
 }
 
+/// The secrets of a build as `--secret` takes them.
+fn secrets(model: &Project, build: &Build) -> Result<Vec<String>, String> {
+    let one = |wanted: &sampan_compose::model::FileReference| {
+        let id = if wanted.target.is_empty() { &wanted.source } else { &wanted.target };
+        match model.secrets.get(&wanted.source) {
+            Some(secret) => match (&secret.file, &secret.environment) {
+                (Some(file), _) => Ok(format!("id={id},src={}", file.display())),
+                (None, Some(variable)) => Ok(format!("id={id},env={variable}")),
+                (None, None) => Err(format!("build.secrets: {} is kept outside of the project", wanted.source)),
+            },
+            None => Err(format!("build.secrets: the project has no secret {}", wanted.source)),
+        }
+    };
+    build.secrets.iter().map(one).collect()
+}
+
+/// Options of `compose push`.
+#[derive(Debug, Default, clap::Args)]
+pub struct PushArgs {
+    /// Push what it can and ignores images with push failures
+    #[arg(long)]
+    pub ignore_push_failures: bool,
+    /// Also push images of services declared as dependencies
+    #[arg(long)]
+    pub include_deps: bool,
+    /// Push without printing progress information
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Services
+    pub services: Vec<String>,
+}
+
+/// `compose push`: the images that services build, and their further names.
+pub async fn push(context: Context, args: PushArgs) -> Outcome {
+    let mut model = project::load_here(&context.project)?.project;
+    let mut pushed = false;
+    for name in chosen(&mut model, &args.services, args.include_deps)? {
+        let Some(service) = model.services.get(&name) else { continue };
+        let Some(build) = service.build.as_ref().filter(|_| !service.image.is_empty()) else { continue };
+        pushed = true;
+        for image in std::iter::once(&service.image).chain(&build.tags) {
+            if context.project.dry_run {
+                say!("push image {image}")?;
+                continue;
+            }
+            match push_image(&context, &name, image, args.quiet).await {
+                Err(failure) if args.ignore_push_failures => tell!(" {name}  Warning  {}", failure.message),
+                other => other?,
+            }
+        }
+    }
+    if !pushed {
+        tell!("No images to push: those are pushed that a service builds and names by `image`");
+    }
+    Ok(())
+}
+
+async fn push_image(context: &Context, service: &str, image: &str, quiet: bool) -> Outcome {
+    if !quiet {
+        tell!(" {service}  Pushing");
+    }
+    let push = images::PushArgs {
+        all_tags: false,
+        disable_content_trust: true,
+        platform: None,
+        quiet,
+        image: image.to_owned(),
+    };
+    let pushed = images::push_one(context, push).await;
+    pushed.map_err(|failure| Failure::new(format!("service {service}: {}", failure.message)))?;
+    if !quiet {
+        tell!(" {service}  Pushed");
+    }
+    Ok(())
+}
+
 /// Options of `compose pull`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct PullArgs {
     /// Ignore images that can be built
     #[arg(long)]
@@ -176,6 +316,11 @@ pub async fn pull(context: Context, args: PullArgs) -> Outcome {
                 continue;
             }
         }
+        if context.project.dry_run {
+            say!("pull image {image}")?;
+            done.push(image);
+            continue;
+        }
         if !args.quiet {
             tell!(" {name}  Pulling");
         }
@@ -213,7 +358,7 @@ mod tests {
         assert_eq!(chosen(&mut model, &["web".into()], false).unwrap(), ["web"]);
         let args: BuildArgs = parse_for_test(&["--build-arg", "B=2", "--no-cache"]).unwrap();
         let found = model.services["web"].build.clone().unwrap();
-        let request = image_args(&found, "demo-web", "", &args).unwrap();
+        let request = image_args(&model, &found, "demo-web", "", &args).unwrap();
         assert_eq!(request.build_arg, ["A=1", "B=2"]);
         assert_eq!(request.tag, ["demo-web", "x:1"]);
         assert_eq!(request.file.unwrap(), dir.path().join("D").display().to_string());

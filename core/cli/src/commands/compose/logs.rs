@@ -51,7 +51,7 @@ pub fn colors(no_color: bool, ansi: Option<&str>) -> bool {
 
 /// `compose logs`
 pub async fn run(context: Context, args: LogsArgs) -> Outcome {
-    let chosen = project::find(&context.client, &context.project).await?;
+    let chosen = project::of_services(&context, &args.services).await?;
     let ProjectArgs { ansi, .. } = context.project;
     let wanted = Wanted {
         project: chosen.name,

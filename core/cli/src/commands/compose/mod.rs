@@ -1,23 +1,33 @@
 //! Stacks: the commands of `sampan compose`, and those of them that stand at the top as well.
 
 pub mod act;
+pub mod board;
 pub mod config;
+pub mod copy;
 pub mod display;
 pub mod exec;
 pub mod follow;
 pub mod images;
 pub mod logs;
+pub mod look;
+pub mod names;
 pub mod problems;
 pub mod project;
+pub mod reach;
+pub mod run;
 pub mod show;
 pub mod stack;
 pub mod up;
+pub mod wait;
 
 use std::path::PathBuf;
 
 /// Which project is meant. Given before the command or after it.
 #[derive(Debug, Default, Clone, clap::Args)]
 pub struct ProjectArgs {
+    /// Include all resources, even those not used by services (refused)
+    #[arg(long, hide = true)]
+    pub all_resources: bool,
     /// Compose configuration files
     #[arg(short, long)]
     pub file: Vec<String>,
@@ -36,7 +46,33 @@ pub struct ProjectArgs {
     /// Control when to print ANSI control characters ("never"|"always"|"auto")
     #[arg(long)]
     pub ansi: Option<String>,
+    /// Run compose in backward compatibility mode (refused)
+    #[arg(long, hide = true)]
+    pub compatibility: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Control max parallelism (taken and not used: the daemon bounds its own)
+    #[arg(long, hide = true, value_name = "int", value_parser = crate::flags::quantity::integer)]
+    pub parallel: Option<i64>,
     /// Set type of progress output (auto, tty, plain, json, quiet)
     #[arg(long)]
     pub progress: Option<String>,
+}
+
+impl ProjectArgs {
+    /// Refuses what is known and not done, with the reason.
+    pub fn check(&self) -> crate::failure::Outcome {
+        let refused =
+            |flag: &str, why: &str| Err(crate::failure::Failure::new(format!("{flag} is not supported: {why}")));
+        match self {
+            Self { compatibility: true, .. } => {
+                refused("--compatibility", "containers are named as Compose 2 and later name them (project-service-1)")
+            }
+            Self { all_resources: true, .. } => {
+                refused("--all-resources", "networks and volumes that no service uses are not made")
+            }
+            _ => Ok(()),
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::ProjectArgs;
 use crate::client::Client;
+use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::mounts::clean;
 use crate::output::tell;
@@ -66,6 +67,9 @@ impl ProjectArgs {
         self.project_directory = after.project_directory.or(self.project_directory);
         self.ansi = after.ansi.or(self.ansi);
         self.progress = after.progress.or(self.progress);
+        self.all_resources |= after.all_resources;
+        self.compatibility |= after.compatibility;
+        self.dry_run |= after.dry_run;
         self
     }
 
@@ -125,6 +129,23 @@ pub struct Chosen {
     pub project: Option<Project>,
 }
 
+impl Chosen {
+    /// Refuses services that the project does not have; a stack whose files are not known is asked itself.
+    pub fn check(&self, services: &[String]) -> Outcome {
+        let Some(model) = &self.project else { return Ok(()) };
+        match services.iter().find(|name| model.service(name).is_none()) {
+            Some(unknown) => Err(no_service(model, unknown)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// There is no such service: which there are, and which was probably meant.
+pub fn no_service(model: &Project, name: &str) -> Failure {
+    let known = model.services.keys().chain(model.inactive.keys()).map(String::as_str);
+    Failure::new(super::names::no_service(name, &model.name, known))
+}
+
 /// The request that lets the daemon load what was loaded here.
 pub fn request(args: &ProjectArgs, project: &Project) -> Value {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
@@ -180,6 +201,13 @@ pub async fn find(client: &Client, args: &ProjectArgs) -> Outcome<Chosen> {
     }
 }
 
+/// The stack that is meant, of which services were named.
+pub async fn of_services(context: &Context, services: &[String]) -> Outcome<Chosen> {
+    let chosen = find(&context.client, &context.project).await?;
+    chosen.check(services)?;
+    Ok(chosen)
+}
+
 /// The containers of a stack, sorted by name; those of some services when any are named.
 pub async fn containers(
     client: &Client,
@@ -207,18 +235,31 @@ pub fn name(container: &Value) -> &str {
 
 /// One container of a service, by its number.
 pub async fn container_of(client: &Client, project: &str, service: &str, index: u32) -> Outcome<Value> {
-    let found = containers(client, project, std::slice::from_ref(&service.to_owned()), false, false).await?;
+    pick(containers(client, project, std::slice::from_ref(&service.to_owned()), false, false).await?, index).ok_or_else(
+        || match index {
+            0 | 1 => Failure::new(format!("service \"{service}\" is not running")),
+            _ => Failure::new(format!("service \"{service}\" has no running container #{index}")),
+        },
+    )
+}
+
+/// As [`container_of`], whether it runs or not.
+pub async fn any_container_of(client: &Client, project: &str, service: &str, index: u32) -> Outcome<Value> {
+    pick(containers(client, project, std::slice::from_ref(&service.to_owned()), true, false).await?, index).ok_or_else(
+        || match index {
+            0 => Failure::new(format!("service \"{service}\" has no container")),
+            _ => Failure::new(format!("service \"{service}\" has no container #{index}")),
+        },
+    )
+}
+
+/// The container of that number; 0 means the lowest.
+fn pick(found: Vec<Value>, index: u32) -> Option<Value> {
     let number =
         |container: &Value| container["Labels"][NUMBER].as_str().and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
-    let wanted = if index == 0 {
-        found.iter().min_by_key(|container| number(container))
-    } else {
-        found.iter().find(|container| number(container) == index)
-    };
-    match wanted {
-        Some(container) => Ok(container.clone()),
-        None if index > 1 => Err(Failure::new(format!("service \"{service}\" has no running container #{index}"))),
-        None => Err(Failure::new(format!("service \"{service}\" is not running"))),
+    match index {
+        0 => found.into_iter().min_by_key(number),
+        _ => found.into_iter().find(|container| number(container) == index),
     }
 }
 

@@ -1,18 +1,14 @@
-//! Commands that show stacks and what is in them: `ls ps images top port events stats version volumes`.
+//! Commands that show stacks and their containers: `ls ps`, `stack ls ps rm`.
 
-use http::Method;
 use serde_json::{Value, json};
 
 use super::problems;
 use super::project::{self, SERVICE};
-use crate::client::{JsonLines, Query, escape};
-use crate::commands::container::{list, show};
-use crate::commands::image::reference;
+use crate::client::escape;
+use crate::commands::container::list;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::say;
 use crate::output::table::{self, Column, Row};
-use crate::output::{human, ids};
 
 /// Options of `compose ls`.
 #[derive(Debug, clap::Args)]
@@ -31,9 +27,22 @@ pub struct LsArgs {
     pub quiet: bool,
 }
 
-/// `compose ls`, `stack ls`
+/// `stack ls`: all of them.
+pub async fn stack_ls(context: Context, args: LsArgs) -> Outcome {
+    ls(context, LsArgs { all: true, ..args }).await
+}
+
+/// Whether a stack is shown without `--all`: something of it runs, or something is wrong with it.
+fn lives(stack: &Value) -> bool {
+    let status = text(&stack["status"]);
+    ["running", "restarting", "paused"].iter().any(|state| status.contains(state))
+        || !text(&stack["problem"]).is_empty()
+}
+
+/// `ls`
 pub async fn ls(context: Context, args: LsArgs) -> Outcome {
     let mut stacks: Vec<Value> = context.client.get("/sampan/v1/stacks").await?;
+    stacks.retain(|stack| args.all || lives(stack));
     for filter in &args.filter {
         match filter.split_once('=') {
             Some(("name", wanted)) => {
@@ -57,6 +66,7 @@ pub async fn ls(context: Context, args: LsArgs) -> Outcome {
                 (
                     "Status",
                     json!(match (held(stack), broken) {
+                        _ if stack["left_to"].is_string() => format!("{status}, left to docker compose"),
                         _ if stack["paused"] == true => format!("{status}, paused"),
                         (true, _) => format!("{status}, update held back"),
                         (false, true) => format!("{status}, files broken"),
@@ -126,6 +136,14 @@ fn text(value: &Value) -> &str {
 /// `compose ps`
 pub async fn ps(context: Context, args: PsArgs) -> Outcome {
     let chosen = project::find(&context.client, &context.project).await?;
+    if args.orphans {
+        // A service that left the files still has containers to be asked for.
+        let known = project::containers(&context.client, &chosen.name, &args.names, true, true).await?;
+        let gone = |name: &&String| known.iter().all(|found| text(&found["Labels"][SERVICE]) != name.as_str());
+        chosen.check(&args.names.iter().filter(gone).cloned().collect::<Vec<_>>())?;
+    } else {
+        chosen.check(&args.names)?;
+    }
     list_of(&context, &chosen, &args).await
 }
 
@@ -249,290 +267,4 @@ pub async fn stack_rm(context: Context, args: StackArgs) -> Outcome {
         super::up::down_named(&context.client, &chosen, &down, &context.project).await?;
     }
     Ok(())
-}
-
-/// Options of `compose images`.
-#[derive(Debug, clap::Args)]
-pub struct ImagesArgs {
-    /// Format the output. Values: [table | json]
-    #[arg(long)]
-    pub format: Option<String>,
-    /// Only display IDs
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Services
-    pub services: Vec<String>,
-}
-
-/// `compose images`
-pub async fn images(context: Context, args: ImagesArgs) -> Outcome {
-    let client = &context.client;
-    let chosen = project::find(client, &context.project).await?;
-    let found = project::containers(client, &chosen.name, &args.services, true, false).await?;
-    let mut rows = Vec::new();
-    for container in &found {
-        let id = text(&container["ImageID"]);
-        let image: Value = client.get(&format!("/images/{}/json", escape(id))).await.unwrap_or_default();
-        let (name, tag, _) = reference::split(text(&container["Image"]));
-        let created = image["Created"].as_str().and_then(human::unix_seconds).unwrap_or(0);
-        let platform: Vec<&str> = ["Os", "Architecture", "Variant"]
-            .iter()
-            .map(|field| text(&image[*field]))
-            .filter(|part| !part.is_empty())
-            .collect();
-        rows.push(table::row([
-            ("ContainerName", json!(project::name(container))),
-            ("Created", json!(human::ago(created))),
-            ("ID", json!(id)),
-            ("Platform", json!(platform.join("/"))),
-            ("Repository", json!(name)),
-            ("ShortID", json!(ids::short(id, false))),
-            ("Size", json!(human::decimal_size(image["Size"].as_u64().unwrap_or(0)))),
-            ("Tag", json!(tag.unwrap_or("latest"))),
-        ]));
-    }
-    if args.quiet {
-        let mut ids: Vec<&str> =
-            rows.iter().map(|row| text(&row["ID"])).map(|id| id.trim_start_matches("sha256:")).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        return table::write_all(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
-    }
-    const COLUMNS: [Column; 7] = [
-        ("CONTAINER", "ContainerName"),
-        ("REPOSITORY", "Repository"),
-        ("TAG", "Tag"),
-        ("PLATFORM", "Platform"),
-        ("IMAGE ID", "ShortID"),
-        ("SIZE", "Size"),
-        ("CREATED", "Created"),
-    ];
-    table::print(&rows, &COLUMNS, args.format.as_deref())
-}
-
-/// Services and nothing else.
-#[derive(Debug, clap::Args)]
-pub struct TopArgs {
-    /// Services
-    pub services: Vec<String>,
-}
-
-/// `compose top`
-pub async fn top(context: Context, args: TopArgs) -> Outcome {
-    let client = &context.client;
-    let chosen = project::find(client, &context.project).await?;
-    for container in project::containers(client, &chosen.name, &args.services, false, false).await? {
-        let found: Value = client.get(&format!("/containers/{}/top", text(&container["Id"]))).await?;
-        say!("{}", project::name(&container))?;
-        let words = |row: &Value| row.as_array().into_iter().flatten().map(|cell| text(cell).to_owned()).collect();
-        let lines = std::iter::once(&found["Titles"])
-            .chain(found["Processes"].as_array().into_iter().flatten())
-            .map(words)
-            .collect();
-        table::print_lines(lines)?;
-        say!()?;
-    }
-    Ok(())
-}
-
-/// Options of `compose port`.
-#[derive(Debug, clap::Args)]
-pub struct PortArgs {
-    /// Index of the container if service has multiple replicas
-    #[arg(long, value_name = "int", default_value_t = 0)]
-    pub index: u32,
-    /// tcp or udp
-    #[arg(long, default_value = "tcp")]
-    pub protocol: String,
-    /// Service
-    pub service: String,
-    /// Private port
-    pub port: u16,
-}
-
-/// `compose port`
-pub async fn port(context: Context, args: PortArgs) -> Outcome {
-    let chosen = project::find(&context.client, &context.project).await?;
-    let container = project::container_of(&context.client, &chosen.name, &args.service, args.index).await?;
-    let found: Value = context.client.get(&format!("/containers/{}/json", text(&container["Id"]))).await?;
-    let wanted = format!("{}/{}", args.port, args.protocol);
-    let lines = show::bindings(&found["NetworkSettings"]["Ports"], project::name(&container), Some(&wanted))?;
-    // Compose names one address.
-    table::write_all(&lines.lines().take(1).map(|line| format!("{line}\n")).collect::<String>())
-}
-
-/// Options of `compose events`.
-#[derive(Debug, clap::Args)]
-pub struct EventsArgs {
-    /// Output events as a stream of json objects
-    #[arg(long)]
-    pub json: bool,
-    /// Services
-    pub services: Vec<String>,
-}
-
-/// `compose events`
-pub async fn events(context: Context, args: EventsArgs) -> Outcome {
-    let chosen = project::find(&context.client, &context.project).await?;
-    let query = Query::new().filters(&[
-        format!("label={}={}", project::PROJECT, chosen.name),
-        "type=container".to_owned(),
-        "type=config".to_owned(),
-    ])?;
-    let response = context.client.call(Method::GET, &format!("/events{query}"), None::<&()>).await?;
-    let mut lines = JsonLines::new(response);
-    while let Some(event) = lines.next::<Value>().await? {
-        let attributes = &event["Actor"]["Attributes"];
-        let service = text(&attributes[SERVICE]);
-        if !args.services.is_empty() && !args.services.iter().any(|name| name == service) {
-            continue;
-        }
-        let time = human::rfc3339(event["time"].as_i64().unwrap_or(0));
-        let (action, id) = (text(&event["Action"]), text(&event["Actor"]["ID"]));
-        // The stack's own files: what is wrong with them.
-        if event["Type"] == "config" {
-            let problem = text(&attributes["problem"]);
-            let line = if args.json {
-                json!({"time": time, "type": "config", "action": action, "id": id, "attributes": {"problem": problem}})
-                    .to_string()
-            } else {
-                format!("{time} config {action} {id} (problem={problem})")
-            };
-            table::write_all(&format!("{line}\n"))?;
-            continue;
-        }
-        if args.json {
-            let line = json!({
-                "time": time, "type": "container", "action": action, "id": id, "service": service,
-                "attributes": {"image": attributes["image"], "name": attributes["name"]},
-            });
-            table::write_all(&format!("{line}\n"))?;
-        } else {
-            table::write_all(&format!(
-                "{time} container {action} {id} (image={}, name={})\n",
-                text(&attributes["image"]),
-                text(&attributes["name"])
-            ))?;
-        }
-    }
-    Ok(())
-}
-
-/// Options of `compose stats`.
-#[derive(Debug, clap::Args)]
-pub struct StatsArgs {
-    /// Show all containers (default shows just running)
-    #[arg(short, long)]
-    pub all: bool,
-    /// Format output using a custom template
-    #[arg(long)]
-    pub format: Option<String>,
-    /// Disable streaming stats and only pull the first result
-    #[arg(long)]
-    pub no_stream: bool,
-    /// Do not truncate output
-    #[arg(long)]
-    pub no_trunc: bool,
-    /// Services
-    pub services: Vec<String>,
-}
-
-/// `compose stats`
-pub async fn stats(context: Context, args: StatsArgs) -> Outcome {
-    let chosen = project::find(&context.client, &context.project).await?;
-    let found = project::containers(&context.client, &chosen.name, &args.services, args.all, false).await?;
-    let containers: Vec<String> = found.iter().map(|container| project::name(container).to_owned()).collect();
-    if containers.is_empty() {
-        return Err(Failure::new("no container of the stack is running"));
-    }
-    let stats = crate::commands::container::stats::StatsArgs {
-        all: args.all,
-        format: args.format,
-        no_stream: args.no_stream,
-        no_trunc: args.no_trunc,
-        containers,
-    };
-    crate::commands::container::stats::run(context, stats).await
-}
-
-/// Options of `compose version`.
-#[derive(Debug, clap::Args)]
-pub struct VersionArgs {
-    /// Format the output. Values: [pretty | json]
-    #[arg(short, long)]
-    pub format: Option<String>,
-    /// Shows only the version number
-    #[arg(long)]
-    pub short: bool,
-}
-
-/// `compose version`
-pub async fn version(_context: Context, args: VersionArgs) -> Outcome {
-    let version = env!("CARGO_PKG_VERSION");
-    table::write_all(&match (args.short, args.format.as_deref()) {
-        (true, _) => format!("{version}\n"),
-        (_, Some("json")) => format!("{}\n", json!({"version": version})),
-        _ => format!("Sampan Compose version {version}\n"),
-    })
-}
-
-/// Options of `compose volumes`.
-#[derive(Debug, clap::Args)]
-pub struct VolumesArgs {
-    /// Format output using a custom template
-    #[arg(long)]
-    pub format: Option<String>,
-    /// Only display volume names
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-/// `compose volumes`
-pub async fn volumes(context: Context, args: VolumesArgs) -> Outcome {
-    let chosen = project::find(&context.client, &context.project).await?;
-    let filter = vec![format!("label={}={}", project::PROJECT, chosen.name)];
-    let list = crate::commands::volume::ListArgs { filter, format: args.format, quiet: args.quiet };
-    crate::commands::volume::list(context, list).await
-}
-
-/// Options of `compose cp`.
-#[derive(Debug, clap::Args)]
-pub struct CopyArgs {
-    /// Archive mode (copy all uid/gid information)
-    #[arg(short, long)]
-    pub archive: bool,
-    /// Always follow symbol link in SRC_PATH
-    #[arg(short = 'L', long)]
-    pub follow_link: bool,
-    /// Index of the container if service has multiple replicas
-    #[arg(long, value_name = "int", default_value_t = 0)]
-    pub index: u32,
-    /// Source
-    pub source: String,
-    /// Destination
-    pub destination: String,
-}
-
-/// `compose cp`
-pub async fn copy(context: Context, args: CopyArgs) -> Outcome {
-    let chosen = project::find(&context.client, &context.project).await?;
-    let mut sides = Vec::new();
-    for side in [args.source, args.destination] {
-        sides.push(match side.split_once(':') {
-            Some((service, path)) if !side.starts_with(['/', '.']) && !service.contains('/') => {
-                let container = project::container_of(&context.client, &chosen.name, service, args.index).await?;
-                format!("{}:{path}", project::name(&container))
-            }
-            _ => side,
-        });
-    }
-    let (Some(destination), Some(source)) = (sides.pop(), sides.pop()) else { return Ok(()) };
-    let copy = crate::commands::container::copy::CopyArgs {
-        archive: args.archive,
-        follow_link: args.follow_link,
-        quiet: false,
-        source,
-        destination,
-    };
-    crate::commands::container::copy::run(context, copy).await
 }

@@ -117,7 +117,9 @@ pub struct DiffArgs {
 /// `diff`: field by field what is different in the files, and what `up` would do about it.
 pub async fn diff(context: Context, mut args: DiffArgs) -> Outcome {
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
+    options.check()?;
     let chosen = project::to_own(&options)?;
+    chosen.check(&args.services)?;
     let body = json!({ "request": chosen.request, "services": args.services, "options": { "dry_run": true } });
     let path = format!("/sampan/v1/stacks/{}/up", escape(&chosen.name));
     let response = context.client.call(Method::POST, &path, Some(&body)).await?;

@@ -1,20 +1,21 @@
 //! `up`, `create`, `watch`, `down`.
 
 use http::Method;
+use sampan_compose::Project;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::display::{self, Mode};
+use super::display::{self, Display, Mode};
 use super::follow::{Follower, Turn, Wanted};
 use super::logs::colors;
-use super::{ProjectArgs, project};
+use super::{ProjectArgs, project, reach};
 use crate::client::{Client, JsonLines, escape};
 use crate::commands::container::run::low_byte;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Parsed;
-use crate::output::{say, tell};
+use crate::output::{say, table, tell};
 
 /// How long after the last container ended the stack may take to start it again.
 const REVIVAL: Duration = Duration::from_millis(700);
@@ -33,24 +34,30 @@ pub struct UpArgs {
     /// Stops all containers if any container exited with failure. Incompatible with -d
     #[arg(long)]
     pub abort_on_container_failure: bool,
-    /// Restrict attaching to the specified services
+    /// Recreate dependent containers. Incompatible with --no-recreate
+    #[arg(long)]
+    pub always_recreate_deps: bool,
+    /// Restrict attaching to the specified services. Incompatible with --attach-dependencies
     #[arg(long)]
     pub attach: Vec<String>,
+    /// Automatically attach to log output of dependent services
+    #[arg(long)]
+    pub attach_dependencies: bool,
     /// Build images before starting containers
     #[arg(long)]
     pub build: bool,
     /// Detached mode: Run containers in the background
     #[arg(short, long)]
     pub detach: bool,
-    /// Show what would be done, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
     /// Return the exit code of the selected service container. Implies --abort-on-container-exit
     #[arg(long)]
     pub exit_code_from: Option<String>,
     /// Recreate containers even if their configuration and image haven't changed
     #[arg(long)]
     pub force_recreate: bool,
+    /// Interactive shortcuts when running attached (there are none: the daemon follows the files by itself)
+    #[arg(long, hide = true)]
+    pub menu: bool,
     /// Do not attach (stream logs) to the specified services
     #[arg(long)]
     pub no_attach: Vec<String>,
@@ -75,6 +82,9 @@ pub struct UpArgs {
     /// Pull image before running ("always"|"missing"|"never")
     #[arg(long)]
     pub pull: Option<String>,
+    /// Suppress the build output
+    #[arg(long)]
+    pub quiet_build: bool,
     /// Pull without printing progress information
     #[arg(long)]
     pub quiet_pull: bool,
@@ -100,7 +110,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "int")]
     pub wait_timeout: Option<u32>,
     /// Watch source code and sync or rebuild when files change, as `develop.watch` says
-    #[arg(long)]
+    #[arg(short, long)]
     pub watch: bool,
     /// Do not have the daemon follow the files
     #[arg(long)]
@@ -108,6 +118,9 @@ pub struct UpArgs {
     /// Assume "yes" as answer to all prompts
     #[arg(short, long)]
     pub yes: bool,
+    /// Whether it ends without a word on what is reachable where.
+    #[arg(skip)]
+    pub quiet_end: bool,
     /// Services
     pub services: Vec<String>,
 }
@@ -124,6 +137,9 @@ fn check(args: &UpArgs) -> Parsed<()> {
     match args {
         _ if args.build && args.no_build => both("--build", "--no-build"),
         _ if args.force_recreate && args.no_recreate => both("--force-recreate", "--no-recreate"),
+        _ if args.always_recreate_deps && args.no_recreate => both("--always-recreate-deps", "--no-recreate"),
+        _ if args.attach_dependencies && !args.attach.is_empty() => both("--attach-dependencies", "--attach"),
+        _ if args.watch && args.no_start => both("--watch", "--no-start"),
         _ if args.watch && (args.detach || args.wait) => both("--watch", "--detach or --wait"),
         _ if (args.detach || args.wait) && aborts => {
             both("--detach or --wait", "--abort-on-container-exit, --abort-on-container-failure or --exit-code-from")
@@ -139,7 +155,7 @@ fn check(args: &UpArgs) -> Parsed<()> {
 }
 
 /// The body of the request.
-fn body(args: &UpArgs, request: &Value) -> Value {
+fn body(args: &UpArgs, request: &Value, dry_run: bool) -> Value {
     let counts: Map<String, Value> =
         args.scale.iter().map(|(service, count)| (service.clone(), json!(count))).collect();
     json!({
@@ -149,16 +165,16 @@ fn body(args: &UpArgs, request: &Value) -> Value {
             "build": args.build,
             "no_build": args.no_build,
             "pull": args.pull,
-            "quiet_pull": args.quiet_pull,
             "force_recreate": args.force_recreate,
             "no_recreate": args.no_recreate,
+            "recreate_deps": args.always_recreate_deps,
             "no_deps": args.no_deps,
             "remove_orphans": args.remove_orphans,
             "scale": counts,
             "wait": args.wait,
             "wait_timeout_s": args.wait_timeout,
             "timeout_s": args.timeout,
-            "dry_run": args.dry_run,
+            "dry_run": dry_run,
             "watch": !args.no_watch,
             "no_start": args.no_start,
             "renew_anon_volumes": args.renew_anon_volumes,
@@ -170,23 +186,26 @@ fn body(args: &UpArgs, request: &Value) -> Value {
 pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
     check(&args).map_err(Failure::usage)?;
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
+    options.check()?;
+    if args.menu {
+        tell!("WARN: --menu: there are no shortcuts; the daemon follows the files by itself, and --watch the sources");
+    }
     let mode = Mode::chosen(options.progress.as_deref(), options.ansi.as_deref())?;
     let chosen = project::to_own(&options)?;
-    let model = chosen.project.as_ref();
-    for service in args.services.iter().chain(args.exit_code_from.iter()) {
-        if model.is_some_and(|model| model.service(service).is_none()) {
-            return Err(Failure::new(format!("no such service: {service}")));
-        }
+    for services in [&args.services, &args.attach, &args.no_attach] {
+        chosen.check(services)?;
     }
+    chosen.check(args.exit_code_from.as_slice())?;
+    chosen.check(&args.scale.iter().map(|(service, _)| service.clone()).collect::<Vec<_>>())?;
     let client = &context.client;
     let since = now();
-    let body = body(&args, &chosen.request.unwrap_or_default());
+    let body = body(&args, chosen.request.as_ref().unwrap_or(&Value::Null), options.dry_run);
     let path = format!("/sampan/v1/stacks/{}/up", escape(&chosen.name));
-    let attached = !(args.detach || args.wait || args.dry_run || args.no_start);
+    let attached = !(args.detach || args.wait || options.dry_run || args.no_start);
     let wanted = Wanted {
         project: chosen.name.clone(),
-        services: if args.attach.is_empty() { args.services.clone() } else { args.attach.clone() },
-        except: args.no_attach.clone(),
+        services: attached_services(&args, chosen.project.as_ref()),
+        except: unattached_services(&args, chosen.project.as_ref()),
         follow: true,
         since: Some(since),
         timestamps: args.timestamps,
@@ -194,9 +213,15 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
         colors: colors(args.no_color, options.ansi.as_deref()),
         ..Wanted::default()
     };
+    let title = if args.no_start { "create" } else { "up" };
     let work = async {
         let response = client.call(Method::POST, &path, Some(&body)).await?;
-        display::show(response, mode, "Running").await?.outcome()
+        Display::new(mode, title).quiet(args.quiet_pull, args.quiet_build).show(response).await?.outcome()?;
+        let shown = matches!(mode, Mode::Terminal | Mode::Plain);
+        if shown && !(options.dry_run || args.no_start || args.quiet_end) {
+            tell_places(client, &chosen).await;
+        }
+        Ok(())
     };
     if !attached {
         return work.await;
@@ -218,6 +243,43 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
     tokio::select! {
         outcome = watch_over(client, wanted, &args, &mut interrupts) => outcome,
         failed = sources => failed,
+    }
+}
+
+/// The services whose logs are shown; none for all.
+fn attached_services(args: &UpArgs, model: Option<&Project>) -> Vec<String> {
+    if !args.attach.is_empty() {
+        return args.attach.clone();
+    }
+    let mut services = args.services.clone();
+    let mut at = 0;
+    while args.attach_dependencies && at < services.len() {
+        let found = model.and_then(|model| model.service(&services[at]));
+        let needs: Vec<String> = found.into_iter().flat_map(|found| found.depends_on.keys().cloned()).collect();
+        for name in needs {
+            if !services.contains(&name) {
+                services.push(name);
+            }
+        }
+        at += 1;
+    }
+    services
+}
+
+/// Those whose logs are not: as options say, and as the file says of services that were not named.
+fn unattached_services(args: &UpArgs, model: Option<&Project>) -> Vec<String> {
+    let named = |name: &String| args.attach.contains(name) || args.services.contains(name);
+    let own = model.into_iter().flat_map(|model| &model.services);
+    let by_file = own.filter(|(name, found)| found.attach == Some(false) && !named(name)).map(|(name, _)| name.clone());
+    args.no_attach.iter().cloned().chain(by_file).collect()
+}
+
+/// Tells what is reachable where.
+async fn tell_places(client: &Client, chosen: &project::Chosen) {
+    // What was brought up is up, whether that can be told or not.
+    let found = project::containers(client, &chosen.name, &[], true, false).await.unwrap_or_default();
+    if !found.is_empty() {
+        tell!("\n{}", table::aligned(reach::lines(chosen.project.as_ref(), &found)).trim_end());
     }
 }
 
@@ -336,7 +398,7 @@ async fn stop(client: &Client, project: &str, mode: Mode, timeout: Option<u32>, 
     let body = json!({ "services": [], "options": { "timeout_s": timeout } });
     let response =
         client.call(Method::POST, &format!("/sampan/v1/stacks/{}/{verb}", escape(project)), Some(&body)).await?;
-    display::show(response, mode, "Stopping").await?.outcome()
+    display::show(response, mode, "stop").await?.outcome()
 }
 
 /// Interrupts and requests to end, none of which is missed.
@@ -364,9 +426,56 @@ fn now() -> String {
     format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
 }
 
-/// `create`: everything but the start.
-pub async fn create(context: Context, args: UpArgs) -> Outcome {
-    up(context, UpArgs { no_start: true, ..args }).await
+/// Options of `compose create`.
+#[derive(Debug, Default, clap::Args)]
+pub struct CreateArgs {
+    /// Build images before starting containers
+    #[arg(long)]
+    pub build: bool,
+    /// Recreate containers even if their configuration and image haven't changed
+    #[arg(long)]
+    pub force_recreate: bool,
+    /// Don't build an image, even if it's policy
+    #[arg(long)]
+    pub no_build: bool,
+    /// If containers already exist, don't recreate them. Incompatible with --force-recreate
+    #[arg(long)]
+    pub no_recreate: bool,
+    /// Pull image before running ("always"|"missing"|"never"|"build")
+    #[arg(long)]
+    pub pull: Option<String>,
+    /// Pull without printing progress information
+    #[arg(long)]
+    pub quiet_pull: bool,
+    /// Remove containers for services not defined in the Compose file
+    #[arg(long)]
+    pub remove_orphans: bool,
+    /// Scale SERVICE to NUM instances. Overrides the scale setting in the Compose file if present
+    #[arg(long, value_parser = scale)]
+    pub scale: Vec<(String, u32)>,
+    /// Assume "yes" as answer to all prompts
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Services
+    pub services: Vec<String>,
+}
+
+/// `compose create`: everything but the start.
+pub async fn create(context: Context, args: CreateArgs) -> Outcome {
+    let up_args = UpArgs {
+        build: args.build,
+        force_recreate: args.force_recreate,
+        no_build: args.no_build,
+        no_recreate: args.no_recreate,
+        no_start: true,
+        pull: args.pull,
+        quiet_pull: args.quiet_pull,
+        remove_orphans: args.remove_orphans,
+        scale: args.scale,
+        services: args.services,
+        ..UpArgs::default()
+    };
+    up(context, up_args).await
 }
 
 /// Options of `watch`.
@@ -378,6 +487,9 @@ pub struct WatchArgs {
     /// Do not build & start services before watching
     #[arg(long)]
     pub no_up: bool,
+    /// Prune dangling images on rebuild (they are pruned by `image prune`, and by the daemon's own limits)
+    #[arg(long, default_value = "true", hide = true)]
+    pub prune: bool,
     /// Hide build output
     #[arg(long)]
     pub quiet: bool,
@@ -388,17 +500,24 @@ pub struct WatchArgs {
 /// `watch`: brings the stack up, and its sources into its containers as they are saved.
 pub async fn watch(context: Context, mut args: WatchArgs) -> Outcome {
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
+    options.check()?;
+    let context = Context { project: options.clone(), ..context };
+    context.no_dry_run("watch", "it changes containers as files change; `up --dry-run` shows what up would do")?;
+    if !args.prune {
+        // Layers that nothing refers to are the image store's business, which keeps them within its limits.
+        tell!("WARN: --prune=false: images that were replaced stay until `image prune` anyway");
+    }
     let name = if args.no_up {
         project::find(&context.client, &options).await?.name
     } else {
         let chosen = project::to_own(&options)?;
+        chosen.check(&args.services)?;
         let up_args = UpArgs { detach: true, services: args.services.clone(), ..UpArgs::default() };
-        let progress = options.progress.as_deref().or(args.quiet.then_some("quiet"));
-        let mode = Mode::chosen(progress, options.ansi.as_deref())?;
-        let body = body(&up_args, &chosen.request.unwrap_or_default());
+        let mode = Mode::chosen(options.progress.as_deref(), options.ansi.as_deref())?;
+        let body = body(&up_args, &chosen.request.unwrap_or_default(), false);
         let path = format!("/sampan/v1/stacks/{}/up", escape(&chosen.name));
         let response = context.client.call(Method::POST, &path, Some(&body)).await?;
-        display::show(response, mode, "Running").await?.outcome()?;
+        Display::new(mode, "up").quiet(args.quiet, args.quiet).show(response).await?.outcome()?;
         chosen.name
     };
     let mut interrupts = Interrupts::new()?;
@@ -436,7 +555,9 @@ pub async fn down(context: Context, mut args: DownArgs) -> Outcome {
         return Err(Failure::usage(format!("invalid --rmi option {kind:?}: use local or all")));
     }
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
+    options.check()?;
     let chosen = project::find(&context.client, &options).await?;
+    chosen.check(&args.services)?;
     down_named(&context.client, &chosen, &args, &options).await
 }
 
@@ -448,11 +569,12 @@ pub async fn down_named(client: &Client, chosen: &project::Chosen, args: &DownAr
         "services": args.services,
         "options": {
             "volumes": args.volumes, "rmi": args.rmi, "remove_orphans": args.remove_orphans, "timeout_s": args.timeout,
+            "dry_run": options.dry_run,
         },
     });
     let response =
         client.call(Method::POST, &format!("/sampan/v1/stacks/{}/down", escape(&chosen.name)), Some(&body)).await?;
-    display::show(response, mode, "Running").await?.outcome()
+    display::show(response, mode, "down").await?.outcome()
 }
 
 #[cfg(test)]
@@ -481,7 +603,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(args.project.file, ["x.yaml"]);
-        let body = body(&args, &json!({"files": []}));
+        let body = body(&args, &json!({"files": []}), false);
         let options = &body["options"];
         assert_eq!(options["scale"], json!({"web": 3, "db": 1}));
         assert_eq!((&options["wait_timeout_s"], &options["timeout_s"]), (&json!(5), &json!(3)));
@@ -500,6 +622,8 @@ mod tests {
             &["--force-recreate", "--no-recreate"],
             &["--pull", "often"],
             &["--watch", "-d"],
+            &["--always-recreate-deps", "--no-recreate"],
+            &["--attach", "web", "--attach-dependencies"],
         ] {
             assert!(check(&parse_for_test(words).unwrap()).is_err(), "{words:?}");
         }

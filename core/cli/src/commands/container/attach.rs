@@ -6,6 +6,7 @@ use super::create::Streams;
 use super::streams::{self, Ended, Session};
 use super::{run, signals};
 use crate::client::escape;
+use crate::commands::compose::{act, names};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::terminal::{self, DetachKeys};
@@ -22,7 +23,7 @@ pub struct AttachArgs {
     /// Proxy all received signals to the process
     #[arg(long, default_value = "true")]
     pub sig_proxy: bool,
-    /// Container
+    /// Container, or service of the project here
     pub container: String,
 }
 
@@ -30,7 +31,8 @@ pub struct AttachArgs {
 pub async fn attach(context: Context, args: AttachArgs) -> Outcome {
     let client = &context.client;
     let keys = DetachKeys::chosen(args.detach_keys.as_deref())?;
-    let found: Value = client.get(&format!("/containers/{}/json", escape(&args.container))).await?;
+    let container = names::container(&context, &args.container).await?;
+    let found: Value = client.get(&format!("/containers/{}/json", escape(&container))).await?;
     let state = &found["State"];
     for (holds, message) in [
         (state["Running"] != true, "You cannot attach to a stopped container, start it first"),
@@ -46,7 +48,7 @@ pub async fn attach(context: Context, args: AttachArgs) -> Outcome {
     if input && tty && !terminal::input_is_terminal() {
         return Err(Failure::new("the input device is not a TTY"));
     }
-    let id = found["Id"].as_str().unwrap_or(&args.container);
+    let id = found["Id"].as_str().unwrap_or(&container);
     let streams = Streams { input, output: true, errors: true };
     let (raw, status) = tokio::join!(run::attach(client, id, streams), run::wait(client, id, "not-running"));
     let (raw, mut status) = (raw?, status?);
@@ -80,21 +82,31 @@ pub struct StartArgs {
     /// Proxy received signals to the process
     #[arg(long, default_value = "true", hide = true)]
     pub sig_proxy: bool,
-    /// Containers
-    #[arg(required = true)]
+    /// Containers, or services of the project here
     pub containers: Vec<String>,
 }
 
 /// `start`
 pub async fn start(context: Context, args: StartArgs) -> Outcome {
     let client = &context.client;
+    let meant = names::meant(&context, &args.containers).await?;
     if !args.attach && !args.interactive {
-        return super::change::each(&args.containers, "start containers", async |name| {
+        let done = super::change::each(meant.containers(), "start containers", async |name| {
             client.act(&format!("/containers/{}/start", escape(name))).await
         })
         .await;
+        if let Some(services) = meant.services() {
+            act::start(context.clone(), act::StartArgs { services: services.to_vec(), ..act::StartArgs::default() })
+                .await?;
+        }
+        return done;
     }
-    let [name] = args.containers.as_slice() else {
+    if meant.services().is_some() {
+        return Err(Failure::new(
+            "--attach and --interactive are of containers; services start with the stack (`sampan up`)",
+        ));
+    }
+    let [name] = meant.containers() else {
         return Err(Failure::new("you cannot start and attach multiple containers at once"));
     };
     let keys = DetachKeys::chosen(args.detach_keys.as_deref())?;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::Query;
+use crate::commands::compose::names;
 use crate::commands::image::reference;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -23,7 +24,7 @@ pub struct CommitArgs {
     /// Pause container during commit
     #[arg(short, long, default_value = "true")]
     pub pause: bool,
-    /// Container
+    /// Container, or service of the project here
     pub container: String,
     /// Name of the image
     pub reference: Option<String>,
@@ -31,8 +32,9 @@ pub struct CommitArgs {
 
 /// `commit`
 pub async fn run(context: Context, args: CommitArgs) -> Outcome {
+    let container = names::container(&context, &args.container).await?;
     let mut query = Query::new()
-        .with("container", &args.container)
+        .with("container", container)
         .maybe("author", args.author)
         .maybe("comment", args.message)
         .with("pause", if args.pause { "1" } else { "0" });

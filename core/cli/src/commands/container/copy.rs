@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::{self, Owner, Take};
 use crate::client::{Client, Query, escape, next_chunk};
+use crate::commands::compose::names;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::mounts::clean;
@@ -69,11 +70,13 @@ pub async fn run(context: Context, args: CopyArgs) -> Outcome {
             return Err(Failure::new("copying between containers is not supported"));
         }
         (Side::Here(_), Side::Here(_)) => return Err(Failure::new("must specify at least one container source")),
-        (Side::Container(container, path), Side::Here(to)) => {
-            (copy_out(client, container, path, to, &args).await?, to.to_owned())
+        (Side::Container(name, path), Side::Here(to)) => {
+            let container = names::container(&context, name).await?;
+            (copy_out(client, &container, path, to, &args).await?, to.to_owned())
         }
-        (Side::Here(from), Side::Container(container, path)) => {
-            (copy_in(client, from, container, path, &args).await?, format!("{container}:{path}"))
+        (Side::Here(from), Side::Container(name, path)) => {
+            let container = names::container(&context, name).await?;
+            (copy_in(client, from, &container, path, &args).await?, format!("{container}:{path}"))
         }
     };
     if !args.quiet && to != "-" && std::io::stderr().is_terminal() {
@@ -296,7 +299,7 @@ pub struct ExportArgs {
     /// Write to a file, instead of STDOUT
     #[arg(short, long)]
     pub output: Option<PathBuf>,
-    /// Container
+    /// Container, or service of the project here
     pub container: String,
 }
 
@@ -305,10 +308,9 @@ pub async fn export(context: Context, args: ExportArgs) -> Outcome {
     if args.output.is_none() && terminal::output_is_terminal() {
         return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
     }
-    let response = context
-        .client
-        .call(Method::GET, &format!("/containers/{}/export", escape(&args.container)), None::<&()>)
-        .await?;
+    let container = names::container(&context, &args.container).await?;
+    let response =
+        context.client.call(Method::GET, &format!("/containers/{}/export", escape(&container)), None::<&()>).await?;
     write_out(response, args.output.as_deref()).await.map(drop)
 }
 

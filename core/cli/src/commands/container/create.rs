@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::client::{Client, Query};
+use crate::commands::compose::names;
 use crate::commands::image::pull;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -587,6 +588,9 @@ pub async fn create(context: &Context, args: &CreateArgs, body: &ContainerCreate
     let created = match send(client, args, body).await {
         Err(failure) if failure.is_not_found() && args.pull == Pull::Missing && names_image(&failure) => {
             tell!("Unable to find image '{}' locally", pull::familiar(&args.image));
+            if names::is_service(context, &args.image).await {
+                tell!("{0} is a service of the project here: `sampan compose run {0}` runs it", args.image);
+            }
             pull().await.map_err(|failure| failure.with_code(125))?;
             send(client, args, body).await
         }

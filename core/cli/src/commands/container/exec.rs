@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::run::{low_byte, start_code};
 use super::streams::{self, Ended, Session};
 use crate::client::{Client, escape};
+use crate::commands::compose::names;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::env;
@@ -41,7 +42,7 @@ pub struct ExecArgs {
     /// Working directory inside the container
     #[arg(short, long)]
     pub workdir: Option<String>,
-    /// Container
+    /// Container, or service of the project here
     pub container: String,
     /// Command and arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -50,6 +51,7 @@ pub struct ExecArgs {
 
 /// `exec`
 pub async fn run(context: Context, args: ExecArgs) -> Outcome {
+    let container = names::container(&context, &args.container).await?;
     let own = |name: &str| std::env::var(name).ok();
     let environment = env::environment(&args.env_file, &args.env, own).map_err(Failure::usage)?;
     let config = ExecConfig {
@@ -65,7 +67,7 @@ pub async fn run(context: Context, args: ExecArgs) -> Outcome {
         console_size: terminal::size().filter(|_| args.tty).map(|(rows, columns)| vec![rows.into(), columns.into()]),
         ..ExecConfig::default()
     };
-    execute(&context.client, &args.container, config, args.detach, args.detach_keys.as_deref()).await
+    execute(&context.client, &container, config, args.detach, args.detach_keys.as_deref()).await
 }
 
 /// Runs a process in a container and ends as it does.

@@ -19,6 +19,12 @@ pub struct LogsArgs {
     /// Follow log output
     #[arg(short, long)]
     pub follow: bool,
+    /// Produce monochrome output (of services)
+    #[arg(long)]
+    pub no_color: bool,
+    /// Don't print prefix in logs (of services)
+    #[arg(long)]
+    pub no_log_prefix: bool,
     /// Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)
     #[arg(long, value_parser = time::ago)]
     pub since: Option<String>,
@@ -31,8 +37,8 @@ pub struct LogsArgs {
     /// Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)
     #[arg(long, value_parser = time::ago)]
     pub until: Option<String>,
-    /// Container
-    pub container: Option<String>,
+    /// Container, or services of the project here
+    pub containers: Vec<String>,
 }
 
 impl LogsArgs {
@@ -49,22 +55,26 @@ impl LogsArgs {
     }
 }
 
-/// `logs`; without a container, those of the stack whose files lie here.
+/// `logs`; of services in one stream, each line with its container's name.
 pub async fn run(context: Context, args: LogsArgs) -> Outcome {
-    match &args.container {
-        Some(name) => print(&context.client, name, &args.query()).await,
-        None => {
-            let stack = compose::logs::LogsArgs {
-                follow: args.follow,
-                since: args.since,
-                until: args.until,
-                tail: args.tail,
-                timestamps: args.timestamps,
-                ..compose::logs::LogsArgs::default()
-            };
-            compose::logs::run(context, stack).await
-        }
-    }
+    let meant = compose::names::meant(&context, &args.containers).await?;
+    let services = match (meant.containers(), meant.services()) {
+        ([name], None) => return print(&context.client, name, &args.query()).await,
+        ([], Some(services)) => services.to_vec(),
+        _ => return Err(Failure::new("name one container, or services of the project here")),
+    };
+    let stack = compose::logs::LogsArgs {
+        follow: args.follow,
+        since: args.since,
+        until: args.until,
+        tail: args.tail,
+        timestamps: args.timestamps,
+        no_color: args.no_color,
+        no_log_prefix: args.no_log_prefix,
+        services,
+        ..compose::logs::LogsArgs::default()
+    };
+    compose::logs::run(context, stack).await
 }
 
 async fn print(client: &Client, name: &str, query: &Query) -> Outcome {

@@ -152,6 +152,7 @@ mod tests {
             client: fake.client(),
             config: "/no/such".into(),
             project: crate::commands::compose::ProjectArgs::default(),
+            services: false,
         }
     }
 

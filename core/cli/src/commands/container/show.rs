@@ -38,8 +38,8 @@ pub async fn inspect(context: Context, args: InspectArgs) -> Outcome {
 /// Arguments of `top`.
 #[derive(Debug, clap::Args)]
 pub struct TopArgs {
-    /// Container
-    pub container: String,
+    /// Container, or service of the project here
+    pub container: Option<String>,
     /// Options of ps
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub options: Vec<String>,
@@ -47,9 +47,19 @@ pub struct TopArgs {
 
 /// `top`
 pub async fn top(context: Context, args: TopArgs) -> Outcome {
+    let names: Vec<String> = args.container.into_iter().collect();
+    let meant = compose::names::meant(&context, &names).await?;
+    if let Some(services) = meant.services() {
+        if !args.options.is_empty() {
+            return Err(Failure::new("options of ps are for one container; a service may have several"));
+        }
+        let top = compose::look::TopArgs { services: services.to_vec() };
+        return compose::look::top(context, top).await;
+    }
+    let Some(container) = meant.containers().first() else { return Ok(()) };
     let options = (!args.options.is_empty()).then(|| args.options.join(" "));
     let query = Query::new().maybe("ps_args", options);
-    let found: Value = context.client.get(&format!("/containers/{}/top{query}", escape(&args.container))).await?;
+    let found: Value = context.client.get(&format!("/containers/{}/top{query}", escape(container))).await?;
     let words = |row: &Value| {
         row.as_array().into_iter().flatten().map(|cell| cell.as_str().unwrap_or_default().to_owned()).collect()
     };
@@ -63,16 +73,23 @@ pub async fn top(context: Context, args: TopArgs) -> Outcome {
 /// Arguments of `port`.
 #[derive(Debug, clap::Args)]
 pub struct PortArgs {
-    /// Container
-    pub container: String,
+    /// Container, or service of the project here
+    pub container: Option<String>,
     /// Private port, with an optional protocol
     pub port: Option<String>,
 }
 
-/// `port`
+/// `port`; without a container, those of the stack here.
 pub async fn port(context: Context, args: PortArgs) -> Outcome {
-    let found: Value = context.client.get(&format!("/containers/{}/json", escape(&args.container))).await?;
-    table::write_all(&bindings(&found["NetworkSettings"]["Ports"], &args.container, args.port.as_deref())?)
+    let names: Vec<String> = args.container.into_iter().collect();
+    let all = names.is_empty();
+    for container in compose::names::containers(&context, &names).await? {
+        let found: Value = context.client.get(&format!("/containers/{}/json", escape(&container))).await?;
+        let lines = bindings(&found["NetworkSettings"]["Ports"], &container, args.port.as_deref())?;
+        let named = |line: &str| if all { format!("{container} {line}\n") } else { format!("{line}\n") };
+        table::write_all(&lines.lines().map(named).collect::<String>())?;
+    }
+    Ok(())
 }
 
 /// The lines of `port`: all bindings, or those of one port.
@@ -113,19 +130,24 @@ pub fn bindings(ports: &Value, container: &str, wanted: Option<&str>) -> Outcome
 /// Arguments of `diff`.
 #[derive(Debug, clap::Args)]
 pub struct DiffArgs {
-    /// Show what `up` would change of the stack whose files lie here
+    /// Show what `up` would change of the stack here, as without a container
     #[arg(long)]
     pub stack: bool,
-    /// Container
-    #[arg(required_unless_present = "stack")]
+    /// Format of the stack's changes. Values: [table | json]
+    #[arg(long)]
+    pub format: Option<String>,
+    /// Container, or service of the project here
     pub container: Option<String>,
 }
 
-/// `diff`
+/// `diff`: of a container's files; without a container, of the project's.
 pub async fn diff(context: Context, args: DiffArgs) -> Outcome {
-    let Some(container) = args.container.filter(|_| !args.stack) else {
-        return compose::stack::diff(context, compose::stack::DiffArgs::default()).await;
-    };
+    let names: Vec<String> = args.container.clone().filter(|_| !args.stack).into_iter().collect();
+    if args.stack || compose::names::meant(&context, &names).await? == compose::names::Meant::Project {
+        let diff = compose::stack::DiffArgs { format: args.format, ..compose::stack::DiffArgs::default() };
+        return compose::stack::diff(context, diff).await;
+    }
+    let container = compose::names::container(&context, &names.concat()).await?;
     let changes: Option<Vec<Value>> =
         context.client.get(&format!("/containers/{}/changes", escape(&container))).await?;
     let line = |change: &Value| {

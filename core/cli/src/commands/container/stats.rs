@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::client::{Query, escape};
+use crate::commands::compose::names;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::table::{self, Column, Row};
@@ -37,13 +38,17 @@ pub struct StatsArgs {
     /// Do not truncate output
     #[arg(long)]
     pub no_trunc: bool,
-    /// Containers
+    /// Containers, or services of the project here; all containers of the engine when there are none
     pub containers: Vec<String>,
 }
 
 /// `stats`
 pub async fn run(context: Context, args: StatsArgs) -> Outcome {
     let client = &context.client;
+    let mut args = args;
+    if !args.containers.is_empty() {
+        args.containers = names::containers(&context, &args.containers).await?;
+    }
     let mut before: HashMap<String, Value> = HashMap::new();
     loop {
         let names = if args.containers.is_empty() {

@@ -15,6 +15,7 @@ use super::build_upload::{self as upload, Extras};
 use super::ignore::Ignore;
 use crate::archive::{self, Owner};
 use crate::client::{JsonLines, Query};
+use crate::commands::compose;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{network, quantity, ulimit};
@@ -142,7 +143,7 @@ pub struct BuildArgs {
     #[arg(skip)]
     pub dockerfile_text: Option<String>,
     /// Directory or git URL of the context, or - for standard input
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, default_value = "", hide_default_value = true)]
     pub context: String,
 }
 
@@ -177,8 +178,22 @@ impl Sent {
     }
 }
 
-/// `build`
+/// `build`; without a context, of the project here.
 pub async fn run(context: Context, args: BuildArgs) -> Outcome {
+    if args.context.is_empty() {
+        compose::names::meant(&context, &[]).await?;
+        let build = compose::images::BuildArgs {
+            build_arg: args.build_arg,
+            no_cache: args.no_cache,
+            pull: args.pull,
+            push: args.push,
+            quiet: args.quiet,
+            ssh: args.ssh,
+            check: args.check,
+            ..compose::images::BuildArgs::default()
+        };
+        return compose::images::build(context, build).await;
+    }
     refuse(&args)?;
     let id = build(&context, &args).await?;
     if args.quiet && !args.check {

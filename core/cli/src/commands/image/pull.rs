@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::auth::{self, ConfigFile};
 use super::reference;
 use crate::client::{JsonLines, Query, escape};
+use crate::commands::compose::{images as stack_images, names};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::progress::{Progress, To};
@@ -27,11 +28,17 @@ pub struct PullArgs {
     #[arg(short, long)]
     pub quiet: bool,
     /// Image
+    #[arg(default_value = "", hide_default_value = true)]
     pub image: String,
 }
 
-/// `pull`
+/// `pull`; without an image, those of the project here.
 pub async fn pull(context: Context, args: PullArgs) -> Outcome {
+    if args.image.is_empty() {
+        names::meant(&context, &[]).await?;
+        let pull = stack_images::PullArgs { quiet: args.quiet, ..stack_images::PullArgs::default() };
+        return stack_images::pull(context, pull).await;
+    }
     let (_, tag, digest) = reference::split(&args.image);
     if args.all_tags {
         if tag.is_some() || digest.is_some() {
@@ -101,11 +108,22 @@ pub struct PushArgs {
     #[arg(short, long)]
     pub quiet: bool,
     /// Image
+    #[arg(default_value = "", hide_default_value = true)]
     pub image: String,
 }
 
-/// `push`
+/// `push`; without an image, those that the project here builds.
 pub async fn push(context: Context, args: PushArgs) -> Outcome {
+    if args.image.is_empty() {
+        names::meant(&context, &[]).await?;
+        let push = stack_images::PushArgs { quiet: args.quiet, ..stack_images::PushArgs::default() };
+        return stack_images::push(context, push).await;
+    }
+    push_one(&context, args).await
+}
+
+/// Pushes an image.
+pub async fn push_one(context: &Context, args: PushArgs) -> Outcome {
     let (name, tag, digest) = reference::split(&args.image);
     if digest.is_some() {
         return Err(Failure::new("cannot push a digest reference"));
