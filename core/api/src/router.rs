@@ -103,7 +103,10 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
         ("POST", ["networks", id, "connect"]) => networks::connect(engine, id, &mut call).await,
         ("POST", ["networks", id, "disconnect"]) => networks::disconnect(engine, id, &mut call).await,
         ("GET", ["networks", id]) => networks::inspect(engine, id, &call).await,
-        ("DELETE", ["networks", id]) => networks::remove(engine, id).await,
+        ("DELETE", ["networks", id]) => {
+            stacks::before_network_remove(server, &call, id).await?;
+            networks::remove(engine, id).await
+        }
 
         ("GET", ["plugins"]) => plugins::list_docker(engine).await,
         ("GET", ["sampan", "v1", "plugins"]) => plugins::list(engine).await,

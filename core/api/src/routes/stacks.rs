@@ -52,6 +52,13 @@ pub async fn before_remove(server: &Server, call: &Call, id: &str) -> sampan_eng
     make_way(server, agent, &labels).await
 }
 
+/// And before it removes a network.
+pub async fn before_network_remove(server: &Server, call: &Call, id: &str) -> sampan_engine::Result<()> {
+    let Some(agent) = of_compose(call) else { return Ok(()) };
+    let found = server.engine.inspect_network(id, false).await?;
+    make_way(server, agent, &found.labels.unwrap_or_default()).await
+}
+
 async fn make_way(server: &Server, agent: &str, all: &HashMap<String, String>) -> sampan_engine::Result<()> {
     // What `run` makes changes nothing of the stack.
     let once = all.get(labels::ONEOFF).is_some_and(|oneoff| oneoff == "True");

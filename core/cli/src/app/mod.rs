@@ -86,6 +86,9 @@ pub struct Group {
 /// Options that stand before the command.
 #[derive(Debug, Args)]
 struct RootArgs {
+    /// Which project is meant.
+    #[command(flatten)]
+    project: ProjectArgs,
     /// Location of client config files (default "$HOME/.docker")
     #[arg(long)]
     config: Option<PathBuf>,
@@ -207,7 +210,8 @@ fn in_group(options: &RootArgs, group: &'static Group, arguments: &[OsString]) -
         let command = refine::refine(ProjectArgs::augment_args(Command::new("compose")));
         let split = refine::leading(&command, arguments);
         let (before, after) = arguments.split_at(split);
-        project = parse(command, &path, "[OPTIONS] COMMAND", before, &|| help::group(group))?;
+        let own = parse(command, &path, "[OPTIONS] COMMAND", before, &|| help::group(group))?;
+        project = options.project.clone().joined(own);
         rest = after;
     }
     let Some((name, rest)) = rest.split_first() else {
@@ -265,7 +269,7 @@ fn run(options: &RootArgs, verb: &'static Verb, path: &str, arguments: &[OsStrin
     let services = matches!(place, Place::Top);
     let mut project = match place {
         Place::Project(project) => project,
-        Place::Top | Place::Group => ProjectArgs::default(),
+        Place::Top | Place::Group => options.project.clone(),
     };
     project.dry_run |= matches.try_get_one::<bool>(DRY_RUN).ok().flatten().copied().unwrap_or(false);
     project.check()?;

@@ -111,7 +111,7 @@ pub async fn top(context: Context, args: TopArgs) -> Outcome {
         let processes = found["Processes"].as_array().into_iter().flatten();
         lines.extend(processes.map(|process| line(service, number, words(process))));
     }
-    table::print_lines(lines)
+    table::write_all(&table::aligned(lines))
 }
 
 /// Options of `compose port`.

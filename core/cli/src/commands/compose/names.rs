@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::ProjectArgs;
 use super::project::{self, SERVICE};
 use crate::app::nearest;
 use crate::client::escape;
@@ -45,11 +46,13 @@ impl Meant {
     }
 }
 
-/// Whether a project is meant by where the command runs.
-fn is_here() -> bool {
+/// Whether a project is meant, by options or by where the command runs.
+fn is_here(args: &ProjectArgs) -> bool {
+    let given = !args.file.is_empty() || args.project_name.is_some() || args.project_directory.is_some();
     let named = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let lies = |folder: &Path| sampan_compose::FILE_NAMES.iter().any(|name| folder.join(name).exists());
-    named("COMPOSE_FILE")
+    given
+        || named("COMPOSE_FILE")
         || named("COMPOSE_PROJECT_NAME")
         || std::env::current_dir().is_ok_and(|here| here.ancestors().any(lies))
 }
@@ -64,12 +67,14 @@ struct Here {
 async fn here(context: &Context) -> Outcome<Here> {
     let chosen = project::find(&context.client, &context.project).await?;
     let mut services: BTreeSet<String> = BTreeSet::new();
-    if let Some(model) = &chosen.project {
-        services.extend(model.services.keys().chain(model.inactive.keys()).cloned());
+    match &chosen.project {
+        Some(model) => services.extend(model.services.keys().chain(model.inactive.keys()).cloned()),
+        // The files are broken, or only the name is known: what has containers is a service.
+        None => {
+            let found = project::containers(&context.client, &chosen.name, &[], true, true).await?;
+            services.extend(found.iter().filter_map(|found| found["Labels"][SERVICE].as_str()).map(str::to_owned));
+        }
     }
-    // Of broken files the daemon may know more; and orphans are the stack's as well.
-    let containers = project::containers(&context.client, &chosen.name, &[], true, true).await?;
-    services.extend(containers.iter().filter_map(|found| found["Labels"][SERVICE].as_str()).map(str::to_owned));
     Ok(Here { name: chosen.name, services })
 }
 
@@ -86,7 +91,7 @@ pub async fn meant_if_there(context: &Context, names: &[String]) -> Outcome<Mean
 
 async fn tell_apart(context: &Context, names: &[String], strict: bool) -> Outcome<Meant> {
     if names.is_empty() {
-        return match context.services && is_here() {
+        return match context.services && is_here(&context.project) {
             true => Ok(Meant::Project),
             false if context.services => {
                 Err(Failure::lacking("requires at least 1 argument, or a compose file in this folder or above it"))
@@ -94,7 +99,7 @@ async fn tell_apart(context: &Context, names: &[String], strict: bool) -> Outcom
             false => Err(Failure::lacking("requires at least 1 argument")),
         };
     }
-    if !context.services || !is_here() {
+    if !context.services || !is_here(&context.project) {
         return Ok(Meant::Named(names.to_vec(), Vec::new()));
     }
     let (mut containers, mut services) = (Vec::new(), Vec::new());
@@ -135,7 +140,7 @@ async fn tell_apart(context: &Context, names: &[String], strict: bool) -> Outcom
 
 /// Whether a name is a service's of the project here.
 pub async fn is_service(context: &Context, name: &str) -> bool {
-    context.services && is_here() && here(context).await.is_ok_and(|here| here.services.contains(name))
+    context.services && is_here(&context.project) && here(context).await.is_ok_and(|here| here.services.contains(name))
 }
 
 #[derive(Debug, PartialEq, Eq)]
