@@ -85,6 +85,10 @@ fn a_name_that_is_no_container_is_a_service_of_the_project_here() {
     here(&["export", "-o", "root.tar", "db"]);
     assert!(folder.join("root.tar").exists());
 
+    let file = folder.join("compose.yaml").display().to_string();
+    assert_eq!(host.ok(&["-f", &file, "compose", "ps", "--services"]), "db\nweb");
+    assert_eq!(host.ok(&["-p", "demo", "exec", "web", "echo", "inside"]), "inside", "a project by its name");
+
     here(&["pause", "db"]);
     assert!(states(&host).contains(&("demo-db-1".into(), "paused".into())));
     here(&["unpause"]);
@@ -109,9 +113,6 @@ fn a_name_that_is_no_container_is_a_service_of_the_project_here() {
         unknown.err.trim_end(),
         "no such container: wbe; no such service: wbe (project demo has db, web); did you mean \"web\"?"
     );
-    let file = folder.join("compose.yaml").display().to_string();
-    assert_eq!(host.ok(&["-f", &file, "compose", "ps", "--services"]), "db\nweb");
-    assert_eq!(host.ok(&["-p", "demo", "exec", "web", "echo", "inside"]), "inside", "a project by its name");
     let none = host.run(&["up", "-d"]);
     assert!(none.err.contains("there is no compose file in") && none.code != 0, "{}", none.err);
     host.ok_in(&folder, &["down", "-v"]);
