@@ -30,8 +30,14 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// From `--progress` and `--ansi`.
+    /// From `--progress` and `--ansi`, else from `COMPOSE_PROGRESS` and `COMPOSE_ANSI`.
     pub fn chosen(progress: Option<&str>, ansi: Option<&str>) -> Outcome<Self> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (own_progress, own_ansi) = (variable("COMPOSE_PROGRESS"), variable("COMPOSE_ANSI"));
+        Self::of(progress.or(own_progress.as_deref()), ansi.or(own_ansi.as_deref()))
+    }
+
+    fn of(progress: Option<&str>, ansi: Option<&str>) -> Outcome<Self> {
         let terminal = match ansi.unwrap_or("auto") {
             "always" => true,
             "never" => false,
@@ -282,6 +288,21 @@ fn plan(event: &Value) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn ways_to_show_progress_are_chosen() {
+        for (progress, ansi, mode) in [
+            (None, Some("always"), Mode::Terminal),
+            (None, Some("never"), Mode::Plain),
+            (Some("tty"), Some("never"), Mode::Terminal),
+            (Some("plain"), Some("always"), Mode::Plain),
+            (Some("json"), None, Mode::Json),
+            (Some("quiet"), None, Mode::Quiet),
+        ] {
+            assert_eq!(Mode::of(progress, ansi).unwrap(), mode);
+        }
+        assert!(Mode::of(Some("loud"), None).is_err() && Mode::of(None, Some("sometimes")).is_err());
+    }
 
     #[test]
     fn the_end_of_the_stream_decides() {

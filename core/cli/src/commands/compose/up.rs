@@ -154,6 +154,11 @@ fn check(args: &UpArgs) -> Parsed<()> {
     }
 }
 
+/// Whether `COMPOSE_REMOVE_ORPHANS` asks for what `--remove-orphans` does.
+fn orphans_go() -> bool {
+    std::env::var("COMPOSE_REMOVE_ORPHANS").is_ok_and(|value| matches!(value.as_str(), "1" | "true" | "TRUE" | "True"))
+}
+
 /// The body of the request.
 fn body(args: &UpArgs, request: &Value, dry_run: bool) -> Value {
     let counts: Map<String, Value> =
@@ -169,7 +174,7 @@ fn body(args: &UpArgs, request: &Value, dry_run: bool) -> Value {
             "no_recreate": args.no_recreate,
             "recreate_deps": args.always_recreate_deps,
             "no_deps": args.no_deps,
-            "remove_orphans": args.remove_orphans,
+            "remove_orphans": args.remove_orphans || orphans_go(),
             "scale": counts,
             "wait": args.wait,
             "wait_timeout_s": args.wait_timeout,
@@ -568,7 +573,8 @@ pub async fn down_named(client: &Client, chosen: &project::Chosen, args: &DownAr
         "request": chosen.request,
         "services": args.services,
         "options": {
-            "volumes": args.volumes, "rmi": args.rmi, "remove_orphans": args.remove_orphans, "timeout_s": args.timeout,
+            "volumes": args.volumes, "rmi": args.rmi, "remove_orphans": args.remove_orphans || orphans_go(),
+            "timeout_s": args.timeout,
             "dry_run": options.dry_run,
         },
     });
