@@ -155,6 +155,7 @@ fn compose_verbs_take_composes_options() {
         let told = compose(dry);
         assert!(told.contains("demo-web-1"), "{dry:?}: {told}");
     }
+    assert!(host.run_in(&folder, &["--dry-run", "stop", "demo-web-1"]).err.contains("--dry-run is not for"));
     assert!(states(&host).iter().all(|(_, state)| state == "running"));
     assert_eq!(host.run_in(&folder, &["compose", "--compatibility", "ps"]).code, 1);
     assert!(host.run_in(&folder, &["compose", "publish", "x"]).err.contains("not supported"));

@@ -263,6 +263,10 @@ fn declared(verb: &Verb, of_project: bool) -> Command {
 
 fn run(options: &RootArgs, verb: &'static Verb, path: &str, arguments: &[OsString], place: Place) -> Outcome<ExitCode> {
     let command = declared(verb, matches!(place, Place::Project(_)));
+    if options.project.dry_run && command.get_arguments().all(|arg| arg.get_id() != DRY_RUN) {
+        let why = "it is of stacks (`sampan compose VERB --dry-run`)";
+        return Err(Failure::usage(format!("--dry-run is not for `{path}`: {why}")));
+    }
     let describe = command.clone();
     let text = || help::verb(path, verb.names, verb.usage, verb.about, &describe);
     let matches = matches(command, path, verb.usage, arguments, &text)?;
