@@ -250,3 +250,33 @@ services:
     }));
     host.ok_in(&folder, &["down"]);
 }
+
+#[test]
+fn an_attached_up_ends_as_it_was_asked_to() {
+    let Some(host) = Host::with_image("an_attached_up_ends_as_it_was_asked_to") else { return };
+    let stack = format!(
+        "name: demo
+services:
+  test: {{ image: {IMAGE}, command: [sh, -c, 'echo testing; sleep 0.3; exit 7'], depends_on: [db] }}
+  db: {{ image: {IMAGE}, command: [sh, -c, 'echo rows; sleep 1000'], init: true }}
+"
+    );
+    let folder = host.write("stack/compose.yaml", stack).parent().unwrap().to_owned();
+    let up = |words: &[&str]| host.run_in(&folder, &[&["up", "--progress", "quiet", "-t", "0"], words].concat());
+    let answer = up(&["--exit-code-from", "test", "--attach", "test"]);
+    assert_eq!(answer.code, 7, "{}{}", answer.out, answer.err);
+    assert_eq!(answer.out, "test-1  | testing\ntest-1 exited with code 7\n");
+    let answer = up(&["--abort-on-container-failure", "--attach-dependencies", "--no-log-prefix", "test"]);
+    assert_eq!(answer.code, 7, "{}{}", answer.out, answer.err);
+    assert!(answer.out.lines().any(|line| line == "rows"), "{}", answer.out);
+    host.wait_until("all is stopped", || states(&host).iter().all(|(_, state)| state == "exited"));
+    for (words, message) in [
+        (&["--attach", "tset"][..], "did you mean \"test\"?"),
+        (&["--attach", "test", "--attach-dependencies"], "--attach-dependencies and --attach are incompatible"),
+        (&["--watch", "-d"], "--watch and --detach or --wait are incompatible"),
+    ] {
+        let answer = up(words);
+        assert!(answer.code != 0 && answer.err.contains(message), "{words:?}: {}", answer.err);
+    }
+    host.ok_in(&folder, &["down"]);
+}
