@@ -47,7 +47,7 @@ impl Stack {
 
     /// Forgets a stack that was left to another client and taken down by it.
     pub(super) async fn forget_if_gone(&mut self) {
-        if !self.record().is_some_and(|record| record.left_to.is_some()) {
+        if self.record().is_none_or(|record| record.left_to.is_none()) {
             return;
         }
         let own = |found: &bollard_stubs::models::ContainerSummary| {
