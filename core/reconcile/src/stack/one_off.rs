@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use super::{Stack, load};
 use crate::desired;
-use crate::execute::put;
 use crate::images::{self, ImageOptions, Source};
 use crate::labels;
+use crate::material;
 use crate::plan::{self, Action, PlanOptions};
 use crate::progress::Progress;
 use crate::request::{StackOptions, StackRequest};
@@ -65,7 +65,7 @@ impl Stack {
             return Ok(false);
         }
         let pattern = desired::container(&project, service, 1, &self.material).map_err(|error| error.to_string())?;
-        put(pattern.material).await.map_err(|error| error.message)?;
+        material::put(pattern.material).await.map_err(|error| error.message)?;
         let image = project.image_name(service);
         let id = self.engine.inspect_image(&image).await.map_err(|error| error.message)?.id.unwrap_or_default();
         let mut body: ContainerCreateBody = pattern.body;
