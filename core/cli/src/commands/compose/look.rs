@@ -162,10 +162,12 @@ pub struct EventsArgs {
 /// `compose events`
 pub async fn events(context: Context, args: EventsArgs) -> Outcome {
     let chosen = project::of_services(&context, &args.services).await?;
-    let query = Query::new()
-        .maybe("since", args.since.as_deref())
-        .maybe("until", args.until.as_deref())
-        .filters(&[format!("label={}={}", project::PROJECT, chosen.name), "type=container".to_owned()])?;
+    let query = Query::new().maybe("since", args.since.as_deref()).maybe("until", args.until.as_deref()).filters(&[
+        format!("label={}={}", project::PROJECT, chosen.name),
+        "type=container".to_owned(),
+        // What is wrong with the stack's own files.
+        "type=config".to_owned(),
+    ])?;
     let response = context.client.call(Method::GET, &format!("/events{query}"), None::<&()>).await?;
     let mut lines = JsonLines::new(response);
     while let Some(event) = lines.next::<Value>().await? {
@@ -184,6 +186,7 @@ fn event_line(event: &Value, as_json: bool) -> String {
     let nanoseconds = event["timeNano"].as_i64().unwrap_or(0);
     let (seconds, rest) = (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
     let time = human::rfc3339(seconds);
+    let kind = Some(text(&event["Type"])).filter(|kind| !kind.is_empty()).unwrap_or("container");
     let (action, id) = (text(&event["Action"]), text(&event["Actor"]["ID"]));
     let all = event["Actor"]["Attributes"].as_object().into_iter().flatten();
     let told: std::collections::BTreeMap<&String, &Value> =
@@ -192,13 +195,13 @@ fn event_line(event: &Value, as_json: bool) -> String {
         let time = time.replace('Z', &format!(".{rest:09}Z"));
         let service = &event["Actor"]["Attributes"][SERVICE];
         let line = json!({
-            "action": action, "attributes": told, "id": id, "service": service, "time": time, "type": "container",
+            "action": action, "attributes": told, "id": id, "service": service, "time": time, "type": kind,
         });
         return format!("{line}\n");
     }
     let told: Vec<String> = told.into_iter().map(|(name, value)| format!("{name}={}", text(value))).collect();
     let time = time.replace('T', " ").replace('Z', &format!(".{:06}", rest / 1000));
-    format!("{time} container {action} {id} ({})\n", told.join(", "))
+    format!("{time} {kind} {action} {id} ({})\n", told.join(", "))
 }
 
 /// Options of `compose stats`.
