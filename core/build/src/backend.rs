@@ -102,6 +102,8 @@ pub struct StepMount {
 pub enum MountSource {
     /// A file or directory of the host, read only.
     Path(PathBuf),
+    /// The same, writable; what is written is forgotten with the step.
+    Discarded(PathBuf),
     /// A directory that the engine keeps under a name.
     Cache { id: String, seed: Option<PathBuf>, read_only: bool, sharing: Sharing, mode: u32, owner: (u32, u32) },
     /// Memory.
@@ -141,6 +143,9 @@ pub trait Backend: Send + Sync + 'static {
         latest: Option<i64>,
     ) -> impl Future<Output = Result<LayerRef>> + Send;
 
+    /// Lays a layer that is here over others (nearest first): the same contents, with more below them.
+    fn rebase(&self, layer: &LayerRef, parents: &[ChainId]) -> impl Future<Output = Result<LayerRef>> + Send;
+
     /// Fetches a file or a repository. `checksum` is `sha256:…` of a file, the commit of a repository.
     fn fetch(
         &self,
@@ -149,8 +154,8 @@ pub trait Backend: Send + Sync + 'static {
         checksum: Option<&str>,
     ) -> impl Future<Output = Result<Fetched>> + Send;
 
-    /// A remembered result whose layer is still here.
-    fn cached(&self, key: Key) -> impl Future<Output = Option<Entry>> + Send;
+    /// A remembered result whose layer is still here and lies on `on`.
+    fn cached(&self, key: Key, on: Option<ChainId>) -> impl Future<Output = Option<Entry>> + Send;
 
     /// Remembers a result and keeps its layer.
     fn remember(&self, key: Key, entry: Entry) -> impl Future<Output = Result<()>> + Send;

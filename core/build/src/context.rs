@@ -2,15 +2,15 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use sampan_image::Decompress;
 use sampan_image::tree::{self, Tree};
 
-use crate::copy::Origin;
+use crate::copy::{Landing, Origin, Selection, collect, land};
 use crate::dockerignore::Ignore;
 use crate::error::{BuildError, Result};
 use crate::extract::{Digests, Rules, extract};
@@ -24,6 +24,9 @@ pub struct Context {
     ignore: Ignore,
     digests: Mutex<Digests>,
     _scratch: Option<Scratch>,
+    /// Of a directory of the host: where a copy without what is ignored may be made, and that copy.
+    copies_in: Option<PathBuf>,
+    copy: Mutex<Option<Scratch>>,
 }
 
 /// A folder that goes with the value.
@@ -56,6 +59,10 @@ impl Drop for Scratch {
     }
 }
 
+fn open_to_all(folder: &Path) -> std::io::Result<()> {
+    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+}
+
 impl Context {
     /// Unpacks an uploaded tar, compressed or not, below `scratch`. Blocks.
     pub fn receive(reader: impl Read, scratch: &Path) -> Result<Self> {
@@ -70,20 +77,52 @@ impl Context {
         };
         let reader = Decompress::new(reader).map_err(|error| wrong(&error))?;
         let digests = extract(reader, &mut tree, b"", &rules).map_err(|error| wrong(&error))?;
-        Ok(Self { root, ignore: Ignore::default(), digests: Mutex::new(digests), _scratch: Some(scratch) })
+        // Mounted, it is seen by programs of any user; on the host it lies below a folder that is root's.
+        open_to_all(&root).map_err(|error| wrong(&error))?;
+        Ok(Self::new(root, digests, Some(scratch)))
     }
 
     /// A directory of the host, read where it is.
     #[must_use]
     pub fn directory(root: PathBuf) -> Self {
-        Self { root, ignore: Ignore::default(), digests: Mutex::default(), _scratch: None }
+        Self::new(root, Digests::default(), None)
+    }
+
+    /// The same; copies of it are made below `scratch`.
+    #[must_use]
+    pub fn directory_with(root: PathBuf, scratch: PathBuf) -> Self {
+        Self { copies_in: Some(scratch), ..Self::directory(root) }
+    }
+
+    fn new(root: PathBuf, digests: Digests, scratch: Option<Scratch>) -> Self {
+        let (digests, copy) = (Mutex::new(digests), Mutex::default());
+        Self { root, ignore: Ignore::default(), digests, _scratch: scratch, copies_in: None, copy }
+    }
+
+    /// Where the context can be mounted from: nothing that is ignored may be seen there. Blocks.
+    pub fn mountable(&self) -> Result<PathBuf> {
+        let Some(parent) = self.copies_in.as_ref().filter(|_| !self.ignore.is_empty()) else {
+            return Ok(self.root.clone());
+        };
+        let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(copy) = &*copy {
+            return Ok(copy.path().to_owned());
+        }
+        let wrong = |error: &dyn std::fmt::Display| BuildError::Context(format!("copy it to be mounted: {error}"));
+        let scratch = Scratch::new(parent).map_err(|error| wrong(&error))?;
+        let landing =
+            Landing { dest: "/".to_owned(), folder: true, owner: None, mode: None, unpack: false, time: (0, 0) };
+        let matches = collect(&self.origin(), "/", &Selection::default()).map_err(|error| wrong(&error))?;
+        land(&self.origin(), &matches, scratch.path(), &landing).map_err(|error| wrong(&error))?;
+        open_to_all(scratch.path()).map_err(|error| wrong(&error))?;
+        Ok(copy.insert(scratch).path().to_owned())
     }
 
     /// What was fetched into a folder of its own, which goes with the value.
     #[must_use]
     pub fn scratch(scratch: Scratch) -> Self {
         let root = scratch.path().to_owned();
-        Self { root, ignore: Ignore::default(), digests: Mutex::default(), _scratch: Some(scratch) }
+        Self::new(root, Digests::default(), Some(scratch))
     }
 
     /// The same, of which only a directory below counts; links are followed inside. Blocks.
@@ -148,6 +187,12 @@ impl Context {
             }
         }
         Ok(())
+    }
+
+    /// What does not count of it.
+    #[must_use]
+    pub fn ignore(&self) -> &Ignore {
+        &self.ignore
     }
 
     /// What COPY sees.

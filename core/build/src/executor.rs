@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::backend::{Backend, Message, Output, Ulimit};
 use crate::context::Context;
+use crate::dockerignore::Ignore;
 use crate::error::{BuildError, Result};
 use crate::extract::Digests;
 use crate::graph::{Base, Graph};
@@ -123,7 +124,7 @@ pub async fn build<B: Backend>(backend: Arc<B>, request: Request, output: Output
     }
     let quiet = request.quiet;
     warn(&file, &args, quiet, &output).await?;
-    lint(&file, quiet, &output).await?;
+    lint(&file, request.context.ignore(), quiet, &output).await?;
 
     let (mut senders, mut stages) = (HashMap::new(), HashMap::new());
     for index in &graph.order {
@@ -206,9 +207,9 @@ async fn warn(file: &Dockerfile, args: &BuildArgs, quiet: bool, output: &Output)
 }
 
 /// What the linter finds; an error where `# check=error=true` makes it one.
-async fn lint(file: &Dockerfile, quiet: bool, output: &Output) -> Result<()> {
+async fn lint(file: &Dockerfile, ignore: &Ignore, quiet: bool, output: &Output) -> Result<()> {
     let options = lint_options(file)?;
-    let found = lint::check(file, &options);
+    let found = lint::check(file, &options, ignore);
     if options.error
         && let Some(first) = found.first()
     {
@@ -238,7 +239,7 @@ pub async fn check(request: &Request, output: &Output) -> Result<()> {
     let contexts = request.contexts.keys().cloned().collect();
     Graph::plan(&file, &args, request.target.as_deref(), contexts)?;
     let options = lint_options(&file)?;
-    let found = lint::check(&file, &options);
+    let found = lint::check(&file, &options, request.context.ignore());
     let count = found.len();
     output.send(Message::Warnings(found)).await.map_err(|_| BuildError::Cancelled)?;
     if options.error && count > 0 {

@@ -21,6 +21,7 @@ pub mod dockerignore;
 pub mod error;
 pub mod executor;
 pub mod expand;
+pub mod exported;
 pub mod extract;
 pub mod graph;
 pub mod instruction;

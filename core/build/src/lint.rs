@@ -1,10 +1,13 @@
 //! What a Dockerfile most likely does not mean. The rules bear the names of Docker's build checks, so that `# check=`
 //! directives that are written for those hold here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::instruction::{Command, Dockerfile, Instruction, Kind};
-use crate::source::{Diagnostic, Span};
+use crate::dockerignore::Ignore;
+use crate::expand::Expander;
+use crate::instruction::{Command, Dockerfile, Instruction, Kind, Transfer, TransferSource};
+use crate::pattern::{Pattern, clean};
+use crate::source::{Diagnostic, Span, nearest};
 
 /// A rule that a line broke.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,12 +23,14 @@ pub struct Warning {
 pub struct Options {
     skip_all: bool,
     skip: BTreeSet<String>,
+    /// Rules that are looked at only when named.
+    experimental: BTreeSet<String>,
     /// Warnings fail the build.
     pub error: bool,
 }
 
 impl Options {
-    /// `skip=Rule,Rule;error=true`, or `skip=all`.
+    /// `skip=Rule,Rule;error=true;experimental=Rule`; `all` stands for every rule.
     ///
     /// # Errors
     /// A sentence that names the option.
@@ -36,10 +41,13 @@ impl Options {
             match (name.trim(), value.trim()) {
                 ("skip", "all") => options.skip_all = true,
                 ("skip", rules) => options.skip.extend(rules.split(',').map(|rule| rule.trim().to_ascii_lowercase())),
+                ("experimental", rules) => {
+                    options.experimental.extend(rules.split(',').map(|rule| rule.trim().to_ascii_lowercase()));
+                }
                 ("error", "true" | "1") => options.error = true,
                 ("error", "false" | "0") => options.error = false,
                 ("error", other) => return Err(format!("check=error={other}: expected true or false")),
-                (other, _) => return Err(format!("check={other}: expected skip= or error=")),
+                (other, _) => return Err(format!("check={other}: expected skip=, error= or experimental=")),
             }
         }
         Ok(options)
@@ -47,6 +55,10 @@ impl Options {
 
     fn skips(&self, rule: &str) -> bool {
         self.skip_all || self.skip.contains(&rule.to_ascii_lowercase())
+    }
+
+    fn tries(&self, rule: &str) -> bool {
+        self.experimental.contains("all") || self.experimental.contains(&rule.to_ascii_lowercase())
     }
 }
 
@@ -63,10 +75,12 @@ const AUTOMATIC: [&str; 9] = [
     "TARGETSTAGE",
 ];
 
-/// Looks at a file; what `options` skip is left out.
+/// Looks at a file; what `options` skip is left out. `ignore` is what the context leaves out.
 #[must_use]
-pub fn check(file: &Dockerfile, options: &Options) -> Vec<Warning> {
-    let mut lint = Lint { file, found: Vec::new(), globals: BTreeSet::new(), stage: None };
+pub fn check(file: &Dockerfile, options: &Options, ignore: &Ignore) -> Vec<Warning> {
+    let ignore = options.tries("CopyIgnoredFile").then_some(ignore);
+    let mut lint =
+        Lint { file, found: Vec::new(), globals: BTreeMap::new(), stages: BTreeMap::new(), stage: None, ignore };
     lint.casing();
     for instruction in &file.instructions {
         lint.one(instruction);
@@ -83,13 +97,23 @@ struct Stage {
     shell: bool,
     absolute: bool,
     seen: BTreeSet<&'static str>,
+    /// Variables that have values: of ENV, which stages on this one inherit, and of ARG.
+    variables: BTreeSet<String>,
+    arguments: BTreeSet<String>,
+    /// The base image may bring others.
+    open: bool,
+    name: Option<String>,
 }
 
 struct Lint<'a> {
     file: &'a Dockerfile,
     found: Vec<Warning>,
-    globals: BTreeSet<String>,
+    /// ARGs before the first FROM, with their defaults.
+    globals: BTreeMap<String, Option<String>>,
+    /// By name: variables of ENV, and whether the base may bring others.
+    stages: BTreeMap<String, (BTreeSet<String>, bool)>,
     stage: Option<Stage>,
+    ignore: Option<&'a Ignore>,
 }
 
 /// The word that is the instruction as written.
@@ -140,11 +164,15 @@ impl Lint<'_> {
         match &instruction.kind {
             Kind::From(_) => {
                 self.from(instruction);
-                self.stage = Some(Stage::default());
+                self.begin(instruction);
             }
             Kind::Arg(items) => {
                 if self.stage.is_none() {
-                    self.globals.extend(items.iter().map(|(name, _)| name.clone()));
+                    self.globals.extend(items.iter().cloned());
+                }
+                self.undefined(instruction);
+                if let Some(stage) = &mut self.stage {
+                    stage.arguments.extend(items.iter().map(|(name, _)| name.clone()));
                 }
                 for (name, _) in items {
                     self.secret(instruction, name);
@@ -155,8 +183,20 @@ impl Lint<'_> {
                     self.secret(instruction, name);
                 }
                 self.legacy(instruction);
+                self.undefined(instruction);
+                if let Some(stage) = &mut self.stage {
+                    stage.variables.extend(pairs.iter().map(|(name, _)| name.clone()));
+                }
             }
-            Kind::Label(_) => self.legacy(instruction),
+            Kind::Label(_) => {
+                self.legacy(instruction);
+                self.undefined(instruction);
+            }
+            Kind::User(_) | Kind::Volume(_) | Kind::StopSignal(_) => self.undefined(instruction),
+            Kind::Copy(transfer) | Kind::Add(transfer) => {
+                self.undefined(instruction);
+                self.ignored(instruction, transfer);
+            }
             Kind::Maintainer(_) => {
                 let message = "MAINTAINER is deprecated: LABEL org.opencontainers.image.authors=… says it".to_owned();
                 self.warn("MaintainerDeprecated", instruction, message);
@@ -175,9 +215,19 @@ impl Lint<'_> {
                     stage.shell = true;
                 }
             }
-            Kind::Workdir(path) => self.workdir(instruction, path),
+            Kind::Workdir(path) => {
+                self.workdir(instruction, path);
+                self.undefined(instruction);
+            }
             Kind::Expose(ports) => {
+                self.undefined(instruction);
                 for port in ports {
+                    if port.contains(':') && !port.contains('$') {
+                        let message = format!(
+                            "{port} names an address or a port of the host: EXPOSE takes the container's port alone"
+                        );
+                        self.warn_word("ExposeInvalidFormat", instruction, port, message);
+                    }
                     let protocol = port.rsplit_once('/').map_or("", |(_, protocol)| protocol);
                     if protocol.chars().any(|c| c.is_ascii_uppercase()) {
                         let message = format!("the protocol of {port} should be lowercase");
@@ -225,9 +275,88 @@ impl Lint<'_> {
         }
         let text = format!("{} {}", from.platform.as_deref().unwrap_or_default(), from.image);
         for name in variables(&text) {
-            if !self.globals.contains(name) && !AUTOMATIC.contains(&name) {
+            if !self.globals.contains_key(name) && !AUTOMATIC.contains(&name) {
                 let message = format!("FROM uses {name}, which no ARG before it declares");
                 self.warn_word("UndefinedArgInFrom", instruction, name, message);
+            }
+        }
+        self.default_image(instruction, &from.image);
+    }
+
+    /// An image whose name is none unless arguments are given.
+    fn default_image(&mut self, instruction: &Instruction, image: &str) {
+        let names = variables(image);
+        let known = |name: &&str| self.globals.contains_key(*name) || AUTOMATIC.contains(name);
+        if names.is_empty() || !names.iter().all(known) {
+            return;
+        }
+        let mut values: BTreeMap<String, String> =
+            AUTOMATIC.iter().map(|name| ((*name).to_owned(), "linux".to_owned())).collect();
+        let word = |values: &BTreeMap<String, String>, text: &str| {
+            let lookup = |name: &str| values.get(name).cloned();
+            Expander::new(&lookup, self.file.directives.escape).word(text).ok()
+        };
+        for (name, default) in &self.globals {
+            if let Some(value) = default.as_deref().and_then(|text| word(&values, text)) {
+                values.insert(name.clone(), value);
+            }
+        }
+        // One that is asked for by `:?` says so itself.
+        let Some(default) = word(&values, image) else { return };
+        if sampan_image::ImageRef::parse(&default).is_err() && !self.stages.contains_key(&default.to_ascii_lowercase())
+        {
+            let message = format!("without arguments {image} is {default:?}, which names no image: give ARG a default");
+            self.warn_word("InvalidDefaultArgInFrom", instruction, image, message);
+        }
+    }
+
+    /// A stage begins, with the variables of its base.
+    fn begin(&mut self, instruction: &Instruction) {
+        self.end();
+        let Kind::From(from) = &instruction.kind else { return };
+        let (variables, open) = match self.stages.get(&from.image.to_ascii_lowercase()) {
+            Some(base) => base.clone(),
+            None => (BTreeSet::from(["PATH".to_owned()]), from.image != "scratch"),
+        };
+        self.stage = Some(Stage { variables, open, name: from.name.clone(), ..Stage::default() });
+    }
+
+    fn end(&mut self) {
+        if let Some(Stage { name: Some(name), variables, open, .. }) = self.stage.take() {
+            self.stages.insert(name, (variables, open));
+        }
+    }
+
+    /// A variable without a value. Where the base image may have it, only one that is spelled like another is.
+    fn undefined(&mut self, instruction: &Instruction) {
+        let Some(stage) = &self.stage else { return };
+        let mut found = Vec::new();
+        for name in expanded(&instruction.text) {
+            if stage.variables.contains(name) || stage.arguments.contains(name) {
+                continue;
+            }
+            let known = stage.variables.iter().chain(&stage.arguments).map(String::as_str);
+            let meant = nearest(name, known.filter(|known| known.len() > 4 && known.len().abs_diff(name.len()) < 2));
+            if stage.open && meant.is_none() {
+                continue;
+            }
+            let hint = meant.map(|meant| format!("; did you mean ${meant}?")).unwrap_or_default();
+            found.push((name, format!("${name} has no value here{hint}")));
+        }
+        for (name, message) in found {
+            self.warn_word("UndefinedVar", instruction, &format!("${name}"), message.clone());
+        }
+    }
+
+    /// A file that the context leaves out.
+    fn ignored(&mut self, instruction: &Instruction, transfer: &Transfer) {
+        let Some(ignore) = self.ignore.filter(|_| transfer.from.is_none()) else { return };
+        for source in &transfer.sources {
+            let TransferSource::Path(path) = source else { continue };
+            let cleaned = clean(path.trim_start_matches('/'));
+            if Pattern::is_literal(path) && !path.contains('$') && ignore.ignores(&cleaned) {
+                let message = format!("{path} is left out by .dockerignore");
+                self.warn_word("CopyIgnoredFile", instruction, path, message);
             }
         }
     }
@@ -304,6 +433,33 @@ impl Lint<'_> {
     }
 }
 
+/// Names of the variables that are replaced in an instruction, without those that say what holds when there is no value.
+fn expanded(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let (mut single, mut double) = (false, false);
+    let mut letters = text.char_indices();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '\\' if !single => {
+                letters.next();
+            }
+            '\'' if !double => single = !single,
+            '"' if !single => double = !double,
+            '$' if !single => {
+                let rest = &text[at + 1..];
+                let (rest, braced) = rest.strip_prefix('{').map_or((rest, false), |rest| (rest, true));
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                let plain = !braced || rest[end..].starts_with('}');
+                if end > 0 && plain && !rest.starts_with(|c: char| c.is_ascii_digit()) {
+                    names.push(&rest[..end]);
+                }
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
 /// Names of the variables in a text.
 fn variables(text: &str) -> Vec<&str> {
     let mut names = Vec::new();
@@ -327,7 +483,7 @@ mod tests {
 
     fn rules(text: &str, options: &str) -> Vec<String> {
         let file = parse("Dockerfile", text).unwrap();
-        let found = check(&file, &Options::parse(options).unwrap());
+        let found = check(&file, &Options::parse(options).unwrap(), &Ignore::parse("left/out\n").unwrap());
         found.into_iter().map(|each| format!("{}:{} {}", each.place.line, each.place.column, each.rule)).collect()
     }
 
@@ -351,6 +507,27 @@ mod tests {
         15:41 ReservedStageName
         16:17 RedundantTargetPlatform
         ");
+    }
+
+    #[test]
+    fn variables_without_a_value_are_named() {
+        let text = "ARG TAG\nFROM scratch AS base\nARG VERSION=1\nENV HOME=/h\nCOPY a $VERSON/\nLABEL a=$HOME b='$NOT' c=\\$NOR d=${OR:-x}\nRUN echo $ANY\nFROM base\nWORKDIR $HOME\nUSER $VERSION\nFROM alpine\nWORKDIR $OF_THE_BASE\nENV MY_NAME=x\nUSER $MY_NMAE\nEXPOSE 127.0.0.1:80:80\nFROM image:$TAG\nFROM $TAG\n";
+        insta::assert_snapshot!(rules(text, "").join("\n"), @r"
+        5:8 UndefinedVar
+        10:6 UndefinedVar
+        14:6 UndefinedVar
+        15:8 ExposeInvalidFormat
+        16:6 InvalidDefaultArgInFrom
+        17:6 InvalidDefaultArgInFrom
+        ");
+    }
+
+    #[test]
+    fn experimental_rules_are_asked_for() {
+        let text = "FROM scratch\nCOPY left/out left/in /\n";
+        assert!(rules(text, "").is_empty());
+        assert_eq!(rules(text, "experimental=CopyIgnoredFile"), ["2:6 CopyIgnoredFile"]);
+        assert_eq!(rules(text, "experimental=all"), ["2:6 CopyIgnoredFile"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Addresses of what is fetched for a build: files by http(s) and git repositories. Nothing is fetched here.
 
+use sampan_compose::build_options::ContextKind;
+
 /// What a URL names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remote {
@@ -25,13 +27,12 @@ impl Remote {
     /// # Errors
     /// A sentence on what must not be in it: words that git would take for options, control characters, `..`.
     pub fn parse(text: &str) -> Result<Option<Self>, String> {
-        let http = text.starts_with("http://") || text.starts_with("https://");
-        let (address, fragment) = text.split_once('#').unwrap_or((text, ""));
-        let git = ["git://", "ssh://", "git@", "github.com/"].iter().any(|start| text.starts_with(start))
-            || (http && address.trim_end_matches('/').ends_with(".git"));
-        if !http && !git {
+        if ContextKind::of(text) != ContextKind::Remote {
             return Ok(None);
         }
+        let http = text.starts_with("http://") || text.starts_with("https://");
+        let (address, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let git = !http || address.trim_end_matches('/').ends_with(".git");
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(format!("{text:?}: a URL has no spaces and no control characters"));
         }

@@ -49,7 +49,9 @@ impl StageState {
         let mut config = image.config.clone();
         let triggers = std::mem::take(&mut config.config.on_build);
         // Details of the container in which the image was once made.
-        for key in ["container", "container_config", "docker_version", "moby.buildkit.buildinfo.v1"] {
+        for key in
+            ["container", "container_config", "docker_version", "moby.buildkit.buildinfo.v1", crate::exported::INLINE]
+        {
             config.extra.shift_remove(key);
         }
         let created = config.created.as_deref().and_then(timestamp::parse);

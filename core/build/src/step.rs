@@ -1,30 +1,26 @@
-//! What each instruction does to a stage.
+//! What each instruction does to a stage: `transfer` is COPY and ADD, `run` RUN, the rest is here.
 
-use std::path::{Path, PathBuf};
+mod run;
+mod transfer;
+
 use std::sync::Arc;
 
 use sampan_image::ChainId;
 use sampan_image::tree::Tree;
 
-use crate::backend::{Backend, MountSource, Output, Root, RunStep, StepMount};
+use crate::backend::{Backend, Output, Root};
 use crate::cache::{Entry, Key, KeyWriter};
 use crate::context::Context;
-use crate::copy::{self, CopyError, Landing, Match, Selection};
-use crate::dockerignore::Ignore;
+use crate::copy::{self, CopyError};
 use crate::error::{BuildError, Result};
 use crate::executor::{Build, Named, OriginRoot, say};
 use crate::expand::Expander;
 use crate::extract::ensure_folder;
 use crate::graph::Origin;
-use crate::instruction::{Command, Instruction, Kind, Run, Transfer, TransferSource};
-use crate::lines::{Heredoc, heredoc_mark};
-use crate::mount::{self, MountKind};
-use crate::owner::{ModeChange, resolve_owner};
-use crate::remote::Remote;
+use crate::instruction::{Instruction, Kind};
 use crate::scope::is_proxy;
 use crate::source::Source;
-use crate::state::{DEFAULT_PATH, StageState};
-use crate::stubs::Stubs;
+use crate::state::StageState;
 
 /// Runs blocking work on files.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -47,33 +43,6 @@ pub(crate) struct StageRun<B: Backend> {
 enum Files<B: Backend> {
     Context(Arc<Context>),
     Layers { root: Arc<OriginRoot<B::Root>>, top: Option<ChainId>, label: String },
-}
-
-/// A transfer with its variables expanded.
-struct Copying {
-    keyword: &'static str,
-    paths: Vec<String>,
-    /// What is fetched, as it was written.
-    remote: Vec<(String, Remote)>,
-    keep_git_dir: bool,
-    checksum: Option<String>,
-    inline: Vec<(String, String)>,
-    dest: String,
-    chown: Option<String>,
-    chmod: Option<String>,
-    exclude: Vec<String>,
-    parents: bool,
-    unpack: bool,
-    /// The same for what is fetched.
-    unpack_fetched: bool,
-}
-
-/// One tree that a transfer takes from, and what of it.
-struct Part<B: Backend> {
-    files: Files<B>,
-    paths: Vec<String>,
-    matches: Vec<Match>,
-    unpack: bool,
 }
 
 impl<B: Backend> StageRun<B> {
@@ -214,7 +183,7 @@ impl<B: Backend> StageRun<B> {
                 let mut key = KeyWriter::new("begin", None);
                 key.text(&step);
                 let key = key.finish();
-                match self.build.backend.cached(key).await {
+                match self.build.backend.cached(key, self.state.top()).await {
                     Some(entry) if !self.build.no_cache(self.index) => entry.created,
                     _ => {
                         let created = self.build.now();
@@ -233,13 +202,21 @@ impl<B: Backend> StageRun<B> {
         say(&self.output, format!(" ---> {}\n", shown.short())).await
     }
 
+    /// A remembered result on some layers, which is said.
+    async fn known(&self, key: Key, on: Option<ChainId>) -> Result<Option<Entry>> {
+        if self.build.no_cache(self.index) {
+            return Ok(None);
+        }
+        let found = self.build.backend.cached(key, on).await;
+        if found.is_some() {
+            say(&self.output, " ---> Using cache\n".to_owned()).await?;
+        }
+        Ok(found)
+    }
+
     /// Takes a remembered result; whether there was one.
     async fn take(&mut self, key: Key, step: &str) -> Result<bool> {
-        if self.build.no_cache(self.index) {
-            return Ok(false);
-        }
-        let Some(entry) = self.build.backend.cached(key).await else { return Ok(false) };
-        say(&self.output, " ---> Using cache\n".to_owned()).await?;
+        let Some(entry) = self.known(key, self.state.top()).await? else { return Ok(false) };
         self.made(key, step, entry).await?;
         Ok(true)
     }
@@ -305,121 +282,6 @@ impl<B: Backend> StageRun<B> {
         self.keep(key, &step, Entry { layer, created, description: step.clone() }).await
     }
 
-    // ---- COPY and ADD ----
-
-    async fn transfer(&mut self, keyword: &'static str, transfer: &Transfer) -> Result<()> {
-        let copying = self.copying(keyword, transfer)?;
-        let files = self.files(transfer.from.as_deref()).await?;
-        let step = history(&copying, transfer);
-
-        // What a stage holds is known by its layers: nothing need be opened when they are the same.
-        let quick = if let Files::Layers { top, .. } = &files {
-            let mut key = self.copy_key("copy-from", &copying);
-            key.maybe(top.map(|top| top.to_string()).as_deref()).list(&copying.paths);
-            Some(key.finish())
-        } else {
-            None
-        };
-        if let Some(quick) = quick
-            && self.take(quick, &step).await?
-        {
-            return Ok(());
-        }
-        let parts = self.parts(&copying, files).await?;
-        let parts = self.collect(&copying, parts).await?;
-        let mut key = self.copy_key("copy", &copying);
-        for part in &parts {
-            copy::hash_into(&mut key, &part.matches);
-        }
-        let key = key.finish();
-        let _flight = self.build.backend.flights().lock(key).await;
-        if !self.build.no_cache(self.index)
-            && let Some(entry) = self.build.backend.cached(key).await
-        {
-            say(&self.output, " ---> Using cache\n".to_owned()).await?;
-            if let Some(quick) = quick {
-                self.build.backend.remember(quick, entry.clone()).await?;
-            }
-            return self.made(key, &step, entry).await;
-        }
-        let parents = self.state.parents();
-        let root = self.build.backend.open(&parents).await?;
-        let created = self.build.now();
-        self.land(copying, parts, root.path().to_owned(), created).await?;
-        let layer = self.build.backend.commit(&root, &parents, self.build.latest()).await?;
-        drop(root);
-        let entry = Entry { layer: Some(layer), created, description: step.clone() };
-        if let Some(quick) = quick {
-            self.build.backend.remember(quick, entry.clone()).await?;
-        }
-        self.keep(key, &step, entry).await
-    }
-
-    fn copying(&self, keyword: &'static str, transfer: &Transfer) -> Result<Copying> {
-        let maybe = |text: &Option<String>| text.as_deref().map(|text| self.word(text)).transpose();
-        let (mut paths, mut remote, mut inline) = (Vec::new(), Vec::new(), Vec::new());
-        for source in &transfer.sources {
-            match source {
-                TransferSource::Path(text) => {
-                    let path = self.word(text)?;
-                    match Remote::parse(&path).map_err(BuildError::Invalid)? {
-                        Some(_) if keyword != "ADD" && transfer.from.is_none() => {
-                            return Err(BuildError::Invalid(format!("{path}: COPY takes no URLs; ADD does")));
-                        }
-                        Some(found) if keyword == "ADD" => {
-                            remote.push((path, found));
-                            continue;
-                        }
-                        _ => {}
-                    }
-                    paths.push(path);
-                }
-                TransferSource::Inline(heredoc) => {
-                    let body = heredoc.body();
-                    let body = if heredoc.expand { self.expand(|expander| expander.document(&body))? } else { body };
-                    inline.push((heredoc.name.clone(), body));
-                }
-            }
-        }
-        let checksum = maybe(&transfer.checksum)?;
-        if checksum.is_some() && (remote.len() != 1 || !paths.is_empty() || !inline.is_empty()) {
-            return Err(BuildError::Invalid("ADD --checksum: exactly one URL is expected".to_owned()));
-        }
-        let dest = self.word(&transfer.dest)?;
-        if dest.is_empty() {
-            return Err(BuildError::Invalid(format!("{keyword}: the destination is empty")));
-        }
-        Ok(Copying {
-            keyword,
-            paths,
-            remote,
-            keep_git_dir: transfer.keep_git_dir,
-            checksum,
-            inline,
-            dest,
-            chown: maybe(&transfer.chown)?,
-            chmod: maybe(&transfer.chmod)?,
-            exclude: transfer.exclude.iter().map(|text| self.word(text)).collect::<Result<_>>()?,
-            parents: transfer.parents,
-            unpack: keyword == "ADD" && transfer.unpack.unwrap_or(true),
-            unpack_fetched: keyword == "ADD" && transfer.unpack.unwrap_or(false),
-        })
-    }
-
-    /// A key of all but the contents.
-    fn copy_key(&self, kind: &str, copying: &Copying) -> KeyWriter {
-        let mut key = KeyWriter::new(kind, self.state.top());
-        key.text(&self.state.absolute(&copying.dest)).number(is_folder(&copying.dest).into());
-        key.maybe(copying.chown.as_deref()).maybe(copying.chmod.as_deref()).list(&copying.exclude);
-        key.number(copying.parents.into()).number(copying.unpack.into()).number(copying.paths.len() as u64);
-        key.number(copying.unpack_fetched.into()).number(copying.remote.len() as u64);
-        key.maybe(self.epoch().as_deref());
-        for (name, content) in &copying.inline {
-            key.text(name).text(content);
-        }
-        key
-    }
-
     async fn files(&self, from: Option<&str>) -> Result<Files<B>> {
         let Some(from) = from else { return Ok(Files::Context(Arc::clone(&self.build.request.context))) };
         let (layers, label) = match self.build.graph.origin(self.index, from).map_err(BuildError::Invalid)? {
@@ -443,353 +305,7 @@ impl<B: Backend> StageRun<B> {
         let top = layers.first().copied();
         Ok(Files::Layers { root: self.build.origin(&layers).await?, top, label })
     }
-
-    /// The trees that a transfer takes from; what is remote is fetched.
-    async fn parts(&self, copying: &Copying, files: Files<B>) -> Result<Vec<Part<B>>> {
-        let mut parts = Vec::new();
-        if !copying.paths.is_empty() {
-            parts.push(Part { files, paths: copying.paths.clone(), matches: Vec::new(), unpack: copying.unpack });
-        }
-        for (written, remote) in &copying.remote {
-            if matches!(remote, Remote::Http { .. }) && remote.file_name().is_empty() && is_folder(&copying.dest) {
-                return Err(BuildError::Invalid(format!(
-                    "ADD {written}: the URL names no file; name it in the destination"
-                )));
-            }
-            say(&self.output, format!("Fetching {}\n", remote.shown())).await?;
-            let fetched = self.build.backend.fetch(remote, copying.keep_git_dir, copying.checksum.as_deref()).await?;
-            if let Some(note) = fetched.note {
-                say(&self.output, format!("[Warning] {note}\n")).await?;
-            }
-            parts.push(Part {
-                files: Files::Context(Arc::new(fetched.context)),
-                paths: vec![fetched.path],
-                matches: Vec::new(),
-                unpack: copying.unpack_fetched,
-            });
-        }
-        Ok(parts)
-    }
-
-    async fn collect(&self, copying: &Copying, mut parts: Vec<Part<B>>) -> Result<Vec<Part<B>>> {
-        let selection = Selection {
-            exclude: Ignore::from_patterns(copying.exclude.iter().map(String::as_str))
-                .map_err(|error| BuildError::Invalid(format!("--exclude: {error}")))?,
-            parents: copying.parents,
-        };
-        let keyword = copying.keyword;
-        let parts = blocking(move || {
-            for part in &mut parts {
-                let found = with_origin(&part.files, |origin| {
-                    let mut matches = Vec::new();
-                    for path in &part.paths {
-                        matches.extend(copy::collect(origin, path, &selection).map_err(copy_fault)?);
-                    }
-                    Ok(matches)
-                })?;
-                if found.is_empty() {
-                    return Err(BuildError::Invalid(format!("{keyword} {}: nothing matches", part.paths.join(" "))));
-                }
-                part.matches = found;
-            }
-            Ok(parts)
-        })
-        .await?;
-        let found: usize = parts.iter().map(|part| part.matches.len()).sum();
-        let most = found.max(copying.paths.len() + copying.remote.len()) + copying.inline.len();
-        if most > 1 && !is_folder(&copying.dest) {
-            return Err(BuildError::Invalid(format!(
-                "When using {keyword} with more than one source file, the destination must be a directory and end with a /"
-            )));
-        }
-        Ok(parts)
-    }
-
-    async fn land(&self, copying: Copying, parts: Vec<Part<B>>, root: PathBuf, created: i64) -> Result<()> {
-        let dest = self.state.absolute(&copying.dest);
-        blocking(move || {
-            let owner = match &copying.chown {
-                Some(text) => {
-                    let mut tree = Tree::open(&root)
-                        .map_err(|error| BuildError::Backend(format!("open the stage's root: {error}")))?;
-                    Some(resolve_owner(&mut tree, text).map_err(|why| BuildError::Invalid(format!("--chown: {why}")))?)
-                }
-                None => None,
-            };
-            let mode = copying.chmod.as_deref().map(ModeChange::parse).transpose().map_err(BuildError::Invalid)?;
-            let mut landing = Landing {
-                dest,
-                folder: is_folder(&copying.dest),
-                owner,
-                mode,
-                unpack: copying.unpack,
-                time: Self::time(created),
-            };
-            for part in &parts {
-                landing.unpack = part.unpack;
-                with_origin(&part.files, |origin| {
-                    copy::land(origin, &part.matches, &root, &landing).map_err(copy_fault)
-                })?;
-            }
-            for (name, content) in &copying.inline {
-                copy::land_inline(name, content.as_bytes(), &root, &landing).map_err(copy_fault)?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    // ---- RUN ----
-
-    async fn run(&mut self, source: &Source, instruction: &Instruction, run: &Run) -> Result<()> {
-        if run.security.as_deref() == Some("insecure") {
-            return Err(BuildError::Unsupported(
-                "RUN --security=insecure needs the daemon's permission, which it does not give".to_owned(),
-            ));
-        }
-        if !run.devices.is_empty() {
-            return Err(BuildError::Unsupported("RUN --device is not there yet".to_owned()));
-        }
-        let network = match run.network.as_deref() {
-            None | Some("default") => self.build.request.network.clone(),
-            Some(other) => other.to_owned(),
-        };
-        let (args, script) = self.arguments(run);
-        let arguments: Vec<String> = self
-            .state
-            .scope
-            .values()
-            .filter(|(name, _)| !is_proxy(name) && !self.has_env(name))
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        let mut mounts = Vec::new();
-        let mut key = KeyWriter::new("run", self.state.top());
-        key.list(&args).list(&self.state.config.config.env).list(&arguments);
-        key.text(self.state.workdir()).text(&self.state.config.config.user).text(&network);
-        key.list(&self.build.request.extra_hosts);
-        if let Some(epoch) = self.epoch() {
-            key.text("epoch").text(&epoch);
-        }
-        let mut secret_env = Vec::new();
-        for text in &run.mounts {
-            let expand = |text: &str| self.word(text).map_err(|error| error.to_string());
-            let parsed = mount::parse(text, &expand).map_err(BuildError::Invalid)?;
-            key.text(&format!("{parsed:?}"));
-            self.mount(parsed, &mut key, &mut mounts, &mut secret_env).await?;
-        }
-        if let Some((name, body)) = &script {
-            key.text(name).text(body);
-        }
-        let key = key.finish();
-        let step = run_history(&args, &arguments, run);
-        let _flight = self.build.backend.flights().lock(key).await;
-        if self.take(key, &step).await? {
-            return Ok(());
-        }
-        say(&self.output, format!(" ---> Running in {}\n", key.short())).await?;
-        let mut env = self.state.config.config.env.clone();
-        if !env.iter().any(|each| each.starts_with("PATH=")) {
-            env.push(DEFAULT_PATH.to_owned());
-        }
-        env.extend(arguments);
-        for (name, value) in
-            self.build.args.proxies().chain(self.state.scope.values().filter(|(name, _)| is_proxy(name)))
-        {
-            if !self.has_env(name) && !env.iter().any(|each| each.split('=').next() == Some(name)) {
-                env.push(format!("{name}={value}"));
-            }
-        }
-        env.extend(secret_env);
-        let parents = self.state.parents();
-        let root = self.build.backend.open(&parents).await?;
-        let folder = self.script(script, &mut mounts).await?;
-        let run_step = RunStep {
-            id: key.short(),
-            args: args.clone(),
-            env,
-            cwd: self.state.workdir().to_owned(),
-            user: self.state.config.config.user.clone(),
-            network,
-            extra_hosts: self.build.request.extra_hosts.clone(),
-            shm_size: self.build.request.shm_size,
-            memory: self.build.request.memory,
-            memory_swap: self.build.request.memory_swap,
-            ulimits: self.build.request.ulimits.clone(),
-            mounts,
-        };
-        let targets: Vec<String> = run_step.mounts.iter().map(|mount| mount.target.clone()).collect();
-        let at = root.path().to_owned();
-        let stubs = blocking(move || {
-            Stubs::before(&at, &targets).map_err(|error| BuildError::Backend(format!("look at the root: {error}")))
-        })
-        .await?;
-        let code = self.build.backend.run(&root, run_step, &self.output).await?;
-        drop(folder);
-        if code != 0 {
-            let command = shown_command(&args);
-            let place = source.diagnostic(instruction.span, format!("the program ended with code {code}"));
-            return Err(BuildError::Run { command, code, place: Box::new(place) });
-        }
-        let at = root.path().to_owned();
-        blocking(move || {
-            stubs.remove(&at).map_err(|error| BuildError::Backend(format!("clear the root of mount points: {error}")))
-        })
-        .await?;
-        let layer = self.build.backend.commit(&root, &parents, self.build.latest()).await?;
-        drop(root);
-        let created = self.build.now();
-        self.keep(key, &step, Entry { layer: Some(layer), created, description: step.clone() }).await
-    }
-
-    fn has_env(&self, name: &str) -> bool {
-        self.state.config.config.env.iter().any(|each| each.split('=').next() == Some(name))
-    }
-
-    /// The program's arguments; a here-document that is a script of its own comes as a file.
-    fn arguments(&self, run: &Run) -> (Vec<String>, Option<(String, String)>) {
-        let Command::Shell(text) = &run.command else { return (self.state.arguments(&run.command), None) };
-        let Some(first) = run.heredocs.first() else { return (self.state.arguments(&run.command), None) };
-        if run.heredocs.len() == 1 && heredoc_mark(text.trim()).is_some() {
-            let body = first.body();
-            if body.starts_with("#!") {
-                let path = format!("{SCRIPTS}/{}", first.name);
-                return (vec![path], Some((first.name.clone(), body)));
-            }
-            return (self.state.arguments(&Command::Shell(body)), None);
-        }
-        // The shell reads here-documents itself.
-        let whole = run
-            .heredocs
-            .iter()
-            .fold(text.clone(), |text, each: &Heredoc| format!("{text}\n{}{}", each.content, each.name));
-        (self.state.arguments(&Command::Shell(whole)), None)
-    }
-
-    /// Writes a script where it can be mounted from.
-    async fn script(
-        &self,
-        script: Option<(String, String)>,
-        mounts: &mut Vec<StepMount>,
-    ) -> Result<Option<crate::context::Scratch>> {
-        let Some((name, body)) = script else { return Ok(None) };
-        mounts.push(StepMount {
-            target: format!("{SCRIPTS}/{name}"),
-            source: MountSource::Secret { content: body.into_bytes().into(), mode: 0o755, owner: (0, 0) },
-        });
-        Ok(None)
-    }
-
-    async fn mount(
-        &self,
-        mount: mount::RunMount,
-        key: &mut KeyWriter,
-        mounts: &mut Vec<StepMount>,
-        env: &mut Vec<String>,
-    ) -> Result<()> {
-        let target = self.state.absolute(&mount.target);
-        match mount.kind {
-            MountKind::Bind { writable: true, .. } => {
-                return Err(BuildError::Unsupported(
-                    "RUN --mount=type=bind,rw is not there yet: copy the files to a place of your own first".to_owned(),
-                ));
-            }
-            MountKind::Bind { from, source, writable: false } => {
-                let path = self.bind(from.as_deref(), &source, Some(key)).await?;
-                mounts.push(StepMount { target, source: MountSource::Path(path) });
-            }
-            MountKind::Cache { id, from, source, read_only, sharing, mode, uid, gid } => {
-                let seed = match from {
-                    Some(from) => Some(self.bind(Some(&from), &source, None).await?),
-                    None => None,
-                };
-                let id = if id == mount.target { target.clone() } else { id };
-                let owner = (uid, gid);
-                mounts.push(StepMount {
-                    target,
-                    source: MountSource::Cache { id, seed, read_only, sharing, mode, owner },
-                });
-            }
-            MountKind::Tmpfs { size } => mounts.push(StepMount { target, source: MountSource::Tmpfs { size } }),
-            MountKind::Secret { id, required, mode, uid, gid, env: variable } => {
-                let Some(content) = self.build.request.secrets.get(&id) else {
-                    if required {
-                        return Err(BuildError::Invalid(format!(
-                            "the secret {id} is not given: --secret id={id},src=FILE"
-                        )));
-                    }
-                    return Ok(());
-                };
-                if let Some(name) = variable {
-                    let text = std::str::from_utf8(content).map_err(|_| {
-                        BuildError::Invalid(format!("the secret {id} is not text: no variable can hold it"))
-                    })?;
-                    env.push(format!("{name}={text}"));
-                }
-                if !mount.target.is_empty() {
-                    let source = MountSource::Secret { content: Arc::clone(content), mode, owner: (uid, gid) };
-                    mounts.push(StepMount { target, source });
-                }
-            }
-            MountKind::Ssh { id, required, mode, uid, gid } => {
-                let Some(agent) = self.build.request.ssh.get(&id) else {
-                    if required {
-                        return Err(BuildError::Invalid(format!("the agent {id} is not given: --ssh {id}")));
-                    }
-                    return Ok(());
-                };
-                let number = mounts.iter().filter(|each| matches!(each.source, MountSource::Ssh { .. })).count();
-                let target = if mount.target.is_empty() { format!("/run/buildkit/ssh_agent.{number}") } else { target };
-                if number == 0 {
-                    env.push(format!("SSH_AUTH_SOCK={target}"));
-                }
-                let source = MountSource::Ssh { agent: agent.clone(), mode, owner: (uid, gid) };
-                mounts.push(StepMount { target, source });
-            }
-        }
-        Ok(())
-    }
-
-    /// A path of the context, a stage or an image, as the host sees it; its contents go into the key.
-    async fn bind(&self, from: Option<&str>, source: &str, key: Option<&mut KeyWriter>) -> Result<PathBuf> {
-        let files = self.files(from).await?;
-        let wanted = source.to_owned();
-        let hash = key.is_some();
-        let top = if let Files::Layers { top, .. } = &files { *top } else { None };
-        let context = matches!(files, Files::Context(_));
-        let (path, matches) = blocking(move || {
-            with_origin(&files, |origin| {
-                let wrong = |error: std::io::Error| BuildError::Invalid(format!("--mount: {wanted}: {error}"));
-                let mut tree = Tree::open(origin.root).map_err(wrong)?;
-                let name = crate::pattern::clean(&format!("/{wanted}"));
-                let (path, stat) = copy::resolve(&mut tree, name.as_bytes()).map_err(wrong)?;
-                if stat.is_none() {
-                    return Err(BuildError::Invalid(format!("--mount: {wanted}: not found in {}", origin.label)));
-                }
-                let path = origin.root.join(Path::new(std::ffi::OsStr::new(
-                    <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&path),
-                )));
-                let matches = if hash && context {
-                    copy::collect(origin, &name, &Selection::default()).map_err(copy_fault)?
-                } else {
-                    Vec::new()
-                };
-                Ok((path, matches))
-            })
-        })
-        .await?;
-        if let Some(key) = key {
-            if context {
-                copy::hash_into(key, &matches);
-            } else {
-                key.maybe(top.map(|top| top.to_string()).as_deref());
-            }
-        }
-        Ok(path)
-    }
 }
-
-/// Where scripts of RUN are found.
-const SCRIPTS: &str = "/dev/pipes";
 
 fn with_origin<B: Backend, T>(files: &Files<B>, work: impl FnOnce(&copy::Origin<'_>) -> Result<T>) -> Result<T> {
     match files {
@@ -817,51 +333,6 @@ fn copy_fault(error: CopyError) -> BuildError {
     }
 }
 
-/// Whether a destination was written as a directory.
-fn is_folder(dest: &str) -> bool {
-    dest.ends_with('/') || dest == "." || dest == ".." || dest.ends_with("/.") || dest.ends_with("/..")
-}
-
 fn joined(pairs: &[(String, String)]) -> String {
     pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
-}
-
-/// COPY as the history shows it.
-fn history(copying: &Copying, transfer: &Transfer) -> String {
-    let mut text = copying.keyword.to_owned();
-    for (name, value) in [("from", &transfer.from), ("chown", &copying.chown), ("chmod", &copying.chmod)] {
-        if let Some(value) = value
-            && name != "from"
-        {
-            text.push_str(&format!(" --{name}={value}"));
-        }
-    }
-    for path in &copying.paths {
-        text.push_str(&format!(" {path}"));
-    }
-    for (_, remote) in &copying.remote {
-        text.push_str(&format!(" {}", remote.shown()));
-    }
-    for (name, _) in &copying.inline {
-        text.push_str(&format!(" <<{name}"));
-    }
-    text.push_str(&format!(" {}", copying.dest));
-    text
-}
-
-fn run_history(args: &[String], arguments: &[String], run: &Run) -> String {
-    let mut text = String::from("RUN");
-    if !arguments.is_empty() {
-        text.push_str(&format!(" |{} {}", arguments.len(), arguments.join(" ")));
-    }
-    let script = run.heredocs.len() == 1 && args.len() == 1;
-    if script {
-        return format!("{text} <<{}", run.heredocs[0].name);
-    }
-    format!("{text} {}", args.join(" "))
-}
-
-/// A command as Docker's error shows it.
-fn shown_command(args: &[String]) -> String {
-    args.join(" ")
 }

@@ -139,8 +139,14 @@ impl Backend for Engine {
         self.images.commit_layer(&view, parents).map_err(|error| BuildError::Backend(error.to_string()))
     }
 
-    async fn cached(&self, key: Key) -> Option<Entry> {
-        self.cache.lock().unwrap().get(&key).cloned()
+    async fn rebase(&self, layer: &LayerRef, parents: &[ChainId]) -> Result<LayerRef> {
+        self.images.lay(layer, parents).map_err(|error| BuildError::Backend(error.to_string()))
+    }
+
+    async fn cached(&self, key: Key, on: Option<ChainId>) -> Option<Entry> {
+        let found = self.cache.lock().unwrap().get(&key).cloned()?;
+        let lies = |layer: &LayerRef| layer.chain_id == ChainId::on(on.as_ref(), &layer.diff_id);
+        found.layer.as_ref().is_none_or(lies).then_some(found)
     }
 
     async fn remember(&self, key: Key, entry: Entry) -> Result<()> {
@@ -618,4 +624,41 @@ async fn a_date_makes_builds_reproducible() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     assert_eq!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn a_linked_copy_stands_on_nothing_below_it() {
+    let world = World::new();
+    for (path, text) in [
+        ("old/etc/passwd", "web:x:7:8::/:/\n"),
+        ("new/etc/passwd", "web:x:7:8::/:/\n"),
+        ("new/more", "m"),
+        ("app", "a"),
+    ] {
+        world.put(path, text);
+    }
+    let text = |base: &str| format!("FROM scratch\nCOPY {base} /\nCOPY --link --chown=web app /srv/app\n");
+    let first = world.build(&text("old")).await;
+    assert_eq!(world.read(first.image(), "srv/app"), "a");
+    assert_eq!(world.read(first.image(), "etc/passwd"), "web:x:7:8::/:/\n");
+    // Another base: its copy is made, the linked one is there already, over what is new below it.
+    let second = world.build(&text("new")).await;
+    assert_eq!(second.said.matches("Using cache").count(), 1, "{}", second.said);
+    assert_eq!((world.read(second.image(), "srv/app"), world.read(second.image(), "more")), ("a".into(), "m".into()));
+    let layers = |built: &Built| built.image().layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>();
+    assert_eq!(layers(&first)[1], layers(&second)[1], "the same layer");
+    assert_ne!(layers(&first)[0], layers(&second)[0]);
+    let again = world.build(&text("new")).await;
+    assert_eq!(again.image().id, second.image().id, "{}", again.said);
+    // Without --link what is below counts.
+    let plain = |base: &str| text(base).replace("--link ", "");
+    world.build(&plain("old")).await;
+    let said = world.build(&plain("new")).await.said;
+    assert_eq!(said.matches("Using cache").count(), 1, "{said}");
+    // Who owns it is looked up where it lands.
+    world.put("new/etc/passwd", "web:x:9:9::/:/\n");
+    let moved = world.build(&text("new")).await;
+    assert_eq!(moved.said.matches("Using cache").count(), 0, "{}", moved.said);
+    let missing = world.build("FROM scratch\nCOPY --link --chown=nobody app /x\n").await.fault();
+    assert!(missing.contains("there is no user nobody"), "{missing}");
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::merge::{self, keys};
 use crate::model::Port;
-use crate::model::build::is_remote_context;
+use crate::model::build::is_elsewhere;
 use crate::node::{At, Entry, Node, Value};
 use crate::session::Session;
 
@@ -320,7 +320,7 @@ fn file_reference(item: Node, folder: &str) -> Node {
 
 fn build(session: &Session<'_>, node: Node) -> Node {
     let local = |node: Node| match node.as_str() {
-        Some(written) if !is_remote_context(written) => path(session, node),
+        Some(written) if !is_elsewhere(written) => path(session, node),
         _ => node,
     };
     let mut node = merge::context(node);

@@ -7,6 +7,7 @@
 //! Invariants: this crate never opens a file, never blocks, never knows tokio or the kernel. The same options and the
 //! same file contents give the same project. No key is dropped: each is decoded, or refused with its place.
 
+pub mod build_options;
 pub mod files;
 pub mod model;
 

@@ -1,7 +1,9 @@
 //! `POST /build`, the classic build endpoint.
 
 use base64::Engine as _;
-use sampan_engine::build::{BuildContext, BuildRequest, NamedContext, Ulimit, read_options};
+use sampan_engine::build::{
+    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext, Ulimit, read_options,
+};
 use sampan_engine::{Engine, Error, Result};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -45,6 +47,7 @@ pub async fn build(engine: &Engine, call: &mut Call) -> Answer {
         no_cache: query.flag("nocache"),
         pull: query.flag("pull"),
         quiet: query.flag("q"),
+        cache_from: cache_images(call)?,
         registry_auth: registry_config(call)?,
         ..BuildRequest::default()
     };
@@ -75,8 +78,29 @@ struct Options {
     rewrite_timestamp: bool,
     check: bool,
     tell_keys: bool,
-    /// How many caches are in the upload.
-    caches: usize,
+    cache_from: Vec<SourceOption>,
+    cache_to: Vec<TargetOption>,
+}
+
+/// Where results of earlier builds are.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", tag = "kind", content = "value")]
+enum SourceOption {
+    Upload,
+    Registry(String),
+}
+
+/// Where results go; directories are the client's own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct TargetOption {
+    /// An image's name in a registry; the configuration of the image that is built when there is none.
+    #[serde(default)]
+    registry: Option<String>,
+    #[serde(default)]
+    all: bool,
+    #[serde(default)]
+    ignore_error: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -92,6 +116,7 @@ struct ContextOption {
 #[serde(rename_all = "camelCase")]
 enum ContextKind {
     Upload,
+    Layout,
     Image,
     Remote,
 }
@@ -119,6 +144,7 @@ async fn with_options(request: &mut BuildRequest, remote: Option<String>, mut up
         .map(|each| {
             let context = match each.kind {
                 ContextKind::Upload => NamedContext::Upload,
+                ContextKind::Layout => NamedContext::Layout,
                 ContextKind::Image => NamedContext::Image(each.value),
                 ContextKind::Remote => NamedContext::Remote(each.value),
             };
@@ -129,8 +155,31 @@ async fn with_options(request: &mut BuildRequest, remote: Option<String>, mut up
     request.rewrite_timestamp = options.rewrite_timestamp;
     request.check = options.check;
     request.tell_keys = options.tell_keys;
-    request.context = BuildContext::Parts { reader: upload, caches: options.caches, remote };
+    request.cache_from = options
+        .cache_from
+        .into_iter()
+        .map(|each| match each {
+            SourceOption::Upload => CacheSource::Upload,
+            SourceOption::Registry(name) => CacheSource::Registry(name),
+        })
+        .collect();
+    request.cache_to = options
+        .cache_to
+        .into_iter()
+        .map(|each| CacheTarget {
+            place: each.registry.map_or(CachePlace::Inline, CachePlace::Registry),
+            all: each.all,
+            ignore_error: each.ignore_error,
+        })
+        .collect();
+    request.context = BuildContext::Parts { reader: upload, remote };
     Ok(())
+}
+
+/// `cachefrom`: a JSON list of images that are here.
+fn cache_images(call: &Call) -> Result<Vec<CacheSource>> {
+    let found = call.query.json::<Vec<String>>("cachefrom")?.unwrap_or_default();
+    Ok(found.into_iter().map(CacheSource::Image).collect())
 }
 
 /// `ulimits`: a JSON list of names with their limits.

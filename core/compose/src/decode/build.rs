@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::fields::{Fields, unique};
 use super::{Cx, mounts, networking, process, special};
-use crate::model::{Build, build::is_remote_context};
+use crate::model::{Build, build::is_elsewhere};
 use crate::node::{Node, Value};
 
 pub(super) fn build(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Build> {
@@ -110,7 +110,7 @@ fn scalar(cx: &mut Cx<'_, '_>, node: &Node) -> Option<String> {
 
 /// A directory made absolute; what names something elsewhere stays.
 fn context_path(cx: &Cx<'_, '_>, node: &Node, written: &str) -> String {
-    if is_remote_context(written) {
+    if is_elsewhere(written) {
         return written.to_owned();
     }
     cx.session.path(node, written).to_string_lossy().into_owned()

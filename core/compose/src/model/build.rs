@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::build_options::ContextKind;
+
 use super::{Bytes, Extensions, FileReference, Ulimit, model};
 
 /// A secret given to a build; same form as a service's.
@@ -10,7 +12,7 @@ pub type BuildSecret = FileReference;
 model! {
     /// How a service's image is built.
     pub struct Build {
-        /// An absolute directory, or a URL that [`Build::is_remote`] knows.
+        /// An absolute directory, or what else [`ContextKind`] knows.
         pub context: String,
         /// Relative to the context, or absolute. `Dockerfile` unless said.
         pub dockerfile: String,
@@ -53,14 +55,12 @@ impl Build {
     /// Whether the context is not a directory of this host.
     #[must_use]
     pub fn is_remote(&self) -> bool {
-        is_remote_context(&self.context)
+        is_elsewhere(&self.context)
     }
 }
 
-/// Whether a build context names something elsewhere: a URL, or git over ssh.
+/// Whether the text of a build context is no path of this host.
 #[must_use]
-pub(crate) fn is_remote_context(context: &str) -> bool {
-    ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "docker-image://", "oci-layout://", "service:"]
-        .iter()
-        .any(|prefix| context.starts_with(prefix))
+pub(crate) fn is_elsewhere(context: &str) -> bool {
+    ContextKind::of(context) != ContextKind::Directory
 }

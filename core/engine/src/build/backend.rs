@@ -7,15 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sampan_build::backend::{Backend, Fetched, Flights, Message, Output, Root, RunStep};
 use sampan_build::cache::{Entry, Key};
 use sampan_build::error::{BuildError, Result};
+use sampan_build::exported::{Document, INLINE};
 use sampan_build::remote::Remote;
-use sampan_image::{ChainId, Digest, ImageConfig, ImageRecord, ImageRef, LayerRef, Platform};
+use sampan_image::registry::Reporter;
+use sampan_image::{ChainId, DiffId, Digest, ImageConfig, ImageRecord, ImageRef, LayerRef, Platform};
+use tokio::sync::mpsc;
 
-use super::export::Imported;
+use super::export;
+use super::import::Imported;
 use super::root::BuildRoot;
-use super::run;
+use super::{CachePlace, CacheSource, CacheTarget, Checked, run};
 use crate::Engine;
 use crate::error::{Error, ErrorKind};
-use crate::messages::Credentials;
+use crate::images::registry_auth;
+use crate::messages::{BuildMessage, Credentials};
 
 /// One build's view of the engine.
 #[derive(Debug)]
@@ -25,8 +30,14 @@ pub(crate) struct EngineBackend {
     pub auth: HashMap<String, Credentials>,
     /// Caches that came with the request.
     pub caches: Vec<Imported>,
+    /// Where the fetching of their layers is told.
+    pub reporter: Reporter,
+    /// The image tells in its configuration which steps its layers are of.
+    pub inline: bool,
     /// The results that the build has made or taken.
     pub used: Mutex<BTreeSet<Key>>,
+    /// The layers of the image that came of it.
+    pub layers: Mutex<Vec<DiffId>>,
 }
 
 impl Root for BuildRoot {
@@ -42,6 +53,13 @@ fn fault(error: Error) -> BuildError {
         }
         ErrorKind::Unsupported => BuildError::Unsupported(error.message),
         _ => BuildError::Backend(error.message),
+    }
+}
+
+async fn say(told: Option<&mpsc::Sender<BuildMessage>>, text: String) -> Result<()> {
+    match told {
+        Some(told) => told.send(BuildMessage::text(text)).await.map_err(|_| BuildError::Cancelled),
+        None => Ok(()),
     }
 }
 
@@ -64,25 +82,96 @@ impl EngineBackend {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What the build has made or taken: all of it, or what the image is of.
+    pub(crate) fn results(&self, all: bool) -> Vec<(Key, Entry)> {
+        let layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        export::results(&self.engine, self.used(), (!all).then_some(&layers))
+    }
+
+    /// Opens the caches that are in registries or in images. One that is not there is no cache yet, which is said.
+    pub(crate) async fn find_caches(
+        &mut self,
+        sources: &[CacheSource],
+        checked: &Checked,
+        told: Option<&mpsc::Sender<BuildMessage>>,
+    ) -> Result<()> {
+        for source in sources {
+            let found = match source {
+                CacheSource::Upload | CacheSource::Directory(_) => continue,
+                CacheSource::Image(name) => {
+                    self.engine.inner.images.resolve(name).and_then(|image| Imported::of_image(&image))
+                }
+                CacheSource::Registry(text) => {
+                    let Some(name) = checked.caches.get(text) else { continue };
+                    let auth = self.credentials(name).map(registry_auth);
+                    let found = Imported::of_registry(&self.engine, name, &checked.platform, auth).await;
+                    // An image that never left this host may have what is wanted.
+                    found.or_else(|error| match self.engine.inner.images.store().by_name(name) {
+                        Some(image) => Imported::of_image(&image).map_err(|_| error),
+                        None => Err(error),
+                    })
+                }
+            };
+            match (found, source) {
+                (Ok(found), _) => self.caches.push(found),
+                // Docker names there what is merely likely to have something.
+                (Err(error), CacheSource::Image(name)) => tracing::debug!(%error, name, "an image brings no cache"),
+                (Err(error), _) => say(told, format!("[Warning] --cache-from: {error}\n")).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the results elsewhere.
+    pub(crate) async fn export(
+        &self,
+        target: &CacheTarget,
+        names: &HashMap<String, ImageRef>,
+        told: Option<&mpsc::Sender<BuildMessage>>,
+    ) -> Result<()> {
+        let document = Document::of(&self.results(target.all));
+        let result = match &target.place {
+            // The image has it already.
+            CachePlace::Inline => return Ok(()),
+            CachePlace::Directory(path) => {
+                let (engine, path) = (self.engine.clone(), path.clone());
+                let written = crate::blocking(move || export::to_directory(&engine, &document, &path)).await;
+                written.map(|()| "Cache written\n".to_owned())
+            }
+            CachePlace::Registry(text) => {
+                let Some(name) = names.get(text) else { return Ok(()) };
+                let auth = self.credentials(name).map(registry_auth);
+                say(told, format!("Exporting the cache to {}\n", name.familiar())).await?;
+                let pushed = export::to_registry(&self.engine, &document, name, auth.as_ref(), &self.reporter).await;
+                pushed.map(|digest| format!("Exported the cache: {digest}\n"))
+            }
+        };
+        match result {
+            Ok(text) => say(told, text).await,
+            Err(error) if target.ignore_error => say(told, format!("[Warning] --cache-to: {error}\n")).await,
+            Err(error) => Err(fault(error.context("--cache-to"))),
+        }
+    }
+
     /// A result is part of this build.
     fn note(&self, key: Key) {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
     }
 
     /// A result of a cache that came with the request, taken into the engine's own.
-    async fn imported(&self, key: Key) -> Option<Entry> {
-        let found = self.caches.iter().find_map(|cache| cache.find(key))?;
-        let engine = self.engine.clone();
-        match crate::blocking(move || found.take(&engine, key)).await {
-            Ok(entry) => Some(entry),
-            Err(error) => {
-                tracing::warn!(%error, "a step of an imported cache is not used");
-                None
+    async fn imported(&self, key: Key, on: Option<ChainId>) -> Option<Entry> {
+        for cache in &self.caches {
+            let Some(found) = cache.find(key) else { continue };
+            match cache.take(&self.engine, key, on, found, &self.reporter).await {
+                Ok(entry) => return Some(entry),
+                Err(error) => tracing::warn!(%error, %key, "a step of an imported cache is not used"),
             }
         }
+        None
     }
 
-    fn credentials(&self, name: &ImageRef) -> Option<Credentials> {
+    /// What is known of a registry that an image or a cache is in.
+    pub(crate) fn credentials(&self, name: &ImageRef) -> Option<Credentials> {
         let domain = name.domain();
         let hub = ["https://index.docker.io/v1/", "index.docker.io", "docker.io"];
         let found = self.auth.get(domain).or_else(|| {
@@ -132,14 +221,20 @@ impl Backend for EngineBackend {
         root.commit(parents, latest).await.map_err(fault)
     }
 
+    async fn rebase(&self, layer: &LayerRef, parents: &[ChainId]) -> Result<LayerRef> {
+        let (layer, parents) = (layer.clone(), parents.to_vec());
+        let images = &self.engine.inner.images;
+        images.blocking(move |store| Ok(store.lay(&layer, &parents)?)).await.map_err(fault)
+    }
+
     async fn fetch(&self, remote: &Remote, keep_git_dir: bool, checksum: Option<&str>) -> Result<Fetched> {
         super::fetch::fetch(&self.engine, remote, keep_git_dir, checksum).await
     }
 
-    async fn cached(&self, key: Key) -> Option<Entry> {
-        let found = match self.engine.inner.builds.get(key) {
+    async fn cached(&self, key: Key, on: Option<ChainId>) -> Option<Entry> {
+        let found = match self.engine.inner.builds.get(key, on) {
             Some(found) => Some(found),
-            None => self.imported(key).await,
+            None => self.imported(key, on).await,
         };
         if found.is_some() {
             self.note(key);
@@ -155,11 +250,18 @@ impl Backend for EngineBackend {
 
     async fn create(
         &self,
-        config: ImageConfig,
+        mut config: ImageConfig,
         layers: Vec<LayerRef>,
         parent: Option<Digest>,
         names: Vec<ImageRef>,
     ) -> Result<Arc<ImageRecord>> {
+        let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&diff_ids);
+        if self.inline {
+            let document = Document::inline(&export::results(&self.engine, self.used(), None), &diff_ids);
+            let document = serde_json::to_value(document).map_err(|error| BuildError::Backend(error.to_string()))?;
+            config.extra.insert(INLINE.to_owned(), document);
+        }
         let images = &self.engine.inner.images;
         let tagged = names.clone();
         let created = images.blocking(move |store| Ok(store.create_image(config, layers, parent, &names)?)).await;

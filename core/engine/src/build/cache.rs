@@ -9,7 +9,7 @@ use bollard_stubs::models::{BuildCache, BuildCacheTypeEnum};
 use sampan_build::backend::Flights;
 use sampan_build::cache::{Entry, Key};
 use sampan_build::mount::Sharing;
-use sampan_image::{Digest, timestamp};
+use sampan_image::{ChainId, Digest, LayerRef, timestamp};
 use sampan_store::{Collection, Durability};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
@@ -147,10 +147,12 @@ impl Builds {
     }
 
     /// A result whose layer is still here.
-    pub(crate) fn get(&self, key: Key) -> Option<Entry> {
-        let name = key.to_string();
-        let found = self.inner.shared.store.read::<_, Error>(|tx| Ok(CACHE.get(tx, &name)?));
-        let mut found = match found {
+    pub(crate) fn known(&self, key: Key) -> Option<Entry> {
+        self.remembered(&key.to_string()).map(|found| found.entry)
+    }
+
+    fn remembered(&self, name: &str) -> Option<Remembered> {
+        let mut found = match self.inner.shared.store.read::<_, Error>(|tx| Ok(CACHE.get(tx, name)?)) {
             Ok(found) => found?,
             Err(error) => {
                 tracing::warn!(%error, "a remembered build step cannot be read");
@@ -160,6 +162,17 @@ impl Builds {
         if let Some(layer) = &mut found.entry.layer {
             // One that was packed meanwhile to be sent is another blob now.
             *layer = self.inner.images.store().layer(&layer.chain_id)?;
+        }
+        Some(found)
+    }
+
+    /// The same, if it lies on `on`; the use is noted.
+    pub(crate) fn get(&self, key: Key, on: Option<ChainId>) -> Option<Entry> {
+        let name = key.to_string();
+        let mut found = self.remembered(&name)?;
+        let lies = |layer: &LayerRef| layer.chain_id == ChainId::on(on.as_ref(), &layer.diff_id);
+        if !found.entry.layer.as_ref().is_none_or(lies) {
+            return None;
         }
         let now = timestamp::now();
         if now - found.last_used > USE_STEP {
@@ -217,6 +230,8 @@ impl Builds {
                     id: Some(name),
                     typ: Some(BuildCacheTypeEnum::REGULAR),
                     in_use: Some(false),
+                    description: Some(remembered.entry.description),
+                    created_at: Some(timestamp::format(remembered.entry.created)),
                     shared: Some(layer.is_some_and(|layer| uses.contains_key(&layer.chain_id))),
                     size: Some(layer.map_or(0, |layer| i64::try_from(layer.size).unwrap_or(i64::MAX))),
                     last_used_at: Some(timestamp::format(remembered.last_used)),

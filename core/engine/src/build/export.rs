@@ -1,117 +1,106 @@
-//! Build results outside of the engine: a folder with `cache.json`, which names steps by their keys, and the layers'
-//! tars in `blobs/sha256`.
+//! Results of builds leave the engine: as a tar for a client, into a directory of this host, or to a registry.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
 
 use sampan_build::cache::{Entry, Key};
-use sampan_build::context::Context;
-use sampan_build::error::BuildError;
-use sampan_image::{ChainId, Digest};
-use serde::{Deserialize, Serialize};
+use sampan_build::exported::{Document, MEDIA_TYPE};
+use sampan_image::registry::{self, Artifact, ArtifactLayer, RegistryAuth, Reporter};
+use sampan_image::{DiffId, Digest, Hold, ImageRef};
 
+use super::import::{BLOBS, DOCUMENT};
 use crate::Engine;
 use crate::error::{Error, Result};
 
-/// Changes when the form does.
-const VERSION: u32 = 1;
-
-/// `cache.json`.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Document {
-    version: u32,
-    steps: Vec<Step>,
+/// The results among `keys` that are still known; with `only`, those alone whose layers are among these, or that have
+/// none.
+pub(super) fn results(
+    engine: &Engine,
+    keys: impl IntoIterator<Item = Key>,
+    only: Option<&[DiffId]>,
+) -> Vec<(Key, Entry)> {
+    let wanted = |entry: &Entry| match (&entry.layer, only) {
+        (Some(layer), Some(only)) => only.contains(&layer.diff_id),
+        _ => true,
+    };
+    let known = keys.into_iter().filter_map(|key| Some((key, engine.inner.builds.known(key)?)));
+    known.filter(|(_, entry)| wanted(entry)).collect()
 }
 
-/// One result.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Step {
-    key: Digest,
-    entry: Entry,
-    /// Layers below, nearest first.
-    #[serde(default)]
-    parents: Vec<ChainId>,
+/// Keeps the layers of a document while they are sent.
+fn hold<'a>(engine: &'a Engine, document: &Document) -> Hold<'a> {
+    engine.inner.images.store().hold(document.layers.iter().map(|layer| layer.blob))
 }
 
-/// A cache that came with a build.
-#[derive(Debug)]
-pub(crate) struct Imported {
-    document: Document,
-    files: Context,
+/// Sends results to a registry, under a name of their own; the digest that they have there.
+pub(super) async fn to_registry(
+    engine: &Engine,
+    document: &Document,
+    name: &ImageRef,
+    auth: Option<&RegistryAuth>,
+    reporter: &Reporter,
+) -> Result<Digest> {
+    let _hold = hold(engine, document);
+    let config = serde_json::to_vec(document).map_err(Error::internal)?;
+    let layers = document.layers.iter().map(|layer| ArtifactLayer {
+        blob: layer.blob,
+        size: layer.size,
+        media_type: layer.media_type.clone(),
+    });
+    let artifact = Artifact { config_type: MEDIA_TYPE.to_owned(), config, layers: layers.collect() };
+    let images = &engine.inner.images;
+    Ok(registry::push_artifact(images.registries(), images.store(), name, &artifact, auth, reporter).await?)
 }
 
-/// A result of an imported cache.
-pub(crate) struct Found {
-    step: Step,
-    blob: Option<PathBuf>,
-}
-
-impl Imported {
-    /// Reads a cache that was unpacked. Blocks.
-    pub(crate) fn open(files: Context) -> Result<Self, BuildError> {
-        let wrong = |why: String| BuildError::Invalid(format!("--cache-from: {why}"));
-        let text = files
-            .read_text("cache.json")?
-            .ok_or_else(|| wrong("there is no cache.json: not a cache that --cache-to has written".to_owned()))?;
-        let document: Document = serde_json::from_str(&text).map_err(|error| wrong(format!("cache.json: {error}")))?;
-        if document.version != VERSION {
-            return Err(wrong(format!("cache.json has version {}, and {VERSION} is read here", document.version)));
-        }
-        Ok(Self { document, files })
-    }
-
-    pub(crate) fn find(&self, key: Key) -> Option<Found> {
-        let step = self.document.steps.iter().find(|step| step.key == key.0)?.clone();
-        let blob = step.entry.layer.as_ref();
-        let blob = blob.map(|layer| self.files.root().join("blobs/sha256").join(layer.blob.hex()));
-        Some(Found { step, blob })
-    }
-}
-
-impl Found {
-    /// Takes the result into the engine's own cache. A layer that is not what it says is refused. Blocks.
-    pub(crate) fn take(self, engine: &Engine, key: Key) -> Result<Entry> {
-        let store = engine.inner.images.store();
-        let mut entry = self.step.entry;
-        if let (Some(promised), Some(blob)) = (&entry.layer, self.blob) {
-            let layer = match store.layer(&promised.chain_id) {
-                Some(known) => known,
-                None => {
-                    use std::os::unix::fs::OpenOptionsExt;
-                    let mut options = std::fs::File::options();
-                    let file = options.read(true).custom_flags(nix::libc::O_NOFOLLOW).open(&blob);
-                    let file = file.map_err(|error| Error::invalid(format!("open an imported layer: {error}")))?;
-                    store.add_layer_from_tar(file, &self.step.parents)?
-                }
-            };
-            if layer.chain_id != promised.chain_id {
-                return Err(Error::invalid(format!("the imported layer of {key} is another than it says")));
+/// Writes results into a directory: complete, or not at all. What was a cache there before is replaced. Blocks.
+pub(super) fn to_directory(engine: &Engine, document: &Document, folder: &Path) -> Result<()> {
+    let _hold = hold(engine, document);
+    let write = || -> io::Result<()> {
+        let blobs = folder.join(BLOBS);
+        fs::create_dir_all(&blobs)?;
+        let mut kept = BTreeSet::new();
+        for layer in &document.layers {
+            let target = blobs.join(layer.blob.hex());
+            kept.insert(layer.blob.hex());
+            if target.exists() {
+                continue;
             }
-            entry.layer = Some(layer);
+            let partial = folder.join(".blob.new");
+            let mut blob = engine.inner.images.store().blobs().open_blob(&layer.blob).map_err(io::Error::other)?;
+            io::copy(&mut blob, &mut File::create(&partial)?)?;
+            fs::rename(&partial, &target)?;
         }
-        engine.inner.builds.remember(key, entry.clone())?;
-        Ok(entry)
-    }
+        let fresh = folder.join(format!(".{DOCUMENT}.new"));
+        fs::write(&fresh, serde_json::to_vec(document).map_err(io::Error::other)?)?;
+        fs::rename(&fresh, folder.join(DOCUMENT))?;
+        for entry in fs::read_dir(&blobs)? {
+            let entry = entry?;
+            if !kept.contains(entry.file_name().to_string_lossy().as_ref()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    write().map_err(|error| Error::internal(format!("write a build cache into {}: {error}", folder.display())))
 }
 
 impl Engine {
-    /// Writes results of builds as a tar of such a folder. Keys that are not known any more are left out.
+    /// Writes results of builds as the tar of a directory. Keys that are not known any more are left out.
     pub async fn export_build_cache(
         &self,
         keys: Vec<String>,
-    ) -> Result<tokio::sync::mpsc::Receiver<std::io::Result<bytes::Bytes>>> {
-        let mut steps = Vec::new();
-        for text in keys {
-            let digest = Digest::from_hex(&text).ok_or_else(|| Error::invalid(format!("{text:?} is not a key")))?;
-            let Some(entry) = self.inner.builds.get(Key(digest)) else { continue };
-            let chain = entry.layer.as_ref().map(|layer| layer.chain_id);
-            let parents = self.inner.images.store().ancestors(chain).into_iter().skip(1).collect();
-            steps.push(Step { key: digest, entry, parents });
-        }
+    ) -> Result<tokio::sync::mpsc::Receiver<io::Result<bytes::Bytes>>> {
+        let keys = keys.iter().map(|text| {
+            Digest::from_hex(text).map(Key).ok_or_else(|| Error::invalid(format!("{text:?} is not a key")))
+        });
+        let document = Document::of(&results(self, keys.collect::<Result<Vec<_>>>()?, None));
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
         let engine = self.clone();
         tokio::task::spawn_blocking(move || {
             let failed = sender.clone();
-            if let Err(error) = write(&engine, steps, sender) {
+            if let Err(error) = write(&engine, &document, sender) {
                 let _ = failed.blocking_send(Err(error));
             }
         });
@@ -121,45 +110,43 @@ impl Engine {
 
 /// Bytes for a channel, in pieces.
 struct Pieces {
-    sender: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>,
+    sender: tokio::sync::mpsc::Sender<io::Result<bytes::Bytes>>,
 }
 
-impl std::io::Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.sender
             .blocking_send(Ok(bytes::Bytes::copy_from_slice(bytes)))
-            .map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
 fn write(
     engine: &Engine,
-    steps: Vec<Step>,
-    sender: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>,
-) -> std::io::Result<()> {
+    document: &Document,
+    sender: tokio::sync::mpsc::Sender<io::Result<bytes::Bytes>>,
+) -> io::Result<()> {
     let store = engine.inner.images.store();
-    let blobs: std::collections::BTreeSet<Digest> =
-        steps.iter().filter_map(|step| step.entry.layer.as_ref().map(|layer| layer.blob)).collect();
-    let _hold = store.hold(blobs.iter().copied());
-    let mut out = std::io::BufWriter::with_capacity(256 << 10, Pieces { sender });
-    let document = serde_json::to_vec_pretty(&Document { version: VERSION, steps }).map_err(std::io::Error::other)?;
-    file(&mut out, "cache.json", document.len() as u64, &mut document.as_slice())?;
-    for digest in blobs {
-        let mut blob = store.blobs().open_blob(&digest).map_err(std::io::Error::other)?;
+    let _hold = hold(engine, document);
+    let mut out = io::BufWriter::with_capacity(256 << 10, Pieces { sender });
+    let text = serde_json::to_vec(document).map_err(io::Error::other)?;
+    file(&mut out, DOCUMENT, text.len() as u64, &mut text.as_slice())?;
+    for layer in &document.layers {
+        let mut blob = store.blobs().open_blob(&layer.blob).map_err(io::Error::other)?;
         let size = blob.metadata()?.len();
-        file(&mut out, &format!("blobs/sha256/{}", digest.hex()), size, &mut blob)?;
+        file(&mut out, &format!("{BLOBS}/{}", layer.blob.hex()), size, &mut blob)?;
     }
-    std::io::Write::write_all(&mut out, &[0; 1024])?;
-    std::io::Write::flush(&mut out)
+    out.write_all(&[0; 1024])?;
+    out.flush()
 }
 
 /// One file of a tar, in the plain form of POSIX.
-fn file(out: &mut impl std::io::Write, name: &str, size: u64, content: &mut impl std::io::Read) -> std::io::Result<()> {
+fn file(out: &mut impl Write, name: &str, size: u64, content: &mut impl Read) -> io::Result<()> {
     let mut block = [0_u8; 512];
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, name.as_bytes());
@@ -174,9 +161,9 @@ fn file(out: &mut impl std::io::Write, name: &str, size: u64, content: &mut impl
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     out.write_all(&block)?;
-    let copied = std::io::copy(&mut std::io::Read::take(content, size), out)?;
+    let copied = io::copy(&mut content.take(size), out)?;
     if copied != size {
-        return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "a layer's tar is shorter than it was"));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a layer's tar is shorter than it was"));
     }
     let padding = usize::try_from((512 - size % 512) % 512).unwrap_or(0);
     out.write_all(&[0; 512][..padding])

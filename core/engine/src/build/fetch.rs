@@ -1,7 +1,7 @@
 //! What a build takes from the network: files by http(s), and repositories by the host's `git`.
 //!
 //! Git is given an address that was checked, an environment of its own, and no way to run anything of the repository's:
-//! no hooks, no local or external transports, no configuration but ours, no submodules.
+//! no hooks, no local or external transports, no configuration but ours; the same for submodules.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -32,9 +32,9 @@ pub(super) async fn fetch(engine: &Engine, remote: &Remote, keep: bool, checksum
         Remote::Http { url } => file(engine, remote, url, checksum).await,
         Remote::Git { url, reference, folder } => {
             let scratch = scratch(engine)?;
-            let note = repository(scratch.path(), remote, url, reference.as_deref(), keep, checksum).await?;
+            repository(scratch.path(), remote, url, reference.as_deref(), keep, checksum).await?;
             let path = if folder.is_empty() { ".".to_owned() } else { folder.clone() };
-            Ok(Fetched { context: Context::scratch(scratch), path, note })
+            Ok(Fetched { context: Context::scratch(scratch), path, note: None })
         }
     }
 }
@@ -90,7 +90,7 @@ fn finish(path: &Path, modified: Option<i64>) -> std::io::Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Checks a commit out into `folder`; what the user should know of.
+/// Checks a commit out into `folder`, with its submodules.
 async fn repository(
     folder: &Path,
     remote: &Remote,
@@ -98,10 +98,12 @@ async fn repository(
     reference: Option<&str>,
     keep: bool,
     checksum: Option<&str>,
-) -> Result<Option<String>> {
+) -> Result<()> {
     let shown = remote.shown();
     let wrong = |why: String| BuildError::Invalid(format!("{shown}: {why}"));
     git(folder, &["init", "--quiet"]).await.map_err(&wrong)?;
+    // What submodules with relative addresses are relative to.
+    git(folder, &["config", "remote.origin.url", url]).await.map_err(&wrong)?;
     let wanted = reference.unwrap_or("HEAD");
     let named = ["fetch", "--quiet", "--no-tags", "--depth=1", "--", url, wanted];
     if git(folder, &named).await.is_err() {
@@ -132,14 +134,38 @@ async fn repository(
             return Err(wrong(format!("the commit is {}, not {wanted}", commit.trim())));
         }
     }
-    let (at, submodules) = (folder.to_owned(), folder.join(".gitmodules").exists());
+    if folder.join(".gitmodules").symlink_metadata().is_ok_and(|found| found.is_file()) {
+        let update = ["submodule", "--quiet", "update", "--init", "--recursive"];
+        if git(folder, &[&update[..], &["--depth=1"]].concat()).await.is_err() {
+            git(folder, &update).await.map_err(|why| wrong(format!("fetch submodules: {why}")))?;
+        }
+    }
     if !keep {
-        tokio::task::spawn_blocking(move || std::fs::remove_dir_all(at.join(".git")))
+        let at = folder.to_owned();
+        tokio::task::spawn_blocking(move || forget_git(&at))
             .await
             .map_err(|error| BuildError::Backend(format!("a worker thread failed: {error}")))?
             .map_err(|error| BuildError::Backend(format!("{shown}: remove .git: {error}")))?;
     }
-    Ok(submodules.then(|| format!("{}: submodules are not fetched", remote.shown())))
+    Ok(())
+}
+
+/// Removes what git itself has put there; no commit can hold anything of the name. Blocks.
+fn forget_git(folder: &Path) -> std::io::Result<()> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let directory = entry.file_type()?.is_dir();
+            match (entry.file_name() == ".git", directory) {
+                (true, true) => std::fs::remove_dir_all(entry.path())?,
+                (true, false) => std::fs::remove_file(entry.path())?,
+                (false, true) => folders.push(entry.path()),
+                (false, false) => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Runs git; its output, or the last words of its errors.

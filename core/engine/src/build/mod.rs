@@ -1,35 +1,36 @@
 //! Image builds: the engine's side of `sampan-build`.
 //!
 //! `backend` is what a build asks of the engine, `root` a step's writable layer, `run` the program in it, `cache` what is
-//! kept over builds, `export` the same outside of the engine, `fetch` what comes from the network, `parts` the upload of
-//! Sampan's own client, `memory` what must not be on a disk.
+//! kept over builds, `export` and `import` the same outside of the engine, `fetch` what comes from the network, `parts` the upload of
+//! Sampan's own client, `memory` what must not be on a disk, `discard` what may be written and is not kept.
 
 mod backend;
 mod cache;
+mod discard;
 mod export;
 mod fetch;
+mod import;
 mod latest;
 mod memory;
 mod parts;
+mod request;
 mod root;
 mod run;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use bollard_stubs::models::BuildPruneResponse;
 use sampan_build::backend::Message;
 pub use sampan_build::backend::Ulimit;
-use sampan_build::context::Context;
+use sampan_build::context::{Context, Scratch};
 use sampan_build::error::BuildError;
 use sampan_build::executor::Named;
 pub use sampan_build::parser::duration;
 use sampan_build::remote::Remote;
+use sampan_image::registry::Reporter;
 use sampan_image::{ImageRef, Platform};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
@@ -38,140 +39,26 @@ use tokio_util::io::SyncIoBridge;
 use backend::EngineBackend;
 pub(crate) use cache::Builds;
 use cache::Prune;
-use export::Imported;
+use import::Imported;
+pub use request::{BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext};
 pub(crate) use root::recover;
 
 use crate::Engine;
 use crate::error::{Error, Result};
 use crate::filters::Filters;
-use crate::messages::{BuildMessage, Credentials};
-
-/// Where the files of a build come from.
-pub enum BuildContext {
-    /// A tar, compressed or not.
-    Tar(Pin<Box<dyn AsyncRead + Send>>),
-    /// A directory of this host, for builds that the daemon itself begins (stacks).
-    Directory(PathBuf),
-    /// A git repository, or a tar or Dockerfile by http(s).
-    Remote(String),
-    /// One tar after the other: of each [`NamedContext::Upload`], of each cache, and of the main context unless it is
-    /// remote. The options were read by [`read_options`].
-    Parts {
-        /// What follows the options.
-        reader: Pin<Box<dyn AsyncRead + Send>>,
-        /// How many caches come.
-        caches: usize,
-        /// The main context, when it is not in the upload.
-        remote: Option<String>,
-    },
-}
-
-/// A context beside the main one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NamedContext {
-    /// A directory of this host.
-    Directory(PathBuf),
-    /// An image by its name or id.
-    Image(String),
-    /// A git repository.
-    Remote(String),
-    /// A tar of the upload.
-    Upload,
-}
+use crate::messages::BuildMessage;
 
 /// The options of Sampan's own client, at the beginning of an upload.
 pub async fn read_options(reader: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>> {
     parts::whole(reader, 8 << 20).await
 }
 
-impl Default for BuildContext {
-    fn default() -> Self {
-        Self::Tar(Box::pin(tokio::io::empty()))
-    }
-}
-
-impl fmt::Debug for BuildContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tar(_) => f.write_str("Tar"),
-            Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
-            Self::Remote(_) => f.write_str("Remote"),
-            Self::Parts { .. } => f.write_str("Parts"),
-        }
-    }
-}
-
-/// A build as asked for.
-#[derive(Default)]
-pub struct BuildRequest {
-    /// The files.
-    pub context: BuildContext,
-    /// Path of the Dockerfile in the context; `Dockerfile` by default.
-    pub dockerfile: Option<String>,
-    /// Text of a Dockerfile that is not in the context, before `dockerfile`.
-    pub dockerfile_inline: Option<String>,
-    /// Names for the image.
-    pub tags: Vec<String>,
-    /// `ARG` values; `None` takes the default.
-    pub build_args: HashMap<String, Option<String>>,
-    /// Labels for the image.
-    pub labels: HashMap<String, String>,
-    /// The stage to build; the last by default.
-    pub target: Option<String>,
-    /// `os/arch[/variant]`.
-    pub platform: Option<String>,
-    /// Network of `RUN`: `default`, `none`, `host`, or a network's name.
-    pub network: Option<String>,
-    /// `host:address` for `RUN`.
-    pub extra_hosts: Vec<String>,
-    /// Bytes of `/dev/shm` for `RUN`.
-    pub shm_size: Option<i64>,
-    /// Bytes of memory for `RUN`.
-    pub memory: Option<i64>,
-    /// Bytes of memory and swap for `RUN`.
-    pub memory_swap: Option<i64>,
-    /// Limits of the processes of `RUN`.
-    pub ulimits: Vec<Ulimit>,
-    /// Use no cached result.
-    pub no_cache: bool,
-    /// Use none in these stages, by name or number.
-    pub no_cache_stages: Vec<String>,
-    /// Times in layers after `SOURCE_DATE_EPOCH` become that.
-    pub rewrite_timestamp: bool,
-    /// Build nothing: only read the Dockerfile, and say what is not well in it.
-    pub check: bool,
-    /// Tell the keys of the build's results, to export them.
-    pub tell_keys: bool,
-    /// Ask registries for newer base images.
-    pub pull: bool,
-    /// Tell the id alone.
-    pub quiet: bool,
-    /// Secrets by id, for `RUN --mount=type=secret`.
-    pub secrets: HashMap<String, Vec<u8>>,
-    /// Sockets of agents on this host by id, for `RUN --mount=type=ssh`.
-    pub ssh: HashMap<String, PathBuf>,
-    /// Further contexts by name, in the order in which they are uploaded.
-    pub contexts: Vec<(String, NamedContext)>,
-    /// Credentials by registry.
-    pub registry_auth: HashMap<String, Credentials>,
-}
-
-impl fmt::Debug for BuildRequest {
-    /// Arguments and secrets are nobody's to read in a log.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BuildRequest")
-            .field("context", &self.context)
-            .field("dockerfile", &self.dockerfile)
-            .field("tags", &self.tags)
-            .field("target", &self.target)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What a build is given, checked.
 struct Checked {
     names: Vec<ImageRef>,
     platform: Platform,
+    /// Names of caches in registries, by their texts.
+    caches: HashMap<String, ImageRef>,
 }
 
 fn check(request: &BuildRequest) -> Result<Checked> {
@@ -183,7 +70,20 @@ fn check(request: &BuildRequest) -> Result<Checked> {
     for host in &request.extra_hosts {
         crate::containers::extra_host(host)?;
     }
-    Ok(Checked { names, platform })
+    let sources = request.cache_from.iter().filter_map(|source| match source {
+        CacheSource::Registry(name) => Some(name),
+        _ => None,
+    });
+    let targets = request.cache_to.iter().filter_map(|target| match &target.place {
+        CachePlace::Registry(name) => Some(name),
+        _ => None,
+    });
+    let caches = sources.chain(targets).map(|text| {
+        let name = ImageRef::parse(text).map_err(|error| Error::invalid(format!("a build cache: {error}")))?;
+        Ok((text.clone(), name))
+    });
+    let caches = caches.collect::<Result<_>>()?;
+    Ok(Checked { names, platform, caches })
 }
 
 /// What a build is given, taken in.
@@ -215,26 +115,33 @@ fn addresses(request: &BuildRequest) -> (Option<String>, Vec<(String, String)>) 
     (main, named.collect())
 }
 
+/// Whether repositories are contexts with their history, as an argument of BuildKit's says.
+fn keeps_git(request: &BuildRequest) -> bool {
+    let asked = request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").and_then(Option::as_deref);
+    matches!(asked, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+}
+
 /// Fetches them.
 async fn fetch_contexts(
     engine: &Engine,
+    keep_git: bool,
     (main, named): (Option<String>, Vec<(String, String)>),
 ) -> Result<Remotes, BuildError> {
     let mut found = Remotes::default();
     if let Some(url) = main {
-        found.main = Some(remote(engine, &url).await?);
+        found.main = Some(remote(engine, &url, keep_git).await?);
     }
     for (name, url) in named {
-        found.named.insert(name, remote(engine, &url).await?);
+        found.named.insert(name, remote(engine, &url, keep_git).await?);
     }
     Ok(found)
 }
 
 /// A git repository, an archive, or a Dockerfile alone.
-async fn remote(engine: &Engine, url: &str) -> Result<Context, BuildError> {
+async fn remote(engine: &Engine, url: &str, keep_git: bool) -> Result<Context, BuildError> {
     let parsed = Remote::parse(url).map_err(BuildError::Invalid)?;
     let parsed = parsed.ok_or_else(|| BuildError::Invalid(format!("build context {url}: neither http(s) nor git")))?;
-    let fetched = fetch::fetch(engine, &parsed, false, None).await?;
+    let fetched = fetch::fetch(engine, &parsed, keep_git, None).await?;
     let scratch = engine.config().tmp();
     let work = move || {
         if matches!(parsed, Remote::Git { .. }) {
@@ -260,6 +167,7 @@ async fn remote(engine: &Engine, url: &str) -> Result<Context, BuildError> {
 fn receive(
     request: &mut BuildRequest,
     mut remotes: Remotes,
+    engine: &Engine,
     scratch: &std::path::Path,
 ) -> Result<Received, BuildError> {
     let name = request.dockerfile.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| "Dockerfile".to_owned());
@@ -270,37 +178,50 @@ fn receive(
         BuildContext::Tar(reader) => Some(Context::receive(SyncIoBridge::new(reader), scratch)?),
         BuildContext::Directory(path) => {
             directory = Some(path.clone());
-            Some(Context::directory(path))
+            Some(Context::directory_with(path, scratch.to_owned()))
         }
         BuildContext::Remote(_) => remotes.main.take(),
-        BuildContext::Parts { reader, caches, .. } => {
-            upload = Some((SyncIoBridge::new(reader), caches));
+        BuildContext::Parts { reader, .. } => {
+            upload = Some(SyncIoBridge::new(reader));
             remotes.main.take()
         }
     };
     for (name, context) in std::mem::take(&mut request.contexts) {
         let lower = name.to_ascii_lowercase();
         let found = match context {
-            NamedContext::Directory(path) => Named::Files(Arc::new(Context::directory(path))),
+            NamedContext::Directory(path) => {
+                let mut context = Context::directory_with(path, scratch.to_owned());
+                context.read_ignore("")?;
+                Named::Files(Arc::new(context))
+            }
+            NamedContext::Layout => match &mut upload {
+                Some(reader) => Named::Image(layout(engine, &name, reader)?),
+                None => return Err(BuildError::Context(format!("the context {name} is not in the upload"))),
+            },
             NamedContext::Image(image) => Named::Image(image),
             NamedContext::Remote(_) => match remotes.named.remove(&lower) {
                 Some(context) => Named::Files(Arc::new(context)),
                 None => continue,
             },
             NamedContext::Upload => match &mut upload {
-                Some((reader, _)) => Named::Files(Arc::new(part(reader, scratch)?)),
+                Some(reader) => Named::Files(Arc::new(part(reader, scratch)?)),
                 None => return Err(BuildError::Context(format!("the context {name} is not in the upload"))),
             },
         };
         contexts.insert(lower, found);
     }
-    if let Some((mut reader, count)) = upload {
-        for _ in 0..count {
-            caches.push(Imported::open(part(&mut reader, scratch)?)?);
+    for source in &request.cache_from {
+        match (source, &mut upload) {
+            (CacheSource::Upload, Some(reader)) => caches.push(Imported::open(part(reader, scratch)?)?),
+            (CacheSource::Upload, None) => {
+                return Err(BuildError::Context("a cache is not in the upload".to_owned()));
+            }
+            (CacheSource::Directory(path), _) => caches.push(Imported::open(Context::directory(path.clone()))?),
+            (CacheSource::Registry(_) | CacheSource::Image(_), _) => {}
         }
-        if main.is_none() {
-            main = Some(part(&mut reader, scratch)?);
-        }
+    }
+    if let (Some(mut reader), None) = (upload, &main) {
+        main = Some(part(&mut reader, scratch)?);
     }
     let mut context = main.ok_or_else(|| BuildError::Context("there is none".to_owned()))?;
     context.read_ignore(&name)?;
@@ -322,6 +243,21 @@ fn receive(
     Ok(Received { context, dockerfile: name, text, contexts, caches })
 }
 
+/// An image in OCI's form in the upload; its id. It stays as one that FROM pulls does.
+fn layout(engine: &Engine, name: &str, reader: &mut impl std::io::Read) -> Result<String, BuildError> {
+    let wrong = |error: &dyn std::fmt::Display| BuildError::Context(format!("the context {name}: {error}"));
+    let scratch = Scratch::new(&engine.config().tmp()).map_err(|error| wrong(&error))?;
+    let path = scratch.path().join("layout.tar");
+    let mut part = parts::Part::new(reader);
+    let mut file = std::fs::File::create(&path).map_err(|error| wrong(&error))?;
+    std::io::copy(&mut part, &mut file).map_err(|error| wrong(&error))?;
+    let loaded = sampan_image::load(engine.inner.images.store(), &path).map_err(|error| wrong(&error))?;
+    match loaded.as_slice() {
+        [one] => Ok(one.image.id.to_string()),
+        _ => Err(wrong(&format!("there are {} images in it", loaded.len()))),
+    }
+}
+
 /// A tar of the upload.
 fn part(reader: &mut impl std::io::Read, scratch: &std::path::Path) -> Result<Context, BuildError> {
     let mut part = parts::Part::new(reader);
@@ -332,6 +268,20 @@ fn part(reader: &mut impl std::io::Read, scratch: &std::path::Path) -> Result<Co
 
 fn aux(value: serde_json::Value) -> BuildMessage {
     BuildMessage { aux: Some(value), ..BuildMessage::default() }
+}
+
+/// Tells how layers of caches come and go.
+async fn tell_transfers(
+    mut events: mpsc::Receiver<sampan_image::registry::TransferEvent>,
+    sender: mpsc::Sender<BuildMessage>,
+    quiet: bool,
+) {
+    while let Some(event) = events.recv().await {
+        let message = serde_json::to_value(crate::images::TransferMessage::from(event)).unwrap_or_default();
+        if !quiet && sender.send(told(Message::Pull(message))).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// A message in the form of the API.
@@ -400,21 +350,30 @@ impl Engine {
         checked: Checked,
         sender: &mpsc::Sender<BuildMessage>,
     ) -> Result<(), BuildError> {
-        let scratch = self.config().tmp();
-        let remotes = fetch_contexts(self, addresses(&request)).await?;
+        let (engine, scratch) = (self.clone(), self.config().tmp());
+        let remotes = fetch_contexts(self, keeps_git(&request), addresses(&request)).await?;
         let received = tokio::task::spawn_blocking(move || {
-            let received = receive(&mut request, remotes, &scratch)?;
+            let received = receive(&mut request, remotes, &engine, &scratch)?;
             Ok::<_, BuildError>((request, received))
         });
         let (request, received) = received
             .await
             .unwrap_or_else(|error| Err(BuildError::Backend(format!("a worker thread failed: {error}"))))?;
-        let backend = Arc::new(EngineBackend {
+        let (reporter, events) = mpsc::channel(64);
+        tokio::spawn(tell_transfers(events, sender.clone(), request.quiet));
+        let mut backend = EngineBackend {
             engine: self.clone(),
             auth: request.registry_auth,
             caches: received.caches,
+            reporter: Reporter(reporter),
+            inline: request.cache_to.iter().any(|target| target.place == CachePlace::Inline),
             used: Mutex::default(),
-        });
+            layers: Mutex::default(),
+        };
+        let told_to = if request.quiet { None } else { Some(sender) };
+        backend.find_caches(&request.cache_from, &checked, told_to).await?;
+        let backend = Arc::new(backend);
+        let (cache_to, caches) = (request.cache_to, checked.caches);
         let (check, tell_keys) = (request.check, request.tell_keys);
         let build = sampan_build::executor::Request {
             dockerfile: received.dockerfile,
@@ -459,8 +418,11 @@ impl Engine {
         let (built, ()) = tokio::join!(work, forward);
         built?;
         if tell_keys {
-            let keys: Vec<String> = backend.used().iter().map(ToString::to_string).collect();
-            let _ = sender.send(aux(serde_json::json!({ "Keys": keys }))).await;
+            let keys = |all: bool| backend.results(all).iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>();
+            let _ = sender.send(aux(serde_json::json!({ "Keys": keys(true), "ImageKeys": keys(false) }))).await;
+        }
+        for target in cache_to {
+            backend.export(&target, &caches, told_to).await?;
         }
         Ok(())
     }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bollard_stubs::models::{ContainerConfig, EndpointSettings, HostConfig, ResourcesUlimits};
 use sampan_build::backend::{Message, MountSource, Output, RunStep, Ulimit};
+use sampan_build::context::Scratch;
 use sampan_shim_protocol::{Event, OCI_CONFIG, SHIM_CONFIG};
 
 use super::cache::CacheFolder;
-use super::memory;
 use super::root::BuildRoot;
+use super::{discard, memory};
 use crate::Engine;
 use crate::containers::files;
 use crate::containers::link::{Shim, ShimEvents};
@@ -36,6 +37,8 @@ pub(crate) struct Program {
     sandbox: bool,
     /// Held until the program is gone.
     caches: Vec<CacheFolder>,
+    /// What the step writes to mounts that forget it.
+    discarded: Vec<Scratch>,
     /// Ways to the users' agents.
     agents: Vec<tokio::task::AbortHandle>,
 }
@@ -49,7 +52,15 @@ impl Program {
     }
 
     fn of(id: &str, bundle: PathBuf) -> Self {
-        Self { id: id.to_owned(), bundle, shim: None, sandbox: true, caches: Vec::new(), agents: Vec::new() }
+        Self {
+            id: id.to_owned(),
+            bundle,
+            shim: None,
+            sandbox: true,
+            caches: Vec::new(),
+            discarded: Vec::new(),
+            agents: Vec::new(),
+        }
     }
 
     /// Kills it if it runs, and removes what was made for it.
@@ -82,6 +93,7 @@ impl Program {
         let bundle = self.bundle.clone();
         let gone = tokio::task::spawn_blocking(move || {
             memory::remove(&bundle)?;
+            discard::remove(&bundle)?;
             match fs::remove_dir_all(&bundle) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
@@ -261,6 +273,19 @@ async fn mounts(
         };
         let source = match &mount.source {
             MountSource::Path(path) => path.clone(),
+            MountSource::Discarded(path) => {
+                let tmp = engine.config().tmp();
+                let (bundle, path) = (bundle.to_owned(), path.clone());
+                let (view, scratch) = crate::blocking(move || {
+                    let scratch = Scratch::new(&tmp)
+                        .map_err(|error| Error::internal(format!("scratch folder of a build step: {error}")))?;
+                    Ok((discard::ensure(&bundle, number, &path, &scratch)?, scratch))
+                })
+                .await?;
+                program.discarded.push(scratch);
+                wanted.rw = true;
+                view
+            }
             MountSource::Tmpfs { size } => {
                 wanted.kind = "tmpfs".to_owned();
                 wanted.rw = true;
@@ -273,7 +298,8 @@ async fn mounts(
             MountSource::Cache { id, seed, read_only, sharing, mode, owner } => {
                 let folder = engine.inner.builds.cache_folder(id, *sharing, *mode, *owner).await?;
                 if let (true, Some(seed)) = (folder.fresh, seed) {
-                    fill(seed.clone(), folder.path.clone()).await?;
+                    let (seed, path) = (seed.clone(), folder.path.clone());
+                    crate::blocking(move || copy_tree(&seed, &path)).await?;
                 }
                 let path = folder.path.clone();
                 program.caches.push(folder);
@@ -309,19 +335,15 @@ async fn mounts(
     Ok(all)
 }
 
-/// Copies what a cache begins with.
-async fn fill(from: PathBuf, to: PathBuf) -> Result<()> {
+/// Copies all files below a directory into another. Blocks.
+pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     use sampan_build::copy::{Landing, Origin, Selection, collect, land};
-    crate::blocking(move || {
-        let digests = std::sync::Mutex::default();
-        let origin = Origin { root: &from, ignore: None, digests: &digests, keep: true, label: "the cache's source" };
-        let landing =
-            Landing { dest: "/".to_owned(), folder: true, owner: None, mode: None, unpack: false, time: (0, 0) };
-        let wrong = |error: &dyn std::fmt::Display| Error::internal(format!("fill a cache: {error}"));
-        let matches = collect(&origin, "/", &Selection::default()).map_err(|error| wrong(&error))?;
-        land(&origin, &matches, &to, &landing).map_err(|error| wrong(&error))
-    })
-    .await
+    let digests = std::sync::Mutex::default();
+    let origin = Origin { root: from, ignore: None, digests: &digests, keep: true, label: "the mount's source" };
+    let landing = Landing { dest: "/".to_owned(), folder: true, owner: None, mode: None, unpack: false, time: (0, 0) };
+    let wrong = |error: &dyn std::fmt::Display| Error::internal(format!("copy the source of a mount: {error}"));
+    let matches = collect(&origin, "/", &Selection::default()).map_err(|error| wrong(&error))?;
+    land(&origin, &matches, to, &landing).map_err(|error| wrong(&error))
 }
 
 /// Hands the output on until the program has ended.

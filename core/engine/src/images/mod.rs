@@ -24,6 +24,7 @@ use crate::layers::Layers;
 
 pub(crate) use changes::apply_changes;
 pub use manifests::{ManifestList, RemoteManifest};
+pub(crate) use transfer::registry_auth;
 pub use transfer::TransferMessage;
 
 /// A byte stream that comes in.

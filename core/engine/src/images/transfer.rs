@@ -517,7 +517,7 @@ async fn told<T, F: Future<Output = bool>>(
 }
 
 /// Credentials as Docker's API passes them.
-pub(super) fn registry_auth(credentials: Credentials) -> RegistryAuth {
+pub(crate) fn registry_auth(credentials: Credentials) -> RegistryAuth {
     let text = |text: Option<String>| text.unwrap_or_default();
     let mut auth = RegistryAuth {
         username: text(credentials.username),

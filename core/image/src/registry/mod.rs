@@ -3,6 +3,7 @@
 //! What a registry sends is checked against the digests of the documents that name it before anything of it is
 //! visible; credentials go to the registry they are for and to nobody else.
 
+mod artifact;
 mod auth;
 mod client;
 mod download;
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::digest::Digest;
 
+pub use artifact::{Artifact, ArtifactLayer, artifact, layer_from_file, pull_layer, push_artifact};
 pub use auth::{RegistryAuth, decode_basic};
 pub use client::RegistryConfig;
 pub use fetch::FetchError;

@@ -194,7 +194,7 @@ async fn fetch(
 
 /// What a pull has brought before there is an image to refer to it. When the pull ends without one, it goes, also what
 /// a thread finishes later.
-struct Taking {
+pub(super) struct Taking {
     store: Arc<ImageStore>,
     taken: Arc<Mutex<Taken>>,
 }
@@ -218,7 +218,7 @@ impl Taken {
 }
 
 impl Taking {
-    fn new(store: &Arc<ImageStore>) -> Self {
+    pub(super) fn new(store: &Arc<ImageStore>) -> Self {
         Self { store: store.clone(), taken: Arc::default() }
     }
 
@@ -233,7 +233,7 @@ impl Taking {
     }
 
     /// There is an image now.
-    fn keep(self) {
+    pub(super) fn keep(self) {
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Taken::default();
     }
 
@@ -331,7 +331,7 @@ pub(super) async fn config_of(repository: &Repository, manifest: &Manifest) -> R
 }
 
 /// Where a layer's blob is when it is to be unpacked.
-enum Source {
+pub(super) enum Source {
     /// Among the blobs.
     Here,
     /// On its way.
@@ -453,7 +453,7 @@ async fn extracting<T>(
 /// Makes sure that a blob is here, which the caller holds. Of several who want it one downloads it; the others wait. Tells
 /// as soon as there is something to unpack.
 #[allow(clippy::too_many_arguments)] // one task's surroundings
-async fn bring(
+pub(super) async fn bring(
     client: &RegistryClient,
     repository: &Repository,
     store: &Arc<ImageStore>,

@@ -57,8 +57,21 @@ pub async fn push(
     let _hold = store.hold(blobs);
     let manifest = image.manifest;
     let bytes = blocking(store, move |store| store.blobs().read(&manifest, MAX_DOCUMENT)).await?;
+    push_document(client, store, name, &bytes, auth, reporter).await
+}
+
+/// Sends a manifest and what it names, all of which is in the store and held by the caller.
+pub(super) async fn push_document(
+    client: &RegistryClient,
+    store: &Arc<ImageStore>,
+    name: &ImageRef,
+    bytes: &[u8],
+    auth: Option<&RegistryAuth>,
+    reporter: &Reporter,
+) -> Result<Pushed, ImageError> {
+    let manifest = Digest::of(bytes);
     let document =
-        Document::parse(&bytes, "").map_err(|why| ImageError::refused(format!("manifest {manifest}"), why))?;
+        Document::parse(bytes, "").map_err(|why| ImageError::refused(format!("manifest {manifest}"), why))?;
     let Document::Manifest(document) = document else {
         return Err(ImageError::refused(format!("manifest {manifest}"), "not that of an image"));
     };
@@ -74,7 +87,7 @@ pub async fn push(
         match repository.request(&Method::GET, &format!("{}/v2/", repository.endpoint.base), &Extra::default()).await {
             Ok(_) => {
                 send(&repository, store, &document, &sources, reporter).await?;
-                put_manifest(&repository, name, &document, &bytes).await?;
+                put_manifest(&repository, name, &document, bytes).await?;
                 return Ok(Pushed { digest: manifest, size: bytes.len() as u64 });
             }
             Err(error) if error.is_wrong_door() => last = last.or(Some(error)),

@@ -98,6 +98,18 @@ impl ImageStore {
         self.layer_from_blob(what, blob, parents)
     }
 
+    /// Lays a layer that is here over others (nearest first). Kept as by [`Self::add_layer_from_tar`].
+    pub fn lay(&self, layer: &LayerRef, parents: &[ChainId]) -> Result<LayerRef, ImageError> {
+        let expected = ExpectedLayer {
+            diff_id: layer.diff_id,
+            blob: Some(layer.blob),
+            blob_size: Some(layer.blob_size),
+            media_type: Some(layer.media_type.clone()),
+            urls: layer.urls.clone(),
+        };
+        self.take_downloaded(&format!("layer {}", layer.blob), &expected, parents, None)
+    }
+
     /// Makes a layer of what a container changed over `parents` (nearest first). Kept as by
     /// [`Self::add_layer_from_tar`].
     pub fn commit_layer(&self, changes: &ChangeView, parents: &[ChainId]) -> Result<LayerRef, ImageError> {

@@ -1,0 +1,167 @@
+//! What a build is asked for by.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use sampan_build::backend::Ulimit;
+use tokio::io::AsyncRead;
+
+use crate::messages::Credentials;
+
+/// Where the files of a build come from.
+pub enum BuildContext {
+    /// A tar, compressed or not.
+    Tar(Pin<Box<dyn AsyncRead + Send>>),
+    /// A directory of this host, for builds that the daemon itself begins (stacks).
+    Directory(PathBuf),
+    /// A git repository, or a tar or Dockerfile by http(s).
+    Remote(String),
+    /// One tar after the other: of each [`NamedContext::Upload`] and [`NamedContext::Layout`], of each [`CacheSource::Upload`], and of the main context unless it is
+    /// remote. The options were read by [`read_options`].
+    Parts {
+        /// What follows the options.
+        reader: Pin<Box<dyn AsyncRead + Send>>,
+        /// The main context, when it is not in the upload.
+        remote: Option<String>,
+    },
+}
+
+/// A context beside the main one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory of this host.
+    Directory(PathBuf),
+    /// An image by its name or id.
+    Image(String),
+    /// A git repository.
+    Remote(String),
+    /// A tar of the upload.
+    Upload,
+    /// A tar of the upload, with one image in OCI's form.
+    Layout,
+}
+
+impl Default for BuildContext {
+    fn default() -> Self {
+        Self::Tar(Box::pin(tokio::io::empty()))
+    }
+}
+
+impl fmt::Debug for BuildContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tar(_) => f.write_str("Tar"),
+            Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
+            Self::Remote(_) => f.write_str("Remote"),
+            Self::Parts { .. } => f.write_str("Parts"),
+        }
+    }
+}
+
+/// Where results of earlier builds are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheSource {
+    /// A tar of the upload.
+    Upload,
+    /// A directory of this host.
+    Directory(PathBuf),
+    /// What an image's name leads to in its registry, or here when it is not there: a cache, or an image that has one.
+    Registry(String),
+    /// An image that is here.
+    Image(String),
+}
+
+/// Where results of a build go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheTarget {
+    /// The place.
+    pub place: CachePlace,
+    /// The results of all steps (`mode=max`), and not those of the image alone.
+    pub all: bool,
+    /// That they cannot be written there does not fail the build.
+    pub ignore_error: bool,
+}
+
+/// A place for results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CachePlace {
+    /// A directory of this host.
+    Directory(PathBuf),
+    /// A registry, under an image's name.
+    Registry(String),
+    /// The configuration of the image that is built.
+    Inline,
+}
+
+/// A build as asked for.
+#[derive(Default)]
+pub struct BuildRequest {
+    /// The files.
+    pub context: BuildContext,
+    /// Path of the Dockerfile in the context; `Dockerfile` by default.
+    pub dockerfile: Option<String>,
+    /// Text of a Dockerfile that is not in the context, before `dockerfile`.
+    pub dockerfile_inline: Option<String>,
+    /// Names for the image.
+    pub tags: Vec<String>,
+    /// `ARG` values; `None` takes the default.
+    pub build_args: HashMap<String, Option<String>>,
+    /// Labels for the image.
+    pub labels: HashMap<String, String>,
+    /// The stage to build; the last by default.
+    pub target: Option<String>,
+    /// `os/arch[/variant]`.
+    pub platform: Option<String>,
+    /// Network of `RUN`: `default`, `none`, `host`, or a network's name.
+    pub network: Option<String>,
+    /// `host:address` for `RUN`.
+    pub extra_hosts: Vec<String>,
+    /// Bytes of `/dev/shm` for `RUN`.
+    pub shm_size: Option<i64>,
+    /// Bytes of memory for `RUN`.
+    pub memory: Option<i64>,
+    /// Bytes of memory and swap for `RUN`.
+    pub memory_swap: Option<i64>,
+    /// Limits of the processes of `RUN`.
+    pub ulimits: Vec<Ulimit>,
+    /// Use no cached result.
+    pub no_cache: bool,
+    /// Use none in these stages, by name or number.
+    pub no_cache_stages: Vec<String>,
+    /// Times in layers after `SOURCE_DATE_EPOCH` become that.
+    pub rewrite_timestamp: bool,
+    /// Build nothing: only read the Dockerfile, and say what is not well in it.
+    pub check: bool,
+    /// Tell the keys of the build's results, to export them.
+    pub tell_keys: bool,
+    /// Ask registries for newer base images.
+    pub pull: bool,
+    /// Tell the id alone.
+    pub quiet: bool,
+    /// Secrets by id, for `RUN --mount=type=secret`.
+    pub secrets: HashMap<String, Vec<u8>>,
+    /// Sockets of agents on this host by id, for `RUN --mount=type=ssh`.
+    pub ssh: HashMap<String, PathBuf>,
+    /// Further contexts by name, in the order in which they are uploaded.
+    pub contexts: Vec<(String, NamedContext)>,
+    /// Results of earlier builds, in the order in which they are asked.
+    pub cache_from: Vec<CacheSource>,
+    /// Where the results of this one go.
+    pub cache_to: Vec<CacheTarget>,
+    /// Credentials by registry.
+    pub registry_auth: HashMap<String, Credentials>,
+}
+
+impl fmt::Debug for BuildRequest {
+    /// Arguments and secrets are nobody's to read in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuildRequest")
+            .field("context", &self.context)
+            .field("dockerfile", &self.dockerfile)
+            .field("tags", &self.tags)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
