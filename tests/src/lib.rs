@@ -9,6 +9,7 @@ pub mod http;
 mod leftovers;
 pub mod load;
 mod registry;
+pub mod web;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

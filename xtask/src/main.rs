@@ -22,6 +22,7 @@ Usage: cargo xtask COMMAND
   demo                      build, start a daemon of its own, bring an example stack up and show it working
   test [NAME]               build and run every test, or those whose names contain NAME
   test --kernel [PACKAGE]   boot a stock kernel (cgroup v2) in an emulator and run the end-to-end tests in it
+  test --debian             compile, push and pull on a root file system of Debian (mmdebstrap; a minute and a half, once)
   lint                      formatting and clippy, warnings denied
   bench [NAME]              measure beside what is installed (docker, podman, runc, crun)
   install [--prefix DIR]    install into DIR (default /usr/local), with a systemd unit and completions";
@@ -49,6 +50,7 @@ fn run() -> Result<()> {
         ["test", "--kernel"] => emulator::run(&root, emulator::PACKAGE, None),
         ["test", "--kernel", package] => emulator::run(&root, package, None),
         ["test", "--kernel", package, name] => emulator::run(&root, package, Some(name)),
+        ["test", "--debian"] => test::debian(&root),
         ["test"] => test::run(&root, None),
         ["test", name] => test::run(&root, Some(name)),
         ["lint"] => test::lint(&root),

@@ -1,16 +1,13 @@
 //! Images of a project's services: which to build, which to pull, and doing so.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sampan_build::backend::Ulimit;
 use sampan_compose::Project;
 use sampan_compose::model::units::parse_duration;
-use sampan_compose::model::{Build, Ulimit as Limit};
-use sampan_engine::build::{BuildContext, BuildRequest, NamedContext};
 use sampan_engine::{Engine, Error, ErrorKind, Result, timestamp};
 
+use crate::build;
 use crate::progress::Progress;
 
 /// How images are come by, from the options of `up`.
@@ -131,13 +128,13 @@ pub async fn provide(
     let platform = project.services.get(service).map(|found| found.platform.as_str()).filter(|text| !text.is_empty());
     match source {
         Source::Present => Ok(()),
-        Source::Build => build(engine, project, service, progress).await,
+        Source::Build => make(engine, project, service, progress).await,
         Source::Pull => pull(engine, &image, platform, service, progress).await,
         Source::PullOrBuild => match pull(engine, &image, platform, service, progress).await {
             Ok(()) => Ok(()),
             Err(error) => {
                 progress.log(service, format!("{}; building it", error.message)).await;
-                build(engine, project, service, progress).await
+                make(engine, project, service, progress).await
             }
         },
     }
@@ -165,14 +162,50 @@ async fn pull(engine: &Engine, image: &str, platform: Option<&str>, service: &st
     }
 }
 
+/// Builds an image, and those of other services before it on which it stands. Who is asked for twice is built twice, the
+/// second time from the cache.
+async fn make(engine: &Engine, project: &Project, service: &str, progress: &Progress) -> Result<()> {
+    for name in standing_on(project, service)? {
+        build(engine, project, &name, progress).await?;
+    }
+    build(engine, project, service, progress).await
+}
+
+/// The services whose images a build needs as contexts, each after those that it needs itself.
+fn standing_on(project: &Project, service: &str) -> Result<Vec<String>> {
+    fn visit(project: &Project, service: &str, path: &mut Vec<String>, order: &mut Vec<String>) -> Result<()> {
+        if path.iter().any(|each| each == service) {
+            return Err(Error::invalid(format!(
+                "service {service}: build.additional_contexts: the images need each other: {} -> {service}",
+                path.join(" -> ")
+            )));
+        }
+        if order.iter().any(|each| each == service) {
+            return Ok(());
+        }
+        path.push(service.to_owned());
+        if let Some(found) = project.services.get(service).and_then(|found| found.build.as_ref()) {
+            for name in build::needs(found) {
+                visit(project, name, path, order)?;
+            }
+            order.push(service.to_owned());
+        }
+        path.pop();
+        Ok(())
+    }
+    let mut order = Vec::new();
+    visit(project, service, &mut Vec::new(), &mut order)?;
+    order.retain(|each| each != service);
+    Ok(order)
+}
+
 async fn build(engine: &Engine, project: &Project, service: &str, progress: &Progress) -> Result<()> {
     let image = project.image_name(service);
-    let Some(build) = project.services.get(service).and_then(|found| found.build.as_ref()) else {
+    let Some(found) = project.services.get(service).and_then(|found| found.build.as_ref()) else {
         return Err(Error::invalid(format!("service {service} has nothing to build")));
     };
     progress.action(format!("Image {image}"), Some(service), "Building", None).await;
-    let request =
-        BuildRequest { secrets: secrets(project, service, build).await?, ..request(project, service, build)? };
+    let request = build::request(project, service, found).await?;
     let mut messages = engine.build_image(request).await?;
     let mut failure = None;
     while let Some(message) = messages.recv().await {
@@ -200,88 +233,12 @@ async fn build(engine: &Engine, project: &Project, service: &str, progress: &Pro
     }
 }
 
-/// A service's build as the engine takes it. What it cannot do was refused when the project was loaded; a project that
-/// was stored by another version may still name it.
-fn request(project: &Project, service: &str, build: &Build) -> Result<BuildRequest> {
-    let refuse = |key: &str, why: &str| Err(Error::unsupported(format!("service {service}: build.{key}: {why}")));
-    if build.platforms.len() > 1 {
-        return refuse("platforms", "one platform is built at a time");
-    }
-    let mut contexts = Vec::new();
-    for (name, context) in &build.additional_contexts {
-        let found = match context.strip_prefix("docker-image://") {
-            Some(image) => NamedContext::Image(image.to_owned()),
-            None if context.starts_with('/') => NamedContext::Directory(PathBuf::from(context)),
-            None if context.starts_with("service:") || context.starts_with("oci-layout:") => {
-                return refuse("additional_contexts", "a directory, a git repository or docker-image://NAME is taken");
-            }
-            None => NamedContext::Remote(context.clone()),
-        };
-        contexts.push((name.clone(), found));
-    }
-    let mut ssh = HashMap::new();
-    for agent in &build.ssh {
-        let Some((id, path)) = agent.split_once('=') else {
-            return refuse("ssh", "give the path of the agent's socket, as default=/run/agent.sock");
-        };
-        ssh.insert(id.to_owned(), PathBuf::from(path));
-    }
-    let mut tags = vec![project.image_name(service)];
-    tags.extend(build.tags.iter().filter(|tag| *tag != &tags[0]).cloned().collect::<Vec<_>>());
-    let mut labels: HashMap<String, String> = build.labels.clone().into_iter().collect();
-    labels.insert(crate::labels::PROJECT.to_owned(), project.name.clone());
-    labels.insert(crate::labels::SERVICE.to_owned(), service.to_owned());
-    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let limit = |(name, limit): (&String, &Limit)| Ulimit { name: name.clone(), soft: limit.soft, hard: limit.hard };
-    Ok(BuildRequest {
-        context: match build.is_remote() {
-            true => BuildContext::Remote(build.context.clone()),
-            false => BuildContext::Directory(PathBuf::from(&build.context)),
-        },
-        dockerfile: text(&build.dockerfile),
-        dockerfile_inline: text(&build.dockerfile_inline),
-        tags,
-        build_args: build.args.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),
-        labels,
-        target: text(&build.target),
-        platform: build.platforms.first().cloned(),
-        network: text(&build.network),
-        extra_hosts: build.extra_hosts.iter().map(|entry| entry.replacen('=', ":", 1)).collect(),
-        shm_size: build.shm_size.map(|size| size.0),
-        ulimits: build.ulimits.iter().map(limit).collect(),
-        no_cache: build.no_cache,
-        no_cache_stages: build.no_cache_filter.clone(),
-        pull: build.pull,
-        contexts,
-        ssh,
-        ..BuildRequest::default()
-    })
-}
-
-/// The secrets of a build by the id under which its steps ask for them.
-async fn secrets(project: &Project, service: &str, build: &Build) -> Result<HashMap<String, Vec<u8>>> {
-    let mut all = HashMap::new();
-    for reference in &build.secrets {
-        let id = if reference.target.is_empty() { &reference.source } else { &reference.target };
-        let wrong = |why: &dyn std::fmt::Display| {
-            Error::invalid(format!("service {service}: the build secret {}: {why}", reference.source))
-        };
-        let found = project.secrets.get(&reference.source).ok_or_else(|| wrong(&"it is not defined"))?;
-        let content = match (&found.file, &found.value) {
-            (Some(file), _) => crate::material::content(file.clone()).await.map_err(|error| wrong(&error))?,
-            (None, Some(value)) => value.0.clone().into_bytes(),
-            (None, None) => return Err(wrong(&"it has no content")),
-        };
-        all.insert(id.clone(), content);
-    }
-    Ok(all)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use sampan_compose::Service;
+    use sampan_compose::model::Build;
 
     fn project(service: Service) -> Project {
         Project { name: "p".into(), services: BTreeMap::from([("web".to_owned(), service)]), ..Project::default() }
@@ -328,28 +285,28 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_asked_for_with_all_that_its_service_says() {
-        let build = Build {
-            context: "https://example.test/a.git".into(),
-            ssh: vec!["default=/run/agent".into()],
-            additional_contexts: [
-                ("base".to_owned(), "docker-image://alpine".to_owned()),
-                ("files".to_owned(), "/files".to_owned()),
-            ]
-            .into(),
-            ulimits: [("nofile".to_owned(), Limit { soft: 1, hard: 2, single: false })].into(),
-            no_cache_filter: vec!["stage".into()],
-            ..Build::default()
+    fn images_that_others_stand_on_come_first() {
+        let built = |needs: &[&str]| Service {
+            build: Some(Build {
+                context: "/x".into(),
+                additional_contexts: needs.iter().map(|name| ((*name).to_owned(), format!("service:{name}"))).collect(),
+                ..Build::default()
+            }),
+            ..Service::default()
         };
-        let project = project(Service { build: Some(build.clone()), ..Service::default() });
-        let asked = request(&project, "web", &build).unwrap();
-        assert!(matches!(asked.context, BuildContext::Remote(_)));
-        assert_eq!(asked.ssh["default"], PathBuf::from("/run/agent"));
-        assert_eq!(asked.contexts[0], ("base".to_owned(), NamedContext::Image("alpine".into())));
-        assert_eq!(asked.contexts[1], ("files".to_owned(), NamedContext::Directory("/files".into())));
-        assert_eq!((asked.ulimits[0].soft, asked.ulimits[0].hard), (1, 2));
-        assert_eq!(asked.no_cache_stages, ["stage"]);
-        let agent = Build { ssh: vec!["default".into()], ..build };
-        assert!(request(&project, "web", &agent).unwrap_err().message.contains("socket"));
+        let services = [
+            ("a", built(&["b", "c"])),
+            ("b", built(&["c"])),
+            ("c", built(&[])),
+            ("x", built(&["y"])),
+            ("y", built(&["x"])),
+        ];
+        let project = Project {
+            services: services.map(|(name, service)| (name.to_owned(), service)).into(),
+            ..Project::default()
+        };
+        assert_eq!(standing_on(&project, "a").unwrap(), ["c", "b"]);
+        assert!(standing_on(&project, "c").unwrap().is_empty());
+        assert!(standing_on(&project, "x").unwrap_err().message.contains("x -> y -> x"));
     }
 }

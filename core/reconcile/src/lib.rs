@@ -7,6 +7,7 @@
 //! Invariants: a file that cannot be loaded changes nothing; the last request counts; a plan that was cut short anywhere
 //! is completed by the next one; what is not the stack's own is never touched.
 
+mod build;
 pub mod desired;
 pub mod develop;
 pub mod diff;

@@ -214,7 +214,12 @@ pub static GROUPS: &[Group] = &[
         verbs: &[&SYSTEM_DF, &EVENTS, &INFO, &SYSTEM_PRUNE],
         project: false,
     },
-    Group { names: &["builder", "buildx"], about: "Manage builds", verbs: &[&BUILD, &BUILDER_PRUNE], project: false },
+    Group {
+        names: &["builder", "buildx"],
+        about: "Manage builds",
+        verbs: &[&BUILD, &BUILDER_USAGE, &BUILDER_PRUNE],
+        project: false,
+    },
     Group {
         names: &["manifest"],
         about: "Manage image manifests and manifest lists",

@@ -5,7 +5,7 @@ use crate::commands::container::{
     attach, change, commit, copy, create, exec, list, logs, prune, run, show, stats, update,
 };
 use crate::commands::image::{build, list as images, login, manifest, pull, transfer};
-use crate::commands::{completion, doctor, events, inspect, network, plugin, system, version, volume};
+use crate::commands::{builder, completion, doctor, events, inspect, network, plugin, system, version, volume};
 
 pub(super) static RUN: Verb = verb!(
     ["run"],
@@ -354,6 +354,8 @@ pub(super) static INSPECT: Verb = verb!(
 pub(super) static SYSTEM_DF: Verb = verb!(["df"], "Show disk usage", "[OPTIONS]", system::UsageArgs, system::usage);
 pub(super) static SYSTEM_PRUNE: Verb =
     verb!(["prune"], "Remove unused data", "[OPTIONS]", system::PruneArgs, system::prune);
+pub(super) static BUILDER_USAGE: Verb =
+    verb!(["du"], "Disk usage of the build cache", "[OPTIONS]", builder::UsageArgs, builder::usage);
 pub(super) static BUILDER_PRUNE: Verb =
     verb!(["prune"], "Remove build cache", "[OPTIONS]", system::BuilderPruneArgs, system::builder_prune);
 pub(super) static COMPLETION: Verb = verb!(

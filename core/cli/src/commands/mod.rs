@@ -1,5 +1,6 @@
 //! The commands, a file for each subject.
 
+pub mod builder;
 pub mod completion;
 pub mod compose;
 pub mod container;

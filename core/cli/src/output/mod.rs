@@ -21,6 +21,7 @@ macro_rules! tell {
 
 pub(crate) use {say, show, tell};
 
+pub mod build_window;
 pub mod human;
 pub mod ids;
 pub mod json;

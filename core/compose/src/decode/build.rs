@@ -80,8 +80,8 @@ fn refuse(cx: &mut Cx<'_, '_>, node: &Node, build: &Build) {
         refused.push((key, "steps of a build have the rights of a container, no more".to_owned()));
     }
     for (name, context) in &build.additional_contexts {
-        if context.starts_with("service:") || context.starts_with("oci-layout://") {
-            let why = "a directory, a git repository or `docker-image://NAME` is taken";
+        if context.starts_with("oci-layout://") {
+            let why = "a directory, a git repository, `docker-image://NAME` or `service:NAME` is taken";
             refused.push(("additional_contexts", format!("{name} is {context}; {why}")));
         }
     }
@@ -91,12 +91,6 @@ fn refuse(cx: &mut Cx<'_, '_>, node: &Node, build: &Build) {
     }
     for (key, why) in refused {
         cx.session.unsupported(at(key), format!("`{key}` is not supported so: {why}"));
-    }
-    for (key, given) in [("cache_from", &build.cache_from), ("cache_to", &build.cache_to)] {
-        if !given.is_empty() {
-            let message = format!("`{key}` has no effect: builds of stacks share the engine's own cache alone");
-            cx.session.ineffective(at(key), message);
-        }
     }
 }
 

@@ -24,8 +24,8 @@ use crate::layers::Layers;
 
 pub(crate) use changes::apply_changes;
 pub use manifests::{ManifestList, RemoteManifest};
-pub(crate) use transfer::registry_auth;
 pub use transfer::TransferMessage;
+pub(crate) use transfer::registry_auth;
 
 /// A byte stream that comes in.
 pub type Upload = Pin<Box<dyn AsyncRead + Send>>;

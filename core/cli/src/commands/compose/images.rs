@@ -1,7 +1,9 @@
 //! `build`, `pull` and `push` of services, whether the stack is up or not.
 
+use bollard_stubs::models::ResourcesUlimits;
 use sampan_compose::Project;
-use sampan_compose::model::Build;
+use sampan_compose::build_options::ContextKind;
+use sampan_compose::model::{Build, BuildSecret};
 use std::collections::BTreeMap;
 
 use super::project;
@@ -9,7 +11,6 @@ use crate::commands::image::build::{self, BuildArgs as ImageArgs};
 use crate::commands::image::pull as images;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::flags::ulimit;
 use crate::output::{say, tell};
 
 /// Options of `compose build`.
@@ -109,7 +110,8 @@ pub async fn build(context: Context, args: BuildArgs) -> Outcome {
     }
     let mut model = project::load_here(&context.project)?.project;
     let mut built = false;
-    for name in chosen(&mut model, &args.services, args.with_dependencies)? {
+    let names = chosen(&mut model, &args.services, args.with_dependencies)?;
+    for name in standing_on(&model, names) {
         let Some(service) = model.services.get(&name) else { continue };
         let Some(found) = &service.build else { continue };
         let image = model.image_name(&name);
@@ -142,6 +144,29 @@ pub async fn build(context: Context, args: BuildArgs) -> Outcome {
     Ok(())
 }
 
+/// The same services, each after those whose images it has as contexts. Of a ring of them the daemon tells.
+fn standing_on(model: &Project, names: Vec<String>) -> Vec<String> {
+    let mut order: Vec<String> = Vec::new();
+    let mut waiting: Vec<(String, bool)> = names.into_iter().rev().map(|name| (name, false)).collect();
+    let mut begun = std::collections::BTreeSet::new();
+    while let Some((name, needs_are_there)) = waiting.pop() {
+        if needs_are_there {
+            order.push(name);
+        } else if begun.insert(name.clone()) {
+            let found = model.services.get(&name).and_then(|service| service.build.as_ref());
+            let contexts = found.into_iter().flat_map(|found| found.additional_contexts.values());
+            let needs = contexts.filter_map(|text| match ContextKind::of(text) {
+                ContextKind::Service(service) => Some((service.to_owned(), false)),
+                _ => None,
+            });
+            let needs: Vec<_> = needs.collect();
+            waiting.push((name, true));
+            waiting.extend(needs);
+        }
+    }
+    order
+}
+
 /// A service's build as the options of `build`.
 fn image_args(
     model: &Project,
@@ -156,30 +181,38 @@ fn image_args(
     };
     for (given, key) in [
         (found.privileged, "privileged"),
-        (!found.entitlements.is_empty(), "entitlements"),
+        (found.entitlements.iter().any(|asked| asked != "network.host"), "entitlements"),
+        (!matches!(found.isolation.as_str(), "" | "default"), "isolation"),
         (found.platforms.len() > 1, "platforms"),
     ] {
         if given {
             return Err(format!("build.{key} is not supported by this command"));
         }
     }
-    if let Some((name, _)) = found.additional_contexts.iter().find(|(_, from)| from.starts_with("service:")) {
-        return Err(format!("build.additional_contexts.{name}: images of services as contexts are not supported"));
-    }
-    let ulimits =
-        found.ulimits.iter().map(|(name, limit)| ulimit::ulimit(&format!("{name}={}:{}", limit.soft, limit.hard)));
-    let dockerfile =
-        some(&found.dockerfile).map(|file| std::path::Path::new(&found.context).join(file).display().to_string());
+    let remote = ContextKind::of(&found.context) == ContextKind::Remote;
+    let beside = |file: String| std::path::Path::new(&found.context).join(file).display().to_string();
+    let dockerfile = some(&found.dockerfile).map(|file| if remote { file } else { beside(file) });
+    let contexts = found.additional_contexts.iter().map(|(name, text)| match ContextKind::of(text) {
+        ContextKind::Service(service) => format!("{name}=docker-image://{}", model.image_name(service)),
+        _ => format!("{name}={text}"),
+    });
+    let ulimits = found.ulimits.iter().map(|(name, limit)| ResourcesUlimits {
+        name: Some(name.clone()),
+        soft: Some(limit.soft),
+        hard: Some(limit.hard),
+    });
     Ok(ImageArgs {
         add_host: found.extra_hosts.iter().map(|host| host.replacen('=', ":", 1)).collect(),
-        build_context: pairs(&found.additional_contexts),
+        build_context: contexts.collect(),
         cache_from: found.cache_from.clone(),
         cache_to: found.cache_to.clone(),
         check: args.check,
-        secret: secrets(model, found)?,
-        ssh: found.ssh.iter().chain(&args.ssh).cloned().collect(),
-        ulimit: ulimits.collect::<Result<_, _>>()?,
         no_cache_filter: found.no_cache_filter.clone(),
+        provenance: some(&found.provenance),
+        sbom: some(&found.sbom),
+        secret_values: secrets(model, found)?,
+        ssh: found.ssh.iter().chain(&args.ssh).cloned().collect(),
+        ulimit: ulimits.collect(),
         build_arg: pairs(&found.args).into_iter().chain(args.build_arg.clone()).collect(),
         context: found.context.clone(),
         dockerfile_text: some(&found.dockerfile_inline),
@@ -197,20 +230,23 @@ fn image_args(
     })
 }
 
-/// The secrets of a build as `--secret` takes them.
-fn secrets(model: &Project, build: &Build) -> Result<Vec<String>, String> {
-    let one = |wanted: &sampan_compose::model::FileReference| {
-        let id = if wanted.target.is_empty() { &wanted.source } else { &wanted.target };
-        match model.secrets.get(&wanted.source) {
-            Some(secret) => match (&secret.file, &secret.environment) {
-                (Some(file), _) => Ok(format!("id={id},src={}", file.display())),
-                (None, Some(variable)) => Ok(format!("id={id},env={variable}")),
-                (None, None) => Err(format!("build.secrets: {} is kept outside of the project", wanted.source)),
-            },
-            None => Err(format!("build.secrets: the project has no secret {}", wanted.source)),
-        }
+/// The secrets of a build, read.
+fn secrets(model: &Project, found: &Build) -> Result<Vec<(String, Vec<u8>)>, String> {
+    let read = |reference: &BuildSecret| {
+        let source = &reference.source;
+        let missing = || format!("build.secrets: {source} is not one of the project's secrets");
+        let secret = model.secrets.get(source).ok_or_else(missing)?;
+        let content = match (&secret.file, &secret.value) {
+            (Some(path), _) => {
+                std::fs::read(path).map_err(|error| format!("build.secrets: {source}: {}: {error}", path.display()))?
+            }
+            (None, Some(value)) => value.0.clone().into_bytes(),
+            (None, None) => return Err(format!("build.secrets: {source} has no value here")),
+        };
+        let id = if reference.target.is_empty() { source } else { &reference.target };
+        Ok((id.clone(), content))
     };
-    build.secrets.iter().map(one).collect()
+    found.secrets.iter().map(read).collect()
 }
 
 /// Options of `compose push`.
@@ -356,6 +392,10 @@ mod tests {
             project::load_here(&ProjectArgs { file: vec![file], ..ProjectArgs::default() }).unwrap().project;
         assert_eq!(chosen(&mut model, &["web".into()], true).unwrap(), ["db", "web"]);
         assert_eq!(chosen(&mut model, &["web".into()], false).unwrap(), ["web"]);
+        let mut other = model.clone();
+        let build = other.services.get_mut("web").unwrap().build.as_mut().unwrap();
+        build.additional_contexts.insert("base".into(), "service:db".into());
+        assert_eq!(standing_on(&other, vec!["web".into(), "db".into()]), ["db", "web"]);
         let args: BuildArgs = parse_for_test(&["--build-arg", "B=2", "--no-cache"]).unwrap();
         let found = model.services["web"].build.clone().unwrap();
         let request = image_args(&model, &found, "demo-web", "", &args).unwrap();

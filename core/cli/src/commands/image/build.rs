@@ -7,7 +7,10 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+
+use sampan_compose::build_options::ContextKind;
 
 use super::auth::ConfigFile;
 use super::build_output::Outputs;
@@ -19,6 +22,7 @@ use crate::commands::compose;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{network, quantity, ulimit};
+use crate::output::build_window::BuildWindow;
 use crate::output::progress::{Progress, To};
 use crate::output::{say, tell};
 
@@ -34,12 +38,15 @@ pub struct BuildArgs {
     /// Additional build contexts (e.g., "name=path")
     #[arg(long, value_name = "name=path")]
     pub build_context: Vec<String>,
-    /// External cache sources (e.g., "type=local,src=path/to/dir")
+    /// External cache sources (e.g., "user/app:cache", "type=local,src=path/to/dir")
     #[arg(long, value_name = "source")]
     pub cache_from: Vec<String>,
-    /// Cache export destinations (e.g., "type=local,dest=path/to/dir")
+    /// Cache export destinations (e.g., "type=registry,ref=user/app:cache,mode=max", "type=inline")
     #[arg(long, value_name = "destination")]
     pub cache_to: Vec<String>,
+    /// What to do with the Dockerfile: build, or check
+    #[arg(long, value_name = "method")]
+    pub call: Option<String>,
     /// Check the Dockerfile, and build nothing
     #[arg(long)]
     pub check: bool,
@@ -109,7 +116,7 @@ pub struct BuildArgs {
     /// Size of "/dev/shm"
     #[arg(long, value_name = "bytes", value_parser = quantity::bytes)]
     pub shm_size: Option<i64>,
-    /// SSH agent socket to expose to the build (format: "default|<id>[=<socket>]")
+    /// SSH agent socket or keys to expose to the build (format: "default|<id>[=<socket>|<key>[,<key>]]")
     #[arg(long, value_name = "agent")]
     pub ssh: Vec<String>,
     /// Squash newly built layers into a single new layer (refused)
@@ -142,6 +149,9 @@ pub struct BuildArgs {
     /// The Dockerfile itself, instead of a file.
     #[arg(skip)]
     pub dockerfile_text: Option<String>,
+    /// Secrets whose values are known, by id.
+    #[arg(skip)]
+    pub secret_values: Vec<(String, Vec<u8>)>,
     /// Directory or git URL of the context, or - for standard input
     #[arg(allow_hyphen_values = true, default_value = "", hide_default_value = true)]
     pub context: String,
@@ -149,11 +159,12 @@ pub struct BuildArgs {
 
 fn refuse(args: &BuildArgs) -> Outcome {
     let no = |flag: &str, instead: &str| Err(Failure::new(format!("{flag} is not supported: {instead}")));
-    let asked = |text: &Option<String>| text.as_deref().is_some_and(|text| text != "false");
+    let off = |text: &str| matches!(text, "false" | "0") || text.split(',').any(|part| part == "disabled=true");
+    let asked = |text: &Option<String>| text.as_deref().is_some_and(|text| !off(text));
     match args {
         _ if args.squash => no("--squash", "use stages to keep images small"),
         _ if !args.allow.is_empty() => no("--allow", "steps have a container's rights and no more"),
-        _ if !args.attest.is_empty() || asked(&args.provenance) || asked(&args.sbom) => {
+        _ if args.attest.iter().any(|text| !off(text)) || asked(&args.provenance) || asked(&args.sbom) => {
             no("attestations", "build without --attest, --provenance and --sbom")
         }
         _ if args.platform.as_deref().is_some_and(|text| text.contains(',')) => {
@@ -179,7 +190,7 @@ impl Sent {
 }
 
 /// `build`; without a context, of the project here.
-pub async fn run(context: Context, args: BuildArgs) -> Outcome {
+pub async fn run(context: Context, mut args: BuildArgs) -> Outcome {
     if args.context.is_empty() {
         compose::names::meant(&context, &[]).await?;
         let build = compose::images::BuildArgs {
@@ -194,6 +205,11 @@ pub async fn run(context: Context, args: BuildArgs) -> Outcome {
         };
         return compose::images::build(context, build).await;
     }
+    match args.call.as_deref() {
+        None | Some("build") => {}
+        Some("check" | "lint") => args.check = true,
+        Some(other) => return Err(Failure::usage(format!("--call {other}: expected build or check"))),
+    }
     refuse(&args)?;
     let id = build(&context, &args).await?;
     if args.quiet && !args.check {
@@ -205,7 +221,9 @@ pub async fn run(context: Context, args: BuildArgs) -> Outcome {
 /// Builds, showing what happens on standard error; the image's id.
 pub async fn build(context: &Context, args: &BuildArgs) -> Outcome<String> {
     let outputs = Outputs::parse(args)?;
-    let extras = Extras::gather(args, &outputs)?;
+    let mut extras = Extras::gather(args, &outputs)?;
+    // Until the end of the build, whatever that is.
+    let _agents = std::mem::take(&mut extras.agents);
     let sent = match &args.dockerfile_text {
         Some(text) => from_directory(directory(&args.context)?, Dockerfile::Given(text.clone().into_bytes()))?,
         None => gather(&args.context, args.file.as_deref())?,
@@ -234,18 +252,19 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome<String> {
         fs::write(path, text).map_err(|error| Failure::new(format!("write {}: {error}", path.display())))?;
     }
     outputs.write(context, args, &result.id).await?;
-    for folder in upload::cache_destinations(args)? {
-        upload::export_cache(context, &result.keys, &folder).await?;
-    }
+    upload::export_caches(context, args, &result).await?;
     Ok(result.id)
 }
 
 /// What the daemon told of a build.
 #[derive(Debug, Default)]
-struct Built {
+pub struct Built {
     id: String,
     manifest: String,
-    keys: Value,
+    /// Of the results of all steps.
+    pub keys: Value,
+    /// Of those that the image is of.
+    pub image_keys: Value,
     warnings: Vec<Value>,
 }
 
@@ -275,9 +294,22 @@ async fn follow(response: http::Response<hyper::body::Incoming>, args: &BuildArg
         }
     };
     let mut lines = JsonLines::new(response);
+    let mut window = window(args);
     let mut progress = Progress::new(if quiet || raw { To::Nowhere } else { To::Errors });
     let (mut told, mut step, mut result) = (String::new(), Step::default(), Built::default());
-    while let Some(message) = lines.next::<Value>().await? {
+    loop {
+        let message = match &mut window {
+            None => lines.next::<Value>().await?,
+            // The time of the running step goes on while it says nothing.
+            Some(shown) => tokio::select! {
+                message = lines.next::<Value>() => message?,
+                () = tokio::time::sleep(REDRAW) => {
+                    write(&shown.redraw(Instant::now()));
+                    continue;
+                }
+            },
+        };
+        let Some(message) = message else { break };
         if raw {
             let _ = writeln!(io::stderr(), "{message}");
         }
@@ -294,8 +326,18 @@ async fn follow(response: http::Response<hyper::body::Incoming>, args: &BuildArg
         }
         if aux["Keys"].is_array() {
             result.keys = aux["Keys"].clone();
+            result.image_keys = aux["ImageKeys"].clone();
         }
         result.warnings.extend(aux["Warnings"].as_array().into_iter().flatten().cloned());
+        if let (Some(shown), Some(text)) = (&mut window, message["stream"].as_str()) {
+            write(&shown.take(text, Instant::now()));
+            continue;
+        }
+        if let Some(shown) = &mut window
+            && !message["status"].is_string()
+        {
+            write(&shown.finish(Instant::now()));
+        }
         // A quiet build that fails tells what it kept back, any other repeats the step that failed.
         progress.take(&message).inspect_err(|_| {
             if quiet {
@@ -305,12 +347,34 @@ async fn follow(response: http::Response<hyper::body::Incoming>, args: &BuildArg
             }
         })?;
     }
+    if let Some(shown) = &mut window {
+        write(&shown.finish(Instant::now()));
+    }
     // With `q`, the classic endpoint answers with the id alone.
     if result.id.is_empty() {
         let id = told.lines().rev().find(|line| line.starts_with("sha256:"));
         id.unwrap_or_default().clone_into(&mut result.id);
     }
     Ok(result)
+}
+
+/// How often the time of a running step is shown anew.
+const REDRAW: Duration = Duration::from_millis(200);
+
+/// What is redrawn in place, where that can be.
+fn window(args: &BuildArgs) -> Option<BuildWindow> {
+    let wanted = matches!(args.progress.as_str(), "auto" | "tty") && !args.quiet && !args.check;
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    if !wanted || dumb || !io::stderr().is_terminal() {
+        return None;
+    }
+    let (width, _) = terminal_size::terminal_size_of(io::stderr())?;
+    Some(BuildWindow::new(width.0.into()))
+}
+
+fn write(text: &str) {
+    let mut errors = io::stderr().lock();
+    let _ = errors.write_all(text.as_bytes()).and_then(|()| errors.flush());
 }
 
 /// The step that is being shown, and what its program said.
@@ -406,7 +470,7 @@ fn gather(context: &str, file: Option<&str>) -> Outcome<Sent> {
     if context == "-" {
         return from_input(file);
     }
-    if upload::is_remote(context) {
+    if ContextKind::of(context) == ContextKind::Remote {
         if file == Some("-") {
             return Err(Failure::new("-f -: the Dockerfile of a remote context is one of its files"));
         }
@@ -505,7 +569,7 @@ fn from_directory(root: PathBuf, dockerfile: Dockerfile) -> Outcome<Sent> {
     Ok(Sent::new(chunks, Some(dockerfile)))
 }
 
-fn append_file<W: Write>(builder: &mut tar::Builder<W>, name: &str, text: &[u8]) -> io::Result<()> {
+pub fn append_file<W: Write>(builder: &mut tar::Builder<W>, name: &str, text: &[u8]) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(text.len() as u64);
     header.set_mode(0o600);
@@ -515,7 +579,7 @@ fn append_file<W: Write>(builder: &mut tar::Builder<W>, name: &str, text: &[u8])
     builder.append_data(&mut header, name, text)
 }
 
-fn read_ignore(path: Option<&Path>) -> Outcome<Option<Ignore>> {
+pub fn read_ignore(path: Option<&Path>) -> Outcome<Option<Ignore>> {
     let Some(path) = path else { return Ok(None) };
     let text = match fs::read_to_string(path) {
         Ok(text) => text,

@@ -7,11 +7,14 @@ use http::Method;
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
-use super::build::BuildArgs;
+use sampan_compose::build_options::{self, CachePlace, CacheTarget, ContextKind};
+
+use super::build::{BuildArgs, Built, read_ignore};
+use super::build_agent::{OwnAgent, agent};
+use super::build_layout::Layout;
 use super::build_output::Outputs;
 use crate::archive::{self, Owner, Take};
 use crate::context::Context;
@@ -26,15 +29,29 @@ const MAX_SECRET: u64 = 500 << 10;
 
 type Chunks = mpsc::Receiver<io::Result<Bytes>>;
 
+/// One part of the upload.
+#[derive(Debug, PartialEq, Eq)]
+enum Folder {
+    /// A context, of which `.dockerignore` takes things away.
+    Context(PathBuf),
+    /// An image.
+    Layout(Layout),
+    /// A cache.
+    Cache(PathBuf),
+}
+
 /// Read and checked.
 #[derive(Default)]
 pub struct Extras {
     secrets: Map<String, Value>,
     ssh: Map<String, Value>,
+    /// Agents that were started for the build; they end with the value.
+    pub agents: Vec<OwnAgent>,
     contexts: Vec<Value>,
     /// Directories of contexts and caches, in the order of the upload.
-    folders: Vec<PathBuf>,
-    caches: usize,
+    uploads: Vec<Folder>,
+    cache_from: Vec<Value>,
+    cache_to: Vec<Value>,
     no_cache_filter: Vec<String>,
     rewrite_timestamp: bool,
     check: bool,
@@ -43,13 +60,8 @@ pub struct Extras {
 
 impl std::fmt::Debug for Extras {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Extras").field("folders", &self.folders).finish_non_exhaustive()
+        f.debug_struct("Extras").field("uploads", &self.uploads).finish_non_exhaustive()
     }
-}
-
-/// Whether a context is fetched by the daemon.
-pub fn is_remote(context: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|start| context.starts_with(start))
 }
 
 /// Comma-separated `key=value`; what has no `=` has an empty value.
@@ -69,25 +81,44 @@ impl Extras {
             no_cache_filter: args.no_cache_filter.clone(),
             rewrite_timestamp: outputs.rewrite_timestamp,
             check: args.check,
-            tell_keys: !cache_destinations(args)?.is_empty(),
             ..Self::default()
         };
-        for text in &args.secret {
-            let (id, content) = secret(text)?;
+        for target in cache_targets(args)? {
+            let registry = match target.place {
+                CachePlace::Local(_) => {
+                    extras.tell_keys = true;
+                    continue;
+                }
+                CachePlace::Registry(name) => Some(name),
+                CachePlace::Inline => None,
+            };
+            extras
+                .cache_to
+                .push(json!({ "registry": registry, "all": target.all, "ignoreError": target.ignore_error }));
+        }
+        let named = args.secret.iter().map(|text| secret(text)).collect::<Outcome<Vec<_>>>()?;
+        for (id, content) in named.into_iter().chain(args.secret_values.iter().cloned()) {
             let content = base64::engine::general_purpose::STANDARD.encode(content);
             extras.secrets.insert(id, Value::String(content));
         }
         for text in &args.ssh {
-            let (id, socket) = agent(text, std::env::var("SSH_AUTH_SOCK").ok())?;
-            extras.ssh.insert(id, json!(socket));
+            let found = agent(text, std::env::var("SSH_AUTH_SOCK").ok())?;
+            extras.ssh.insert(found.id, json!(found.socket));
+            extras.agents.extend(found.own);
         }
         for text in &args.build_context {
             extras.context(text)?;
         }
         for text in &args.cache_from {
-            if let Some(folder) = cache_source(text)? {
-                extras.folders.push(folder);
-                extras.caches += 1;
+            match cache_source(text)? {
+                Some(CachePlace::Local(folder)) => {
+                    extras.uploads.push(Folder::Cache(folder));
+                    extras.cache_from.push(json!({ "kind": "upload" }));
+                }
+                Some(CachePlace::Registry(name)) => {
+                    extras.cache_from.push(json!({ "kind": "registry", "value": name }));
+                }
+                Some(CachePlace::Inline) | None => {}
             }
         }
         Ok(extras)
@@ -102,17 +133,18 @@ impl Extras {
         };
         let context = if let Some(image) = value.strip_prefix("docker-image://") {
             json!({ "name": name, "kind": "image", "value": image })
-        } else if value.starts_with("oci-layout://") {
-            return Err(Failure::new(format!(
-                "--build-context {text}: OCI layouts are not read here: `sampan load` it, and name docker-image://IMAGE"
-            )));
-        } else if is_remote(value) {
+        } else if let ContextKind::Layout(layout) = ContextKind::of(value) {
+            let layout = Layout::open(layout)
+                .map_err(|why| Failure::new(format!("--build-context {name}: oci-layout://{layout}: {why}")))?;
+            self.uploads.push(Folder::Layout(layout));
+            json!({ "name": name, "kind": "layout" })
+        } else if ContextKind::of(value) == ContextKind::Remote {
             json!({ "name": name, "kind": "remote", "value": value })
         } else {
             let folder = fs::canonicalize(value).ok().filter(|path| path.is_dir());
             let folder =
                 folder.ok_or_else(|| Failure::new(format!("--build-context {name}: {value:?} is not a directory")))?;
-            self.folders.push(folder);
+            self.uploads.push(Folder::Context(folder));
             json!({ "name": name, "kind": "upload" })
         };
         self.contexts.push(context);
@@ -124,7 +156,8 @@ impl Extras {
         !self.secrets.is_empty()
             || !self.ssh.is_empty()
             || !self.contexts.is_empty()
-            || self.caches > 0
+            || !self.cache_from.is_empty()
+            || !self.cache_to.is_empty()
             || !self.no_cache_filter.is_empty()
             || self.rewrite_timestamp
             || self.check
@@ -133,9 +166,9 @@ impl Extras {
 
     fn options(&self) -> Value {
         json!({
-            "secrets": self.secrets, "ssh": self.ssh, "contexts": self.contexts, "caches": self.caches,
+            "secrets": self.secrets, "ssh": self.ssh, "contexts": self.contexts, "cacheFrom": self.cache_from,
             "noCacheFilter": self.no_cache_filter, "rewriteTimestamp": self.rewrite_timestamp, "check": self.check,
-            "tellKeys": self.tell_keys,
+            "tellKeys": self.tell_keys, "cacheTo": self.cache_to,
         })
     }
 }
@@ -189,90 +222,41 @@ fn secret(text: &str) -> Outcome<(String, Vec<u8>)> {
     Ok((id, content))
 }
 
-/// `default`, or `id=socket`: the id and the agent's socket.
-fn agent(text: &str, standard: Option<String>) -> Outcome<(String, PathBuf)> {
-    let (id, path) = text.split_once('=').unwrap_or((text, ""));
-    if id.is_empty() {
-        return Err(Failure::usage(format!("--ssh {text}: expected default, or id=socket")));
-    }
-    let path = if path.is_empty() {
-        standard
-            .filter(|path| !path.is_empty())
-            .ok_or_else(|| Failure::new(format!("--ssh {text}: no agent runs: SSH_AUTH_SOCK is not set")))?
-    } else {
-        path.to_owned()
-    };
-    let found = fs::canonicalize(&path).map_err(|error| Failure::new(format!("--ssh {text}: {path}: {error}")))?;
-    let kind =
-        fs::metadata(&found).map_err(|error| Failure::new(format!("--ssh {text}: {path}: {error}")))?.file_type();
-    if !kind.is_socket() {
-        return Err(Failure::new(format!(
-            "--ssh {text}: {path} is not the socket of an agent; keys are given to one first: ssh-add {path}"
-        )));
-    }
-    Ok((id.to_owned(), found))
-}
-
-/// The directory of `type=local,src=…`; one that is not there (yet) is left out, with a word.
-fn cache_source(text: &str) -> Outcome<Option<PathBuf>> {
-    let refuse = |kind: &str| {
-        Err(Failure::new(format!("--cache-from {text}: type={kind} is not supported: use type=local,src=DIRECTORY")))
-    };
-    if !text.contains('=') {
-        return refuse("registry");
-    }
-    let (mut kind, mut source) = (String::new(), None);
-    for (key, value) in fields("cache-from", text)? {
-        match key.as_str() {
-            "type" => kind = value,
-            "src" | "source" => source = Some(PathBuf::from(value)),
-            other => {
-                return Err(Failure::usage(format!(
-                    "--cache-from {text}: unknown key {other}: type and src are known"
-                )));
-            }
-        }
-    }
-    if kind != "local" {
-        return refuse(&kind);
-    }
-    let source = source.ok_or_else(|| Failure::usage(format!("--cache-from {text}: src is missing")))?;
-    if !source.join("cache.json").is_file() {
+/// A cache that `--cache-from` names; a directory that is no cache (yet) is left out, with a word.
+fn cache_source(text: &str) -> Outcome<Option<CachePlace>> {
+    let place = build_options::cache_from(text).map_err(|why| Failure::usage(format!("--cache-from {text}: {why}")))?;
+    if let CachePlace::Local(source) = &place
+        && !source.join("cache.json").is_file()
+    {
         tell!("sampan: --cache-from {}: there is no cache yet", source.display());
         return Ok(None);
     }
-    Ok(Some(source))
+    Ok(Some(place))
 }
 
-/// The directories of `--cache-to type=local,dest=…`.
-pub fn cache_destinations(args: &BuildArgs) -> Outcome<Vec<PathBuf>> {
-    args.cache_to.iter().map(|text| cache_destination(text)).collect()
+/// What `--cache-to` names.
+fn cache_targets(args: &BuildArgs) -> Outcome<Vec<CacheTarget>> {
+    let read = |text: &String| {
+        build_options::cache_to(text).map_err(|why| Failure::usage(format!("--cache-to {text}: {why}")))
+    };
+    args.cache_to.iter().map(read).collect()
 }
 
-fn cache_destination(text: &str) -> Outcome<PathBuf> {
-    let (mut kind, mut dest) = (String::new(), None);
-    for (key, value) in fields("cache-to", text)? {
-        match (key.as_str(), value.as_str()) {
-            ("type", _) => kind = value,
-            ("dest", _) => dest = Some(PathBuf::from(value)),
-            // All steps are written, whatever the mode.
-            ("mode", "min" | "max") => {}
-            (other, _) => {
-                return Err(Failure::usage(format!(
-                    "--cache-to {text}: unknown key {other}: type, dest and mode are known"
-                )));
-            }
+/// Writes the results of a build into the directories that `--cache-to` names; the daemon has seen to the rest.
+pub async fn export_caches(context: &Context, args: &BuildArgs, built: &Built) -> Outcome {
+    for target in cache_targets(args)? {
+        let CachePlace::Local(folder) = &target.place else { continue };
+        let keys = if target.all { &built.keys } else { &built.image_keys };
+        match export_cache(context, keys, folder).await {
+            Err(error) if target.ignore_error => tell!("sampan: {}", error.message),
+            result => result?,
         }
     }
-    if kind != "local" {
-        let why = format!("--cache-to {text}: type={kind} is not supported: use type=local,dest=DIRECTORY");
-        return Err(Failure::new(why));
-    }
-    dest.ok_or_else(|| Failure::usage(format!("--cache-to {text}: dest is missing")))
+    Ok(())
 }
 
 /// Writes a build's results into a directory: complete, or not at all. What was a cache there before is replaced.
-pub async fn export_cache(context: &Context, keys: &Value, folder: &Path) -> Outcome {
+async fn export_cache(context: &Context, keys: &Value, folder: &Path) -> Outcome {
     let named = |error: io::Error| Failure::new(format!("--cache-to {}: {error}", folder.display()));
     let response = context.client.call(Method::POST, "/sampan/v1/build/cache", Some(keys)).await?;
     fs::create_dir_all(folder).map_err(named)?;
@@ -322,7 +306,22 @@ fn write_cache(reader: impl io::Read, folder: &Path) -> io::Result<()> {
 pub fn framed(extras: Extras, main: Option<Chunks>) -> Outcome<Chunks> {
     let options = serde_json::to_vec(&extras.options()).map_err(|error| Failure::new(error.to_string()))?;
     let (sender, receiver) = mpsc::channel(4);
-    let mut parts: Vec<Chunks> = extras.folders.iter().map(|folder| packed(folder.clone())).collect();
+    let mut parts = Vec::new();
+    for folder in extras.uploads {
+        parts.push(match folder {
+            Folder::Context(path) => {
+                let ignore = read_ignore(Some(&path.join(".dockerignore")))?.unwrap_or_default();
+                packed(move |builder| {
+                    let take = |path: &Path, directory: bool| ignore.take(path, directory);
+                    archive::append_tree(builder, &path, Path::new(""), Owner::Root, &take)
+                })
+            }
+            Folder::Cache(path) => packed(move |builder| {
+                archive::append_tree(builder, &path, Path::new(""), Owner::Root, &|_, _| Take::Yes)
+            }),
+            Folder::Layout(layout) => packed(move |builder| layout.pack(builder)),
+        });
+    }
     parts.extend(main);
     tokio::spawn(async move {
         // The daemon that takes no more has answered already; its answer says why.
@@ -361,13 +360,14 @@ async fn piece(sender: &mpsc::Sender<io::Result<Bytes>>, bytes: Bytes) -> Result
     Ok(())
 }
 
-/// A directory as a tar.
-fn packed(folder: PathBuf) -> Chunks {
+/// A tar of what is packed into it.
+fn packed(
+    pack: impl FnOnce(&mut tar::Builder<&mut archive::ChannelWriter>) -> io::Result<()> + Send + 'static,
+) -> Chunks {
     let (mut writer, chunks) = archive::pipe();
     std::thread::spawn(move || {
         let mut builder = tar::Builder::new(&mut writer);
-        let packed = archive::append_tree(&mut builder, &folder, Path::new(""), Owner::Root, &|_, _| Take::Yes)
-            .and_then(|()| builder.finish());
+        let packed = pack(&mut builder).and_then(|()| builder.finish());
         drop(builder);
         if let Err(error) = packed
             && error.kind() != io::ErrorKind::BrokenPipe
@@ -407,32 +407,18 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_sockets() {
-        let folder = tempfile::tempdir().unwrap();
-        let (socket, key) = (folder.path().join("s"), folder.path().join("id_ed25519"));
-        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        fs::write(&key, "").unwrap();
-        let standard = || Some(socket.display().to_string());
-        assert_eq!(agent("default", standard()).unwrap().0, "default");
-        assert_eq!(agent(&format!("deploy={}", socket.display()), None).unwrap().0, "deploy");
-        assert!(agent("default", None).unwrap_err().message.contains("SSH_AUTH_SOCK"));
-        assert!(agent(&format!("x={}", key.display()), None).unwrap_err().message.contains("ssh-add"));
-    }
-
-    #[test]
     fn contexts_and_caches_that_cannot_be_are_refused() {
         let mut extras = Extras::default();
         extras.context("a=docker-image://debian:12").unwrap();
         extras.context("b=https://h/r.git#v1").unwrap();
         extras.context("c=/").unwrap();
         assert_eq!(extras.contexts[2], json!({ "name": "c", "kind": "upload" }));
-        assert_eq!(extras.folders, [PathBuf::from("/")]);
+        assert_eq!(extras.uploads, [Folder::Context(PathBuf::from("/"))]);
         assert!(extras.context("d=/no/such").unwrap_err().message.contains("/no/such"));
-        assert!(extras.context("e=oci-layout:///x").unwrap_err().message.contains("load"));
+        assert!(extras.context("e=oci-layout:///no/such").unwrap_err().message.contains("/no/such"));
         assert!(extras.context("name").is_err());
-        assert!(cache_source("type=registry,ref=x").is_err());
-        assert!(cache_source("debian").unwrap_err().message.contains("type=local"));
-        assert!(cache_destination("type=inline").unwrap_err().message.contains("type=local"));
-        assert_eq!(cache_destination("type=local,dest=/x,mode=max").unwrap(), PathBuf::from("/x"));
+        assert_eq!(cache_source("type=local,src=/no/such").unwrap(), None, "not there yet");
+        assert_eq!(cache_source("debian").unwrap(), Some(CachePlace::Registry("debian".into())));
+        assert!(cache_source("type=gha").unwrap_err().message.contains("--cache-from type=gha"));
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod auth;
 pub mod build;
+pub mod build_agent;
+pub mod build_layout;
 pub mod build_output;
 pub mod build_upload;
 pub mod ignore;

@@ -1,0 +1,307 @@
+//! Builds and registries: what is built goes there and comes back as it was, and so do the results of its steps.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::path::Path;
+
+use sampan_tests::{Host, IMAGE, Registry};
+
+/// Writes a context and gives its directory.
+fn context(host: &Host, files: &[(&str, &str)]) -> String {
+    for (name, text) in files {
+        host.write(&format!("ctx/{name}"), text);
+    }
+    host.path("ctx").display().to_string()
+}
+
+/// Builds, which must succeed; what was said on the way.
+fn build(host: &Host, arguments: &[&str]) -> String {
+    let answer = host.run(&[&["build"], arguments].concat());
+    assert_eq!(answer.code, 0, "{}{}\n{}", answer.out, answer.err, host.log());
+    answer.err
+}
+
+/// Forgets every image and every result of a build.
+fn forget(host: &Host) {
+    for id in host.ok(&["images", "-aq", "--no-trunc"]).lines() {
+        let _ = host.run(&["rmi", "-f", id]);
+    }
+    host.ok(&["builder", "prune", "-af"]);
+    assert_eq!(host.ok(&["images", "-aq"]), "");
+}
+
+/// Pushes an image, forgets everything, and has it again by its digest: nothing of it has changed. `shown` is what it
+/// prints when it runs.
+fn goes_away_and_comes_back(host: &Host, name: &str, shown: &str) {
+    assert_eq!(host.ok(&["run", "--rm", name]), shown);
+    let digest_of = |out: &str| {
+        let found = out.split("digest: ").nth(1).and_then(|rest| rest.split(' ').next());
+        found.unwrap_or_else(|| panic!("no digest in {out}")).to_owned()
+    };
+    let digest = digest_of(&host.ok(&["push", name]));
+    let before = host.api("GET", &format!("/images/{name}/json"), None).1;
+    forget(host);
+    let by_digest = format!("{}@{digest}", name.rsplit_once(':').unwrap().0);
+    host.ok(&["pull", &by_digest]);
+    assert_eq!(host.ok(&["run", "--rm", &by_digest]), shown);
+    let after = host.api("GET", &format!("/images/{by_digest}/json"), None).1;
+    for key in ["Id", "Config", "RootFS", "Created", "Architecture"] {
+        assert_eq!(before[key], after[key], "{key}");
+    }
+    // What came back goes there once more, under another name, as the same.
+    let again = format!("{name}-again");
+    host.ok(&["tag", &by_digest, &again]);
+    assert_eq!(digest_of(&host.ok(&["push", &again])), digest);
+}
+
+const PROGRAM: &str = r#"
+#include <stdio.h>
+int main(void) { printf("compiled by gcc %d on Debian\n", __GNUC__); return 0; }
+"#;
+
+/// Takes a minute and a half for the root file system, once: `cargo xtask test --debian` makes it and names it.
+#[test]
+fn a_program_is_compiled_on_debian_and_carried_by_a_registry() {
+    let test = "a_program_is_compiled_on_debian_and_carried_by_a_registry";
+    let archive = std::env::var("SAMPAN_TEST_DEBIAN").unwrap_or_default();
+    if !Path::new(&archive).is_file() {
+        println!("skipped: {test} needs a root file system of Debian with gcc (cargo xtask test --debian)");
+        return;
+    }
+    let Some(host) = Host::start(test) else { return };
+    let Some(_registry) = Registry::start(test, &host, "", "") else { return };
+    host.ok(&["import", &archive, "debian:test"]);
+    let text = |greeting: &str| {
+        format!(
+            "FROM debian:test AS build\n\
+             WORKDIR /src\n\
+             COPY hello.c .\n\
+             RUN --mount=type=cache,target=/var/cache/objects <<compile\n\
+             set -e\n\
+             test -e /var/cache/objects/hello.o && echo the object was kept || gcc -O2 -c -o /var/cache/objects/hello.o hello.c\n\
+             gcc -o hello /var/cache/objects/hello.o\n\
+             echo {greeting}\n\
+             compile\n\
+             FROM debian:test\n\
+             COPY --from=build --chmod=0755 /src/hello /usr/local/bin/hello\n\
+             RUN useradd --system greeter\n\
+             USER greeter\n\
+             CMD [\"hello\"]\n"
+        )
+    };
+    let name = "localhost:5000/team/hello:1";
+    let folder = context(&host, &[("Dockerfile", &text("one")), ("hello.c", PROGRAM)]);
+    let said = build(&host, &["-t", name, &folder]);
+    assert!(!said.contains("the object was kept"), "{said}");
+    // The directory of the cache outlives the step, and is in no layer.
+    host.write("ctx/Dockerfile", text("two"));
+    let said = build(&host, &["-t", name, &folder]);
+    assert!(said.contains("the object was kept\ntwo\n"), "{said}");
+    assert_eq!(host.ok(&["run", "--rm", name, "ls", "/var/cache"]).lines().find(|line| *line == "objects"), None);
+    let shown = host.ok(&["run", "--rm", name]);
+    assert!(shown.starts_with("compiled by gcc 1") && shown.ends_with("on Debian"), "{shown}");
+    assert_eq!(host.ok(&["run", "--rm", name, "whoami"]), "greeter");
+    assert_eq!(
+        host.ok(&["run", "--rm", name, "sh", "-c", "test -e /src || echo only the program"]),
+        "only the program"
+    );
+    goes_away_and_comes_back(&host, name, &shown);
+}
+
+/// The same road without a compiler, for every run of the tests.
+#[test]
+fn what_is_made_in_one_stage_is_carried_by_a_registry() {
+    let test = "what_is_made_in_one_stage_is_carried_by_a_registry";
+    let Some(host) = Host::with_image(test) else { return };
+    let Some(_registry) = Registry::start(test, &host, "", "") else { return };
+    let text = format!(
+        "FROM {IMAGE} AS build\n\
+         RUN --mount=type=cache,target=/cache echo 'echo made' > /cache/script && cp /cache/script /made && chmod 755 /made\n\
+         FROM {IMAGE}\nCOPY --from=build /made /bin/made\nRUN mkdir -p /var/lib/x && echo x > /var/lib/x/y && rm /etc/group\nUSER web\nCMD [\"sh\", \"/bin/made\"]\n"
+    );
+    let folder = context(&host, &[("Dockerfile", &text)]);
+    let name = "localhost:5000/team/made:1";
+    build(&host, &["-t", name, &folder]);
+    goes_away_and_comes_back(&host, name, "made");
+}
+
+/// Two stages; each step that ran anew writes another time.
+fn two_stages() -> String {
+    format!(
+        "FROM {IMAGE} AS tools\nRUN date +%s%N > /tool\nCOPY file /file\nRUN cat /file > /copied\n\
+         FROM {IMAGE}\nCOPY --from=tools /tool /copied /\nRUN date +%s%N > /time\nWORKDIR /srv\n"
+    )
+}
+
+const CACHE: &str = "localhost:5000/team/app:cache";
+
+/// How often a build found a step done.
+fn found(said: &str) -> usize {
+    said.matches("Using cache").count()
+}
+
+#[test]
+fn results_go_to_a_registry_and_come_back() {
+    let test = "results_go_to_a_registry_and_come_back";
+    let Some(host) = Host::with_image(test) else { return };
+    let Some(_registry) = Registry::start(test, &host, "", "") else { return };
+    let folder = context(&host, &[("Dockerfile", &two_stages()), ("file", "content")]);
+    // Not there yet: said, and no failure.
+    let to = format!("type=registry,ref={CACHE},mode=max");
+    let said = build(&host, &["-t", "app", "--cache-from", CACHE, "--cache-to", &to, &folder]);
+    assert!(said.contains("[Warning] --cache-from") && said.contains("Exported the cache: sha256:"), "{said}");
+    let times = |host: &Host| host.ok(&["run", "--rm", "app", "cat", "/tool", "/time"]);
+    let before = times(&host);
+    let layers = |host: &Host| host.api("GET", "/images/app/json", None).1["RootFS"].clone();
+    let made = layers(&host);
+
+    forget(&host);
+    host.import_busybox();
+    let said = build(&host, &["-t", "app", "--cache-from", CACHE, &folder]);
+    assert_eq!(found(&said), 6, "{said}");
+    assert_eq!(times(&host), before);
+    assert_eq!(layers(&host), made);
+    assert!(host.ok(&["run", "--rm", "app", "cat", "/copied"]).contains("content"));
+
+    // The results of the image alone: the other stage runs again.
+    let small = "localhost:5000/team/app:small";
+    build(&host, &["-t", "app", "--cache-to", &format!("type=registry,ref={small}"), &folder]);
+    forget(&host);
+    host.import_busybox();
+    let said = build(&host, &["-t", "app", "--cache-from", small, &folder]);
+    assert!(found(&said) < 6, "{said}");
+
+    // It is no image; and what is no cache brings none.
+    let (_, error) = host.fails(&["pull", CACHE]);
+    assert!(error.contains("not the configuration of a container image"), "{error}");
+    host.ok(&["tag", IMAGE, "localhost:5000/team/plain:1"]);
+    host.ok(&["push", "localhost:5000/team/plain:1"]);
+    let said = build(&host, &["--cache-from", "localhost:5000/team/plain:1", &folder]);
+    assert!(said.contains("has no cache in it"), "{said}");
+    // A registry that is not there fails the build that writes to it, unless that was said to be no matter.
+    let nowhere = "type=registry,ref=localhost:1/x";
+    let (_, error) = host.fails(&["build", "--cache-to", nowhere, &folder]);
+    assert!(error.contains("--cache-to"), "{error}");
+    let said = build(&host, &["--cache-to", &format!("{nowhere},ignore-error=true"), &folder]);
+    assert!(said.contains("[Warning] --cache-to"), "{said}");
+}
+
+#[test]
+fn an_image_carries_the_results_of_its_steps() {
+    let test = "an_image_carries_the_results_of_its_steps";
+    let Some(host) = Host::with_image(test) else { return };
+    let Some(_registry) = Registry::start(test, &host, "", "") else { return };
+    let text = format!("FROM {IMAGE}\nRUN date +%s%N > /time\nCOPY file /file\nRUN cat /file > /copied\n");
+    let folder = context(&host, &[("Dockerfile", &text), ("file", "content")]);
+    let name = "localhost:5000/team/inline:1";
+    build(&host, &["-t", name, "--cache-to", "type=inline", &folder]);
+    let time = host.ok(&["run", "--rm", name, "cat", "/time"]);
+    host.ok(&["push", name]);
+    forget(&host);
+    host.import_busybox();
+    // The last step is another: what comes before it is found.
+    host.write("ctx/Dockerfile", format!("{text}RUN echo more > /more\n"));
+    let said = build(&host, &["-t", "app", "--cache-from", name, &folder]);
+    assert_eq!(found(&said), 3, "{said}");
+    assert_eq!(host.ok(&["run", "--rm", "app", "cat", "/time"]), time);
+    // An image that was built on it does not speak for it.
+    host.write("ctx/Dockerfile", format!("FROM {name}\nRUN true\n"));
+    host.ok(&["pull", name]);
+    build(&host, &["-t", "child", &folder]);
+    let archive = host.path("child.tar").display().to_string();
+    host.ok(&["save", "-o", &archive, "child"]);
+    let bytes = std::fs::read(&archive).unwrap();
+    assert!(!bytes.windows(19).any(|window| window == b"sampan.build.cache."), "it names the results of its base");
+}
+
+/// Changes every manifest and configuration of a registry that holds a text, keeping their digests right.
+fn tamper(host: &Host, change: impl Fn(&mut serde_json::Value)) {
+    let (status, manifest) = registry(host, "GET", "/v2/team/app/manifests/cache", None);
+    assert_eq!(status, 200);
+    let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let config = manifest["config"]["digest"].as_str().unwrap().to_owned();
+    let (_, document) = registry(host, "GET", &format!("/v2/team/app/blobs/{config}"), None);
+    let mut document: serde_json::Value = serde_json::from_slice(&document).unwrap();
+    change(&mut document);
+    let document = document.to_string().into_bytes();
+    let file = host.write("document", &document);
+    let sum = std::process::Command::new("sha256sum").arg(file).output().unwrap();
+    let digest = format!("sha256:{}", &String::from_utf8(sum.stdout).unwrap()[..64]);
+    let begin = format!("/v2/team/app/blobs/uploads/?digest={digest}");
+    let (_, place) = registry(host, "POST", "/v2/team/app/blobs/uploads/", Some(("", &b""[..])));
+    let place = String::from_utf8(place).unwrap();
+    let place = if place.is_empty() { begin } else { format!("{place}&digest={digest}") };
+    let (status, answer) = registry(host, "PUT", &place, Some(("application/octet-stream", document.as_slice())));
+    assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
+    manifest["config"]["digest"] = digest.into();
+    manifest["config"]["size"] = document.len().into();
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let body = manifest.to_string();
+    let (status, answer) = registry(host, "PUT", "/v2/team/app/manifests/cache", Some((kind, body.as_bytes())));
+    assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
+}
+
+/// A request to the registry; of an upload that was begun its address, of others the body.
+fn registry(host: &Host, method: &str, path: &str, body: Option<(&str, &[u8])>) -> (u16, Vec<u8>) {
+    use std::io::{Read, Write};
+    let (kind, bytes) = body.unwrap_or_default();
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost:5000\r\nConnection: close\r\nAccept: application/vnd.oci.image.manifest.v1+json\r\nContent-Length: {}\r\n",
+        bytes.len()
+    );
+    if !kind.is_empty() {
+        request.push_str(&format!("Content-Type: {kind}\r\n"));
+    }
+    let request = [request.as_bytes(), b"\r\n", bytes].concat();
+    let answer = host.in_network(move || {
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:5000").unwrap();
+        stream.write_all(&request).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
+    });
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    if status == 202
+        && let Some(place) = head.lines().find_map(|line| line.strip_prefix("Location: "))
+    {
+        let place = place.trim_start_matches("http://localhost:5000");
+        return (status, place.as_bytes().to_vec());
+    }
+    (status, answer[end + 4..].to_vec())
+}
+
+#[test]
+fn a_cache_that_lies_is_not_believed() {
+    let test = "a_cache_that_lies_is_not_believed";
+    let Some(host) = Host::with_image(test) else { return };
+    let Some(_registry) = Registry::start(test, &host, "", "") else { return };
+    let text = format!("FROM {IMAGE}\nRUN echo one > /one\nRUN echo two > /two\n");
+    let folder = context(&host, &[("Dockerfile", &text)]);
+    let to = format!("type=registry,ref={CACHE},mode=max");
+    let shown = |host: &Host| host.ok(&["run", "--rm", "app", "cat", "/one", "/two"]);
+    let again = |host: &Host| {
+        forget(host);
+        host.import_busybox();
+        found(&build(host, &["-t", "app", "--cache-from", CACHE, &folder]))
+    };
+    build(&host, &["-t", "app", "--cache-to", &to, &folder]);
+    assert_eq!((again(&host), shown(&host)), (2, "one\ntwo".to_owned()));
+    // A layer is said to be another than it is.
+    tamper(&host, |document| {
+        let layers = document["layers"].as_array_mut().unwrap();
+        let other = layers[1]["diffId"].clone();
+        layers[0]["diffId"] = other;
+    });
+    assert!(again(&host) < 2);
+    assert_eq!(shown(&host), "one\ntwo");
+    // Sizes and kinds that are not theirs.
+    tamper(&host, |document| {
+        for layer in document["layers"].as_array_mut().unwrap() {
+            layer["size"] = 7.into();
+        }
+    });
+    assert_eq!((again(&host), shown(&host)), (0, "one\ntwo".to_owned()));
+    tamper(&host, |document| document["steps"][0]["layer"] = 99.into());
+    assert_eq!((again(&host), shown(&host)), (0, "one\ntwo".to_owned()));
+}
