@@ -625,7 +625,7 @@ const CORPUS: [(&str, &str); 24] = [
     ("shell", "SHELL [\"/bin/sh\", \"-ec\"]\nRUN echo $0 > /shell; true\n"),
     ("health", "HEALTHCHECK --interval=5s --timeout=3s --retries=2 CMD test -e /x\n"),
     ("continuations", "RUN echo a \\\n    b \\\n# a comment within\n    c > /cont\nENV A=1 \\\n    B=2\n"),
-    ("triggers", "ONBUILD RUN echo x > /x\nONBUILD COPY one /one\n"),
+    ("triggers", "ONBUILD ENV A=1\nONBUILD LABEL b=c\n"),
     ("legacy forms", "ENV OLD some words here\nLABEL old value\nEXPOSE 8000-8002\n"),
     (
         "what replaces",
