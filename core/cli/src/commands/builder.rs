@@ -59,7 +59,7 @@ pub async fn usage(context: Context, args: UsageArgs) -> Outcome {
 }
 
 fn fields(record: &Value) -> Row {
-    let used = record["LastUsedAt"].as_str().and_then(human::parse_rfc3339).unwrap_or(0);
+    let used = record["LastUsedAt"].as_str().and_then(human::unix_seconds).unwrap_or(0);
     table::row([
         ("ID", record["ID"].clone()),
         ("Type", record["Type"].clone()),
