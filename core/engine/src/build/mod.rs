@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use bollard_stubs::models::BuildPruneResponse;
 use sampan_build::backend::Message;
 pub use sampan_build::backend::Ulimit;
-use sampan_build::context::{Context, Scratch};
+use sampan_build::context::Context;
 use sampan_build::error::BuildError;
 use sampan_build::executor::Named;
 pub use sampan_build::parser::duration;
@@ -244,14 +244,11 @@ fn receive(
 }
 
 /// An image in OCI's form in the upload; its id. It stays as one that FROM pulls does.
-fn layout(engine: &Engine, name: &str, reader: &mut impl std::io::Read) -> Result<String, BuildError> {
+fn layout(engine: &Engine, name: &str, reader: &mut (impl std::io::Read + Send)) -> Result<String, BuildError> {
     let wrong = |error: &dyn std::fmt::Display| BuildError::Context(format!("the context {name}: {error}"));
-    let scratch = Scratch::new(&engine.config().tmp()).map_err(|error| wrong(&error))?;
-    let path = scratch.path().join("layout.tar");
     let mut part = parts::Part::new(reader);
-    let mut file = std::fs::File::create(&path).map_err(|error| wrong(&error))?;
-    std::io::copy(&mut part, &mut file).map_err(|error| wrong(&error))?;
-    let loaded = sampan_image::load(engine.inner.images.store(), &path).map_err(|error| wrong(&error))?;
+    let loaded = sampan_image::load(engine.inner.images.store(), &mut part, None).map_err(|error| wrong(&error))?;
+    part.finish().map_err(|error| wrong(&error))?;
     match loaded.as_slice() {
         [one] => Ok(one.image.id.to_string()),
         _ => Err(wrong(&format!("there are {} images in it", loaded.len()))),
