@@ -1,7 +1,7 @@
 //! What tests share: a layer driver of plain folders, and archives made by hand.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -138,13 +138,11 @@ pub fn describe(root: &Path) -> Vec<String> {
             };
             let mode = if kind.is_symlink() { 0 } else { metadata.permissions().mode() & 0o7777 };
             let links = if kind.is_dir() { 0 } else { metadata.nlink() };
+            // A whiteout's time means nothing, and is that of its making.
+            let whiteout = kind.is_char_device() && metadata.rdev() == 0;
+            let time = if whiteout { 0 } else { metadata.mtime() };
             let name = entry.strip_prefix(root).unwrap().display().to_string();
-            lines.push(format!(
-                "{name} {mode:o} {}:{} @{} x{links} {what}",
-                metadata.uid(),
-                metadata.gid(),
-                metadata.mtime()
-            ));
+            lines.push(format!("{name} {mode:o} {}:{} @{time} x{links} {what}", metadata.uid(), metadata.gid()));
             if kind.is_dir() {
                 walk(root, &entry, lines);
             }
