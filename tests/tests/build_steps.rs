@@ -178,14 +178,13 @@ fn compose_files_say_how_images_are_built() {
     let shown = |host: &Host| host.ok(&[&["run", "--rm", "web:also", "cat"], &files[..]].concat());
     let expected = "OF A FILE\nOF THE ENVIRONMENT\nof the library\nof the base\n321\n8192\nme";
     let time = |host: &Host| host.ok(&["run", "--rm", "web:1", "cat", "/time"]);
-    // Down again: the image bears the labels of the stack, which would take what runs of it by hand for its own.
     up(&host, &["compose", "up", "-d"]);
-    host.ok(&["compose", "down"]);
     assert_eq!(shown(&host), expected);
     assert!(host.ok(&["run", "--rm", "web:1", "cat", "/hosts"]).contains("10.1.2.3"));
     assert_eq!(host.api("GET", "/images/web:1/json", None).1["Config"]["Labels"]["a.b"], "c");
     assert!(host.path("cache/cache.json").exists());
     let first = time(&host);
+    host.ok(&["compose", "down"]);
     let clear = |host: &Host| {
         for name in ["web:1", "web:also", "base:1"] {
             host.ok(&["rmi", "-f", name]);
@@ -195,8 +194,8 @@ fn compose_files_say_how_images_are_built() {
     clear(&host);
     // The cache that it wrote is what it reads.
     up(&host, &["compose", "up", "-d"]);
-    host.ok(&["compose", "down"]);
     assert_eq!((shown(&host), time(&host)), (expected.to_owned(), first));
+    host.ok(&["compose", "down"]);
     // The command that only builds says the same of it.
     clear(&host);
     let said = up(&host, &["compose", "build", "web"]);

@@ -6,7 +6,7 @@ pub const PROJECT: &str = "com.docker.compose.project";
 pub const SERVICE: &str = "com.docker.compose.service";
 /// Which of the service's containers, from 1.
 pub const NUMBER: &str = "com.docker.compose.container-number";
-/// `True` for containers of `run`.
+/// `True` for containers of `run`, `False` for the services' own; what has no such label was not made by a stack.
 pub const ONEOFF: &str = "com.docker.compose.oneoff";
 /// `pre_start` for init containers.
 pub const HOOK: &str = "com.docker.compose.hook";

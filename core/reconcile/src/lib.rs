@@ -317,6 +317,7 @@ impl Stacks {
         let mut names: BTreeSet<String> = records.keys().cloned().collect();
         let mut filters = sampan_engine::Filters::default();
         filters.add("label", labels::PROJECT);
+        filters.add("label", labels::ONEOFF);
         let options = sampan_engine::containers::ListOptions { all: true, filters, ..Default::default() };
         let containers = self.inner.engine.list_containers(options).await?;
         let label = |container: &bollard_stubs::models::ContainerSummary, name: &str| {

@@ -38,6 +38,8 @@ pub async fn observe(engine: &Engine, project: &str, images: &BTreeSet<String>) 
 pub async fn summaries(engine: &Engine, project: &str, service: Option<&str>) -> Result<Vec<ContainerSummary>> {
     let mut filters = Filters::default();
     filters.add("label", &format!("{}={project}", labels::PROJECT));
+    // Images that a stack builds bear its name, too: what somebody runs of them is not the stack's.
+    filters.add("label", labels::ONEOFF);
     if let Some(service) = service {
         filters.add("label", &format!("{}={service}", labels::SERVICE));
     }

@@ -216,7 +216,9 @@ pub async fn containers(
     all: bool,
     one_off: bool,
 ) -> Outcome<Vec<Value>> {
-    let query = crate::client::Query::new().flag("all", all).filters(&[format!("label={PROJECT}={project}")])?;
+    // What is run by hand of an image that a stack has built bears the project's label, too, but not the second.
+    let filters = [format!("label={PROJECT}={project}"), format!("label={ONE_OFF}")];
+    let query = crate::client::Query::new().flag("all", all).filters(&filters)?;
     let mut found: Vec<Value> = client.get(&format!("/containers/json{query}")).await?;
     found.retain(|container| {
         let labels = &container["Labels"];
