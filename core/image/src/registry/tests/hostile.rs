@@ -476,7 +476,8 @@ async fn a_pull_that_is_given_up_leaves_nothing_and_does_not_harm_another() {
     };
     let first = begin();
     let folder = store.folder.path().join("layers");
-    let unpacked = || std::fs::read_dir(&folder).map_or(0, Iterator::count) == 1;
+    // The second has a directory as soon as its first bytes are here.
+    let unpacked = || std::fs::read_dir(&folder).map_or(0, Iterator::count) >= 1;
     eventually("the first layer is unpacked and the second asked for", || {
         unpacked() && server.count(&path(&digests[1])) == 1
     })
