@@ -140,6 +140,8 @@ const SHOWN: &[&str] = &[
 /// Keys that others than the container's maker look at: what they set in the project.
 const ELSEWHERE: &[&str] = &[
     "attach: false",
+    "build: {context: ., cache_from: [a]}",
+    "build: {context: ., cache_to: [a]}",
     "build: {context: ., no_cache: true}",
     "deploy: {mode: global}",
     "deploy: {replicas: 2}",
@@ -195,8 +197,6 @@ const REFUSED: &[(&str, &str)] = &[
 
 /// Keys that do nothing here and say so.
 const INEFFECTIVE: &[&str] = &[
-    "build: {context: ., cache_from: [a]}",
-    "build: {context: ., cache_to: [a]}",
     "deploy: {endpoint_mode: vip}",
     "deploy: {labels: {a: b}}",
     "deploy: {resources: {reservations: {cpus: '0.5'}}}",
