@@ -165,6 +165,21 @@ impl Host {
         ]
     }
 
+    /// Writes the files of a build's context and gives its directory.
+    pub fn context(&self, files: &[(&str, &str)]) -> String {
+        for (name, text) in files {
+            self.write(&format!("ctx/{name}"), text);
+        }
+        self.path("ctx").display().to_string()
+    }
+
+    /// Builds, which must succeed; what was said on the way.
+    pub fn build(&self, arguments: &[&str]) -> String {
+        let answer = self.run(&[&["build"], arguments].concat());
+        assert_eq!(answer.code, 0, "{}{}\n{}", answer.out, answer.err, self.log());
+        answer.err
+    }
+
     /// The data root.
     #[must_use]
     pub fn root(&self) -> PathBuf {

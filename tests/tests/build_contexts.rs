@@ -7,21 +7,6 @@ use std::process::Command;
 use sampan_tests::web::{git, serve};
 use sampan_tests::{Host, IMAGE};
 
-/// Writes a context and gives its directory.
-fn context(host: &Host, files: &[(&str, &str)]) -> String {
-    for (name, text) in files {
-        host.write(&format!("ctx/{name}"), text);
-    }
-    host.path("ctx").display().to_string()
-}
-
-/// Builds, which must succeed; what was said on the way.
-fn build(host: &Host, arguments: &[&str]) -> String {
-    let answer = host.run(&[&["build"], arguments].concat());
-    assert_eq!(answer.code, 0, "{}{}\n{}", answer.out, answer.err, host.log());
-    answer.err
-}
-
 #[test]
 fn repositories_come_with_their_submodules_and_their_history_when_asked() {
     let test = "repositories_come_with_their_submodules_and_their_history_when_asked";
@@ -71,7 +56,7 @@ fn repositories_come_with_their_submodules_and_their_history_when_asked() {
     git(&host.path("www/main.git"), &["update-server-info"]);
 
     let main = format!("{url}/main.git");
-    build(&host, &["-t", "app", &main]);
+    host.build(&["-t", "app", &main]);
     let found = |name: &str| {
         host.ok(&[
             "run",
@@ -83,14 +68,12 @@ fn repositories_come_with_their_submodules_and_their_history_when_asked() {
         ])
     };
     assert_eq!(found("app"), "mainlibdeep");
-    build(&host, &["-t", "kept", "--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", &main]);
+    host.build(&["-t", "kept", "--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", &main]);
     assert!(found("kept").contains("./.git"), "{}", found("kept"));
     // ADD has the same, and the same choice.
-    let folder = context(
-        &host,
-        &[("Dockerfile", &format!("FROM {IMAGE}\nADD --keep-git-dir {main} /src\nADD {main} /plain\n"))],
-    );
-    build(&host, &["-t", "added", &folder]);
+    let folder =
+        host.context(&[("Dockerfile", &format!("FROM {IMAGE}\nADD --keep-git-dir {main} /src\nADD {main} /plain\n"))]);
+    host.build(&["-t", "added", &folder]);
     assert!(found("added").contains("./.git"));
     assert_eq!(host.ok(&["run", "--rm", "added", "find", "/plain", "-name", ".git"]), "");
     // A submodule may not lead to this host's own files.
@@ -114,16 +97,13 @@ fn named_contexts_leave_out_what_they_ignore() {
     {
         host.write(name, text);
     }
-    let folder = context(
-        &host,
-        &[(
-            "Dockerfile",
-            &format!(
-                "FROM {IMAGE}\nCOPY --from=lib . /lib\nRUN --mount=type=bind,from=lib,target=/m ls -A /m > /mounted\n"
-            ),
-        )],
-    );
-    build(&host, &["-t", "app", "--build-context", &format!("lib={}", host.path("lib").display()), &folder]);
+    let folder = host.context(&[(
+        "Dockerfile",
+        &format!(
+            "FROM {IMAGE}\nCOPY --from=lib . /lib\nRUN --mount=type=bind,from=lib,target=/m ls -A /m > /mounted\n"
+        ),
+    )]);
+    host.build(&["-t", "app", "--build-context", &format!("lib={}", host.path("lib").display()), &folder]);
     let listed = |image: &str| host.ok(&["run", "--rm", image, "ls", "-A", "/lib"]);
     assert_eq!(listed("app"), ".dockerignore\npart");
     assert_eq!(host.ok(&["run", "--rm", "app", "cat", "/mounted"]), ".dockerignore\npart");
@@ -138,21 +118,17 @@ fn named_contexts_leave_out_what_they_ignore() {
 fn an_image_in_a_directory_is_a_context() {
     let test = "an_image_in_a_directory_is_a_context";
     let Some(host) = Host::with_image(test) else { return };
-    let base = context(
-        &host,
-        &[("Dockerfile", &format!("FROM {IMAGE}\nRUN echo of the layout > /layout\nENV FROM_LAYOUT=yes\n"))],
-    );
+    let base = host
+        .context(&[("Dockerfile", &format!("FROM {IMAGE}\nRUN echo of the layout > /layout\nENV FROM_LAYOUT=yes\n"))]);
     let layout = host.path("layout").display().to_string();
-    build(&host, &["-o", &format!("type=oci,tar=false,dest={layout}"), &base]);
-    let used = context(
-        &host,
-        &[("Dockerfile", "FROM base\nRUN echo $FROM_LAYOUT > /env\nCOPY --from=base /layout /copied\n")],
-    );
+    host.build(&["-o", &format!("type=oci,tar=false,dest={layout}"), &base]);
+    let used =
+        host.context(&[("Dockerfile", "FROM base\nRUN echo $FROM_LAYOUT > /env\nCOPY --from=base /layout /copied\n")]);
     for id in host.ok(&["images", "-aq", "--no-trunc"]).lines() {
         let _ = host.run(&["rmi", "-f", id]);
     }
     host.ok(&["builder", "prune", "-af"]);
-    build(&host, &["-t", "app", "--build-context", &format!("base=oci-layout://{layout}"), &used]);
+    host.build(&["-t", "app", "--build-context", &format!("base=oci-layout://{layout}"), &used]);
     assert_eq!(
         host.ok(&["run", "--rm", "app", "cat", "/layout", "/env", "/copied"]),
         "of the layout\nyes\nof the layout"
@@ -194,7 +170,7 @@ fn an_archive_over_http_is_a_context() {
     host.write("www/context.tar", builder.into_inner().unwrap());
     let port = serve(&host, host.path("www"));
     let url = format!("http://127.0.0.1:{port}/context.tar");
-    build(&host, &["-t", "app", "--build-context", &format!("again={url}"), &url]);
+    host.build(&["-t", "app", "--build-context", &format!("again={url}"), &url]);
     assert_eq!(
         host.ok(&["run", "--rm", "app", "sh", "-c", "cat /all/file /again; ls /all"]),
         "packed\npacked\nDockerfile\nfile"

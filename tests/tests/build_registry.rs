@@ -5,21 +5,6 @@ use std::path::Path;
 
 use sampan_tests::{Host, IMAGE, Registry};
 
-/// Writes a context and gives its directory.
-fn context(host: &Host, files: &[(&str, &str)]) -> String {
-    for (name, text) in files {
-        host.write(&format!("ctx/{name}"), text);
-    }
-    host.path("ctx").display().to_string()
-}
-
-/// Builds, which must succeed; what was said on the way.
-fn build(host: &Host, arguments: &[&str]) -> String {
-    let answer = host.run(&[&["build"], arguments].concat());
-    assert_eq!(answer.code, 0, "{}{}\n{}", answer.out, answer.err, host.log());
-    answer.err
-}
-
 /// Forgets every image and every result of a build.
 fn forget(host: &Host) {
     // An image that another was built on goes after that one.
@@ -91,12 +76,12 @@ fn a_program_is_compiled_on_debian_and_carried_by_a_registry() {
         )
     };
     let name = "localhost:5000/team/hello:1";
-    let folder = context(&host, &[("Dockerfile", &text("one")), ("hello.c", PROGRAM)]);
-    let said = build(&host, &["-t", name, &folder]);
+    let folder = host.context(&[("Dockerfile", &text("one")), ("hello.c", PROGRAM)]);
+    let said = host.build(&["-t", name, &folder]);
     assert!(!said.contains("the object was kept"), "{said}");
     // The directory of the cache outlives the step, and is in no layer.
     host.write("ctx/Dockerfile", text("two"));
-    let said = build(&host, &["-t", name, &folder]);
+    let said = host.build(&["-t", name, &folder]);
     assert!(said.contains("the object was kept\ntwo\n"), "{said}");
     assert_eq!(host.ok(&["run", "--rm", name, "ls", "/var/cache"]).lines().find(|line| *line == "objects"), None);
     let shown = host.ok(&["run", "--rm", name]);
@@ -120,9 +105,9 @@ fn what_is_made_in_one_stage_is_carried_by_a_registry() {
          RUN --mount=type=cache,target=/cache echo 'echo made' > /cache/script && cp /cache/script /made && chmod 755 /made\n\
          FROM {IMAGE}\nCOPY --from=build /made /bin/made\nRUN mkdir -p /var/lib/x && echo x > /var/lib/x/y && rm /etc/group\nUSER web\nCMD [\"sh\", \"/bin/made\"]\n"
     );
-    let folder = context(&host, &[("Dockerfile", &text)]);
+    let folder = host.context(&[("Dockerfile", &text)]);
     let name = "localhost:5000/team/made:1";
-    build(&host, &["-t", name, &folder]);
+    host.build(&["-t", name, &folder]);
     goes_away_and_comes_back(&host, name, "made");
 }
 
@@ -146,10 +131,10 @@ fn results_go_to_a_registry_and_come_back() {
     let test = "results_go_to_a_registry_and_come_back";
     let Some(host) = Host::with_image(test) else { return };
     let Some(_registry) = Registry::start(test, &host, "", "") else { return };
-    let folder = context(&host, &[("Dockerfile", &two_stages()), ("file", "content")]);
+    let folder = host.context(&[("Dockerfile", &two_stages()), ("file", "content")]);
     // Not there yet: said, and no failure.
     let to = format!("type=registry,ref={CACHE},mode=max");
-    let said = build(&host, &["-t", "app", "--cache-from", CACHE, "--cache-to", &to, &folder]);
+    let said = host.build(&["-t", "app", "--cache-from", CACHE, "--cache-to", &to, &folder]);
     assert!(said.contains("[Warning] --cache-from") && said.contains("Exported the cache: sha256:"), "{said}");
     let times = |host: &Host| host.ok(&["run", "--rm", "app", "cat", "/tool", "/time"]);
     let before = times(&host);
@@ -158,7 +143,7 @@ fn results_go_to_a_registry_and_come_back() {
 
     forget(&host);
     host.import_busybox();
-    let said = build(&host, &["-t", "app", "--cache-from", CACHE, &folder]);
+    let said = host.build(&["-t", "app", "--cache-from", CACHE, &folder]);
     assert_eq!(found(&said), 6, "{said}");
     assert_eq!(times(&host), before);
     assert_eq!(layers(&host), made);
@@ -166,10 +151,10 @@ fn results_go_to_a_registry_and_come_back() {
 
     // The results of the image alone: the other stage runs again.
     let small = "localhost:5000/team/app:small";
-    build(&host, &["-t", "app", "--cache-to", &format!("type=registry,ref={small}"), &folder]);
+    host.build(&["-t", "app", "--cache-to", &format!("type=registry,ref={small}"), &folder]);
     forget(&host);
     host.import_busybox();
-    let said = build(&host, &["-t", "app", "--cache-from", small, &folder]);
+    let said = host.build(&["-t", "app", "--cache-from", small, &folder]);
     assert!(found(&said) < 6, "{said}");
 
     // It is no image; and what is no cache brings none.
@@ -177,13 +162,13 @@ fn results_go_to_a_registry_and_come_back() {
     assert!(error.contains("not the configuration of a container image"), "{error}");
     host.ok(&["tag", IMAGE, "localhost:5000/team/plain:1"]);
     host.ok(&["push", "localhost:5000/team/plain:1"]);
-    let said = build(&host, &["--cache-from", "localhost:5000/team/plain:1", &folder]);
+    let said = host.build(&["--cache-from", "localhost:5000/team/plain:1", &folder]);
     assert!(said.contains("has no cache in it"), "{said}");
     // A registry that is not there fails the build that writes to it, unless that was said to be no matter.
     let nowhere = "type=registry,ref=localhost:1/x";
     let (_, error) = host.fails(&["build", "--cache-to", nowhere, &folder]);
     assert!(error.contains("--cache-to"), "{error}");
-    let said = build(&host, &["--cache-to", &format!("{nowhere},ignore-error=true"), &folder]);
+    let said = host.build(&["--cache-to", &format!("{nowhere},ignore-error=true"), &folder]);
     assert!(said.contains("[Warning] --cache-to"), "{said}");
 }
 
@@ -193,22 +178,22 @@ fn an_image_carries_the_results_of_its_steps() {
     let Some(host) = Host::with_image(test) else { return };
     let Some(_registry) = Registry::start(test, &host, "", "") else { return };
     let text = format!("FROM {IMAGE}\nRUN date +%s%N > /time\nCOPY file /file\nRUN cat /file > /copied\n");
-    let folder = context(&host, &[("Dockerfile", &text), ("file", "content")]);
+    let folder = host.context(&[("Dockerfile", &text), ("file", "content")]);
     let name = "localhost:5000/team/inline:1";
-    build(&host, &["-t", name, "--cache-to", "type=inline", &folder]);
+    host.build(&["-t", name, "--cache-to", "type=inline", &folder]);
     let time = host.ok(&["run", "--rm", name, "cat", "/time"]);
     host.ok(&["push", name]);
     forget(&host);
     host.import_busybox();
     // The last step is another: what comes before it is found.
     host.write("ctx/Dockerfile", format!("{text}RUN echo more > /more\n"));
-    let said = build(&host, &["-t", "app", "--cache-from", name, &folder]);
+    let said = host.build(&["-t", "app", "--cache-from", name, &folder]);
     assert_eq!(found(&said), 3, "{said}");
     assert_eq!(host.ok(&["run", "--rm", "app", "cat", "/time"]), time);
     // An image that was built on it does not speak for it.
     host.write("ctx/Dockerfile", format!("FROM {name}\nRUN true\n"));
     host.ok(&["pull", name]);
-    build(&host, &["-t", "child", &folder]);
+    host.build(&["-t", "child", &folder]);
     let archive = host.path("child.tar").display().to_string();
     host.ok(&["save", "-o", &archive, "child"]);
     let bytes = std::fs::read(&archive).unwrap();
@@ -279,15 +264,15 @@ fn a_cache_that_lies_is_not_believed() {
     let Some(host) = Host::with_image(test) else { return };
     let Some(_registry) = Registry::start(test, &host, "", "") else { return };
     let text = format!("FROM {IMAGE}\nRUN echo one > /one\nRUN echo two > /two\n");
-    let folder = context(&host, &[("Dockerfile", &text)]);
+    let folder = host.context(&[("Dockerfile", &text)]);
     let to = format!("type=registry,ref={CACHE},mode=max");
     let shown = |host: &Host| host.ok(&["run", "--rm", "app", "cat", "/one", "/two"]);
     let again = |host: &Host| {
         forget(host);
         host.import_busybox();
-        found(&build(host, &["-t", "app", "--cache-from", CACHE, &folder]))
+        found(&host.build(&["-t", "app", "--cache-from", CACHE, &folder]))
     };
-    build(&host, &["-t", "app", "--cache-to", &to, &folder]);
+    host.build(&["-t", "app", "--cache-to", &to, &folder]);
     assert_eq!((again(&host), shown(&host)), (2, "one\ntwo".to_owned()));
     // A layer is said to be another than it is.
     tamper(&host, |document| {

@@ -3,21 +3,6 @@
 
 use sampan_tests::{Host, IMAGE};
 
-/// Writes a context and gives its directory.
-fn context(host: &Host, files: &[(&str, &str)]) -> String {
-    for (name, text) in files {
-        host.write(&format!("ctx/{name}"), text);
-    }
-    host.path("ctx").display().to_string()
-}
-
-/// Builds, which must succeed; what was said on the way.
-fn build(host: &Host, arguments: &[&str]) -> String {
-    let answer = host.run(&[&["build"], arguments].concat());
-    assert_eq!(answer.code, 0, "{}{}\n{}", answer.out, answer.err, host.log());
-    answer.err
-}
-
 #[test]
 fn what_is_written_to_a_mount_goes_with_the_step() {
     let test = "what_is_written_to_a_mount_goes_with_the_step";
@@ -33,8 +18,8 @@ fn what_is_written_to_a_mount_goes_with_the_step() {
          RUN --mount=type=bind,source=file,target=/one,rw echo changed > /one && cat /one > /one-seen\n\
          COPY file /copied\n"
     );
-    let folder = context(&host, &[("Dockerfile", &text), ("file", "old\n"), ("other", "other\n"), ("dir/a", "a\n")]);
-    build(&host, &["-t", "app", &folder]);
+    let folder = host.context(&[("Dockerfile", &text), ("file", "old\n"), ("other", "other\n"), ("dir/a", "a\n")]);
+    host.build(&["-t", "app", &folder]);
     let files = ["/seen", "/after", "/owner", "/tree-after", "/one-seen", "/copied"];
     let shown = host.ok(&[&["run", "--rm", "app", "cat"], &files[..]].concat());
     assert_eq!(shown, "new\nmore\nold\nother\n7:8\nold\ngone\nchanged\nold");
@@ -57,8 +42,8 @@ fn a_linked_copy_is_the_same_layer_on_another_base() {
              COPY --link --from=tool --chown=web:extra --chmod=640 /made /opt/made\nADD --link file /opt/file\nRUN cat /base /opt/file > /all\n"
         )
     };
-    let folder = context(&host, &[("Dockerfile", &text("one")), ("file", "content\n")]);
-    build(&host, &["-t", "app", &folder]);
+    let folder = host.context(&[("Dockerfile", &text("one")), ("file", "content\n")]);
+    host.build(&["-t", "app", &folder]);
     let layers =
         |host: &Host| host.api("GET", "/images/app/json", None).1["RootFS"]["Layers"].as_array().unwrap().clone();
     let shown =
@@ -66,7 +51,7 @@ fn a_linked_copy_is_the_same_layer_on_another_base() {
     let (first, before) = (layers(&host), shown(&host));
     assert!(before.starts_with("101:103 640\n") && before.ends_with("\none\ncontent"), "{before}");
     host.write("ctx/Dockerfile", text("two"));
-    let said = build(&host, &["-t", "app", &folder]);
+    let said = host.build(&["-t", "app", &folder]);
     let second = layers(&host);
     assert_eq!(first[2..4], second[2..4], "{said}");
     assert_ne!(first[1], second[1]);
@@ -84,23 +69,18 @@ fn a_linked_copy_is_the_same_layer_on_another_base() {
 fn builds_at_once_do_a_step_once() {
     let test = "builds_at_once_do_a_step_once";
     let Some(host) = Host::with_image(test) else { return };
-    let folder = context(
-        &host,
-        &[
-            (
-                "Dockerfile",
-                &format!(
-                    "FROM {IMAGE}\nRUN date +%s%N > /time && sleep 1\nCOPY file /file\nRUN cat /file /time > /both\n"
-                ),
-            ),
-            ("file", "f"),
-        ],
-    );
+    let folder = host.context(&[
+        (
+            "Dockerfile",
+            &format!("FROM {IMAGE}\nRUN date +%s%N > /time && sleep 1\nCOPY file /file\nRUN cat /file /time > /both\n"),
+        ),
+        ("file", "f"),
+    ]);
     let names = ["one", "two", "three", "four"];
     std::thread::scope(|scope| {
         for name in names {
             let (host, folder) = (&host, &folder);
-            scope.spawn(move || build(host, &["-t", name, folder]));
+            scope.spawn(move || host.build(&["-t", name, folder]));
         }
     });
     let times: std::collections::BTreeSet<String> =
@@ -120,7 +100,7 @@ fn devices_are_refused_by_name() {
         ("RUN --mount=type=bind,target=/x,sharing=locked true", "takes no sharing"),
         ("RUN --mount=type=cache,target=/x,sharing=some true", "expected shared, private or locked"),
     ] {
-        let folder = context(&host, &[("Dockerfile", &format!("FROM {IMAGE}\n{line}\n"))]);
+        let folder = host.context(&[("Dockerfile", &format!("FROM {IMAGE}\n{line}\n"))]);
         let (_, error) = host.fails(&["build", &folder]);
         assert!(error.contains(part) && error.contains('^'), "{line}: {error}");
     }
@@ -138,12 +118,12 @@ fn caches_have_owners_and_modes_and_are_locked_when_asked() {
          RUN --mount=type=cache,id=lock,target=/lock,sharing=locked test ! -e /lock/busy && touch /lock/busy && sleep 1 && rm /lock/busy && echo alone $N\n\
          RUN --mount=type=cache,id=mine,target=/mine,sharing=private echo $N >> /mine/list && cat /mine/list\n"
     );
-    let folder = context(&host, &[("Dockerfile", &text)]);
+    let folder = host.context(&[("Dockerfile", &text)]);
     std::thread::scope(|scope| {
         for name in ["1", "2", "3"] {
             let (host, folder) = (&host, &folder);
             scope.spawn(move || {
-                let said = build(host, &["--build-arg", &format!("N={name}"), folder]);
+                let said = host.build(&["--build-arg", &format!("N={name}"), folder]);
                 assert!(said.contains("101:102 770\n") && said.contains("seeded\n"), "{said}");
                 assert!(said.contains(&format!("alone {name}\n")), "{said}");
             });

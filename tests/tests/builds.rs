@@ -11,21 +11,6 @@ use std::process::Command;
 use sampan_tests::web::{git, serve};
 use sampan_tests::{Host, IMAGE};
 
-/// Writes a context and gives its directory.
-fn context(host: &Host, files: &[(&str, &str)]) -> String {
-    for (name, text) in files {
-        host.write(&format!("ctx/{name}"), text);
-    }
-    host.path("ctx").display().to_string()
-}
-
-/// Builds, which must succeed; what was said on the way.
-fn build(host: &Host, arguments: &[&str]) -> String {
-    let answer = host.run(&[&["build"], arguments].concat());
-    assert_eq!(answer.code, 0, "{}{}\n{}", answer.out, answer.err, host.log());
-    answer.err
-}
-
 /// Every file below a directory that holds a text.
 fn holding(folder: &Path, needle: &[u8], found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -47,9 +32,7 @@ fn secrets_are_in_memory_while_they_are_used_and_nowhere_after() {
     let Some(host) = Host::with_image("secrets_are_in_memory_while_they_are_used_and_nowhere_after") else { return };
     let hidden = "correct-horse-battery-staple";
     let key = host.write("key", hidden);
-    let folder = context(
-        &host,
-        &[(
+    let folder = host.context(&[(
             "Dockerfile",
             &format!(
                 "FROM {IMAGE}\n\
@@ -128,16 +111,14 @@ fn an_agent_answers_inside_of_a_step() {
             }
         }
     });
-    let folder = context(
-        &host,
-        &[(
+    let folder = host.context(&[(
             "Dockerfile",
             &format!(
                 "FROM {IMAGE}\nCOPY client /bin/client\nRUN --mount=type=ssh,mode=0600 stat -c '%a %F' $SSH_AUTH_SOCK && /bin/client $SSH_AUTH_SOCK\nRUN test -z \"$SSH_AUTH_SOCK\" && test ! -e /run/buildkit\n"
             ),
         )],
     );
-    let said = build(&host, &["--ssh", &format!("default={}", socket.display()), &folder]);
+    let said = host.build(&["--ssh", &format!("default={}", socket.display()), &folder]);
     assert!(said.contains("600 socket\n") && said.contains("keys of the user\n"), "{said}");
     agent.join().unwrap();
     let (_, error) = host.fails(&["build", "--no-cache", "--ssh", "default=/etc/passwd", &folder]);
@@ -149,27 +130,19 @@ fn named_contexts_are_directories_and_images() {
     let Some(host) = Host::with_image("named_contexts_are_directories_and_images") else { return };
     host.write("lib/part", "of the library");
     host.ok(&["tag", IMAGE, "other:1"]);
-    let folder = context(
-        &host,
-        &[(
+    let folder = host.context(&[(
             "Dockerfile",
             "FROM alpine:3 AS base\nRUN echo built > /built\nFROM base\nCOPY --from=lib part /part\nRUN --mount=type=bind,from=lib,target=/lib2 cat /lib2/part > /again\n",
         )],
     );
     let lib = format!("lib={}", host.path("lib").display());
-    build(
-        &host,
-        &["-t", "app", "--build-context", &lib, "--build-context", "alpine:3=docker-image://other:1", &folder],
-    );
+    host.build(&["-t", "app", "--build-context", &lib, "--build-context", "alpine:3=docker-image://other:1", &folder]);
     assert_eq!(
         host.ok(&["run", "--rm", "app", "cat", "/built", "/part", "/again"]),
         "built\nof the libraryof the library"
     );
     host.write("lib/part", "changed");
-    build(
-        &host,
-        &["-t", "app", "--build-context", &lib, "--build-context", "alpine:3=docker-image://other:1", &folder],
-    );
+    host.build(&["-t", "app", "--build-context", &lib, "--build-context", "alpine:3=docker-image://other:1", &folder]);
     assert_eq!(host.ok(&["run", "--rm", "app", "cat", "/part"]), "changed");
 }
 
@@ -207,8 +180,8 @@ fn files_and_repositories_are_added_and_built_from() {
     let sum = "sha256:c8e35ff0a4f46ff4b9f6d1b0fbbbfe2ecdcd07ca30e2a22c6ddbc0c6a7a0f3a2";
     let text =
         |sum: &str| format!("FROM {IMAGE}\nADD {sum} {url}/moved/data.txt /data/\nADD {url}/repo.git#v1:app /repo\n");
-    let folder = context(&host, &[("Dockerfile", &text(""))]);
-    build(&host, &["-t", "app", &folder]);
+    let folder = host.context(&[("Dockerfile", &text(""))]);
+    host.build(&["-t", "app", &folder]);
     assert_eq!(
         host.ok(&[
             "run",
@@ -225,15 +198,15 @@ fn files_and_repositories_are_added_and_built_from() {
     let right =
         error.split("the checksum is ").nth(1).and_then(|rest| rest.split(',').next()).expect(&error).to_owned();
     host.write("ctx/Dockerfile", text(&format!("--checksum={right}")));
-    build(&host, &[&folder]);
+    host.build(&[&folder]);
     host.write("ctx/Dockerfile", format!("FROM {IMAGE}\nADD {url}/missing /x\n"));
     let (_, error) = host.fails(&["build", &folder]);
     assert!(error.contains("404") && error.contains('^'), "{error}");
 
     // A repository is a context; the default branch, a tag, a directory.
-    build(&host, &["-t", "git", &format!("{url}/repo.git")]);
+    host.build(&["-t", "git", &format!("{url}/repo.git")]);
     assert_eq!(host.ok(&["run", "--rm", "git", "cat", "/file"]), "newer");
-    build(&host, &["-t", "git", &format!("{url}/repo.git#v1:app")]);
+    host.build(&["-t", "git", &format!("{url}/repo.git#v1:app")]);
     assert_eq!(host.ok(&["run", "--rm", "git", "cat", "/sub"]), "from git");
     for (address, part) in [
         (format!("{url}/repo.git#v1:way-out"), "is not a directory there"),
@@ -245,10 +218,10 @@ fn files_and_repositories_are_added_and_built_from() {
     }
     // A named context may be remote, too; and a Dockerfile alone comes by http.
     host.write("ctx/Dockerfile", format!("FROM {IMAGE}\nCOPY --from=src app/file /f\n"));
-    build(&host, &["-t", "named", "--build-context", &format!("src={url}/repo.git#v1"), &folder]);
+    host.build(&["-t", "named", "--build-context", &format!("src={url}/repo.git#v1"), &folder]);
     assert_eq!(host.ok(&["run", "--rm", "named", "cat", "/f"]), "from git");
     host.write("www/plain", format!("FROM {IMAGE}\nLABEL by=http\n"));
-    build(&host, &["-t", "plain", &format!("{url}/plain")]);
+    host.build(&["-t", "plain", &format!("{url}/plain")]);
     assert_eq!(host.api("GET", "/images/plain/json", None).1["Config"]["Labels"]["by"], "http");
 }
 
@@ -268,7 +241,7 @@ fn contexts_come_from_standard_input() {
     let answer = host.run_with_input(&["build", "-t", "a", "-f", "Other", "-"], &tar.into_inner().unwrap());
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert_eq!(host.ok(&["run", "--rm", "a", "cat", "/file"]), "of the archive");
-    let folder = context(&host, &[("file", "of the folder")]);
+    let folder = host.context(&[("file", "of the folder")]);
     let answer = host.run_with_input(&["build", "-t", "b", "-f", "-", &folder], text.as_bytes());
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert_eq!(host.ok(&["run", "--rm", "b", "cat", "/file"]), "of the folder");
@@ -282,9 +255,9 @@ fn results_are_put_out_as_files_and_archives() {
     let text = format!(
         "FROM {IMAGE} AS make\nRUN mkdir /out && echo one > /out/a && chmod 640 /out/a && ln -s a /out/b\nFROM scratch\nCOPY --from=make /out /\n"
     );
-    let folder = context(&host, &[("Dockerfile", &text)]);
+    let folder = host.context(&[("Dockerfile", &text)]);
     let at = |name: &str| host.path(name).display().to_string();
-    build(&host, &["-o", &at("files"), &folder]);
+    host.build(&["-o", &at("files"), &folder]);
     assert_eq!(fs::read_to_string(host.path("files/b")).unwrap(), "one\n");
     assert_eq!(fs::metadata(host.path("files/a")).unwrap().permissions().mode() & 0o777, 0o640);
     let names: Vec<_> = fs::read_dir(host.path("files")).unwrap().map(|each| each.unwrap().file_name()).collect();
@@ -292,7 +265,7 @@ fn results_are_put_out_as_files_and_archives() {
     assert_eq!(host.ok(&["images", "-q"]).lines().count(), 1, "files only: no image stays");
     assert_eq!(host.ok(&["ps", "-aq"]), "");
 
-    build(&host, &["--output", &format!("type=tar,dest={}", at("files.tar")), &folder]);
+    host.build(&["--output", &format!("type=tar,dest={}", at("files.tar")), &folder]);
     let mut names: Vec<String> = tar::Archive::new(fs::File::open(host.path("files.tar")).unwrap())
         .entries()
         .unwrap()
@@ -302,26 +275,23 @@ fn results_are_put_out_as_files_and_archives() {
     assert_eq!(names, ["a", "b"]);
 
     let meta = at("meta.json");
-    build(
-        &host,
-        &[
-            "-t",
-            "app:1",
-            "--output",
-            &format!("type=oci,dest={},tar=false", at("layout")),
-            "--iidfile",
-            &at("iid"),
-            "--metadata-file",
-            &meta,
-            &folder,
-        ],
-    );
+    host.build(&[
+        "-t",
+        "app:1",
+        "--output",
+        &format!("type=oci,dest={},tar=false", at("layout")),
+        "--iidfile",
+        &at("iid"),
+        "--metadata-file",
+        &meta,
+        &folder,
+    ]);
     let index: serde_json::Value = serde_json::from_slice(&fs::read(host.path("layout/index.json")).unwrap()).unwrap();
     let meta: serde_json::Value = serde_json::from_slice(&fs::read(&meta).unwrap()).unwrap();
     assert_eq!(index["manifests"][0]["digest"], meta["containerimage.digest"]);
     assert_eq!(meta["containerimage.config.digest"], fs::read_to_string(host.path("iid")).unwrap());
     assert_eq!(meta["image.name"], "app:1");
-    build(&host, &["-t", "app:2", "-o", &format!("type=docker,dest={}", at("app.tar")), &folder]);
+    host.build(&["-t", "app:2", "-o", &format!("type=docker,dest={}", at("app.tar")), &folder]);
     host.ok(&["rmi", "app:1", "app:2"]);
     host.ok(&["load", "-i", &at("app.tar")]);
     assert_eq!(host.ok(&["images", "-q", "app:2"]).lines().count(), 1);
@@ -335,7 +305,7 @@ fn options_reach_the_steps_and_the_image() {
     let text = format!(
         "FROM {IMAGE} AS one\nRUN ulimit -n; df -k /dev/shm | tail -1 | cut -c1-60; grep there /etc/hosts; ip addr | grep -c ^[0-9]; cat /proc/sys/kernel/random/uuid > /time\nFROM {IMAGE} AS two\nRUN cat /proc/sys/kernel/random/uuid > /time\nFROM {IMAGE}\nARG TARGETPLATFORM\nARG HTTP_PROXY\nCOPY --from=one /time /one\nCOPY --from=two /time /two\nRUN echo $TARGETPLATFORM > /platform\n"
     );
-    let folder = context(&host, &[("Dockerfile", &text)]);
+    let folder = host.context(&[("Dockerfile", &text)]);
     let arguments = [
         "--ulimit",
         "nofile=123:456",
@@ -350,12 +320,12 @@ fn options_reach_the_steps_and_the_image() {
         "-t",
         "app",
     ];
-    let said = build(&host, &[&arguments[..], &[&folder]].concat());
+    let said = host.build(&[&arguments[..], &[&folder]].concat());
     assert!(said.contains("\n123\n") && said.contains(" 3072 ") && said.contains("10.9.8.7"), "{said}");
     assert_eq!(host.api("GET", "/images/app/json", None).1["Config"]["Labels"]["a"], "b");
     let times = || host.ok(&["run", "--rm", "app", "cat", "/one", "/two"]);
     let before = times();
-    build(&host, &[&arguments[..], &["--no-cache-filter", "two", &folder]].concat());
+    host.build(&[&arguments[..], &["--no-cache-filter", "two", &folder]].concat());
     let after = times();
     assert_eq!(before.lines().next(), after.lines().next());
     assert_ne!(before.lines().nth(1), after.lines().nth(1));
@@ -370,7 +340,7 @@ fn options_reach_the_steps_and_the_image() {
 #[test]
 fn a_failing_step_is_shown_with_its_place_and_its_log_again() {
     let Some(host) = Host::with_image("a_failing_step_is_shown_with_its_place_and_its_log_again") else { return };
-    let folder = context(&host, &[("Dockerfile", &format!("FROM {IMAGE}\nRUN echo the-reason && exit 7\n"))]);
+    let folder = host.context(&[("Dockerfile", &format!("FROM {IMAGE}\nRUN echo the-reason && exit 7\n"))]);
     let (_, error) = host.fails(&["build", &folder]);
     assert!(error.contains("Dockerfile:2:1: the program ended with code 7"), "{error}");
     assert!(error.contains("------\n > Step 2/2 : RUN echo the-reason && exit 7:\nthe-reason\n"), "{error}");
@@ -382,7 +352,7 @@ fn a_failing_step_is_shown_with_its_place_and_its_log_again() {
 #[test]
 fn a_dockerfile_is_checked_and_nothing_is_built() {
     let Some(host) = Host::with_image("a_dockerfile_is_checked_and_nothing_is_built") else { return };
-    let folder = context(&host, &[("Dockerfile", &format!("FROM {IMAGE}\nMAINTAINER me\nRUN exit 1\nCMD run\n"))]);
+    let folder = host.context(&[("Dockerfile", &format!("FROM {IMAGE}\nMAINTAINER me\nRUN exit 1\nCMD run\n"))]);
     let answer = host.run(&["build", "--check", &folder]);
     assert_eq!(answer.code, 1, "{}", answer.err);
     assert!(
@@ -405,7 +375,7 @@ fn two_builds_of_one_context_give_one_digest() {
     let text = format!(
         "FROM {IMAGE}\nCOPY file /srv/app/file\nRUN mkdir -p /made/deep && date > /dev/null && echo x > /made/deep/x && ln -s x /made/deep/y && rm /etc/group\nWORKDIR /new/place\n"
     );
-    let folder = context(&host, &[("Dockerfile", &text), ("file", "content")]);
+    let folder = host.context(&[("Dockerfile", &text), ("file", "content")]);
     let digest = |name: &str| {
         let meta = host.path(name);
         let arguments = [
@@ -418,7 +388,7 @@ fn two_builds_of_one_context_give_one_digest() {
             meta.to_str().unwrap(),
             &folder,
         ];
-        build(&host, &arguments);
+        host.build(&arguments);
         serde_json::from_slice::<serde_json::Value>(&fs::read(meta).unwrap()).unwrap()
     };
     let first = digest("one.json");
@@ -440,10 +410,10 @@ fn the_build_cache_is_pruned_by_what_is_asked_and_kept_to_its_size() {
     let test = "the_build_cache_is_pruned_by_what_is_asked_and_kept_to_its_size";
     let Some(host) = Host::with_image(test) else { return };
     let text = |size: u32| format!("FROM {IMAGE}\nRUN head -c {size} /dev/zero > /zeros\nRUN echo small > /small\n");
-    let folder = context(&host, &[("Dockerfile", &text(3_000_000))]);
-    let rebuilt = |host: &Host| 2 - build(host, &[&folder]).matches("Using cache").count();
+    let folder = host.context(&[("Dockerfile", &text(3_000_000))]);
+    let rebuilt = |host: &Host| 2 - host.build(&[&folder]).matches("Using cache").count();
     let drop_images = |host: &Host| host.ok(&["image", "prune", "-f"]);
-    build(&host, &[&folder]);
+    host.build(&[&folder]);
     drop_images(&host);
     assert_eq!(rebuilt(&host), 0);
     drop_images(&host);
@@ -471,13 +441,13 @@ fn the_daemon_keeps_the_build_cache_to_its_size() {
     host.import_busybox();
     let text = |size: u32| format!("FROM {IMAGE}\nRUN head -c {size} /dev/zero > /zeros\n");
     for (size, cached) in [(1000, true), (3_000_000, false)] {
-        let folder = context(&host, &[("Dockerfile", &text(size))]);
-        build(&host, &[&folder]);
+        let folder = host.context(&[("Dockerfile", &text(size))]);
+        host.build(&[&folder]);
         host.ok(&["image", "prune", "-f"]);
         host.write("ctx/Dockerfile", format!("FROM {IMAGE}\nRUN echo {size} > /other\n"));
-        build(&host, &[&folder]);
+        host.build(&[&folder]);
         host.write("ctx/Dockerfile", text(size));
-        assert_eq!(build(&host, &[&folder]).contains("Using cache"), cached, "{size}");
+        assert_eq!(host.build(&[&folder]).contains("Using cache"), cached, "{size}");
     }
 }
 
@@ -485,13 +455,13 @@ fn the_daemon_keeps_the_build_cache_to_its_size() {
 fn a_cache_goes_to_a_directory_and_comes_back() {
     let Some(host) = Host::with_image("a_cache_goes_to_a_directory_and_comes_back") else { return };
     let text = format!("FROM {IMAGE}\nRUN date +%s%N > /time\nCOPY file /file\nRUN cat /file > /copy\n");
-    let folder = context(&host, &[("Dockerfile", &text), ("file", "content")]);
+    let folder = host.context(&[("Dockerfile", &text), ("file", "content")]);
     let cache = host.path("cache").display().to_string();
-    build(&host, &["-t", "app", "--cache-to", &format!("type=local,dest={cache},mode=max"), &folder]);
+    host.build(&["-t", "app", "--cache-to", &format!("type=local,dest={cache},mode=max"), &folder]);
     let time = host.ok(&["run", "--rm", "app", "cat", "/time"]);
     host.ok(&["rmi", "app"]);
     host.ok(&["builder", "prune", "-af"]);
-    let said = build(&host, &["-t", "app", "--cache-from", &format!("type=local,src={cache}"), &folder]);
+    let said = host.build(&["-t", "app", "--cache-from", &format!("type=local,src={cache}"), &folder]);
     assert_eq!(said.matches("Using cache").count(), 3, "{said}");
     assert_eq!(host.ok(&["run", "--rm", "app", "cat", "/time"]), time);
 
@@ -506,7 +476,7 @@ fn a_cache_goes_to_a_directory_and_comes_back() {
             fs::write(&path, bytes).unwrap();
         }
     }
-    build(&host, &["-t", "app", "--cache-from", &format!("type=local,src={cache}"), &folder]);
+    host.build(&["-t", "app", "--cache-from", &format!("type=local,src={cache}"), &folder]);
     assert_eq!(host.ok(&["run", "--rm", "app", "cat", "/file", "/copy"]), "contentcontent");
     let (_, error) = host.fails(&["build", "--cache-to", "type=gha", &folder]);
     assert!(error.contains("type=gha is not supported"), "{error}");
@@ -693,12 +663,17 @@ fn another_builder_makes_the_same_of_a_dockerfile() {
     for (name, text) in CORPUS {
         let file = host.write("Dockerfile.test", format!("FROM scratch AS base\nADD base.tar /\n{text}"));
         let file = file.display().to_string();
-        build(&host, &["-f", &file, "-t", "ours", "--build-arg", "NAME=given", &folder]);
+        host.build(&["-f", &file, "-t", "ours", "--build-arg", "NAME=given", &folder]);
         let tar = host.path("ours.tar");
-        build(
-            &host,
-            &["-f", &file, "--build-arg", "NAME=given", "-o", &format!("type=tar,dest={}", tar.display()), &folder],
-        );
+        host.build(&[
+            "-f",
+            &file,
+            "--build-arg",
+            "NAME=given",
+            "-o",
+            &format!("type=tar,dest={}", tar.display()),
+            &folder,
+        ]);
         let ours = files_of(&fs::read(&tar).unwrap());
         let config = words_of(&host.api("GET", "/images/ours/json", None).1["Config"]);
 
