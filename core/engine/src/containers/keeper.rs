@@ -149,8 +149,16 @@ impl Keeper {
                 None
             }
         };
-        let backlog = path.exists().then(|| Backlog::open(&path)).and_then(io::Result::ok);
-        let behind = target.is_none() || backlog.as_ref().is_some_and(|backlog| backlog.read < backlog.written);
+        let found = path.exists().then(|| Backlog::open(&path)).and_then(io::Result::ok);
+        let backlog = found.filter(|backlog| {
+            let left = backlog.read < backlog.written;
+            if !left {
+                // Another handed everything over, but died or was let go before it removed the file.
+                let _ = std::fs::remove_file(&path);
+            }
+            left
+        });
+        let behind = target.is_none() || backlog.is_some();
         let state = State { target, behind, backlog, dropped: 0, reopened: false };
         let keeper = Self {
             inner: Arc::new(Inner {
@@ -413,7 +421,26 @@ mod tests {
         let lines = log.lines.lock().unwrap().clone();
         assert_eq!(lines[..3], ["first", "0", "1"]);
         assert_eq!(lines.last().unwrap(), "last");
-        assert!(lines.len() < 203 && !path.exists());
+        assert!(lines.len() < 203, "{lines:?}");
+        assert!(!path.exists());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_backlog_that_was_handed_over_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backlog");
+        let mut backlog = Backlog::open(&path).unwrap();
+        backlog.push(&line("old"), 4000).unwrap();
+        backlog.advance(backlog.written - START);
+        drop(backlog);
+        let log = Arc::new(Log::default());
+        let target = Arc::clone(&log);
+        let open: Open = Box::new(move || Ok(Box::new(Target(Arc::clone(&target)))));
+        let runtime = Handle::current();
+        let keeper = Keeper::open("c", open, path.clone(), 4000, true, &runtime).unwrap();
+        keeper.keep(&line("new"), &runtime);
+        assert_eq!(*log.lines.lock().unwrap(), ["new"]);
+        assert!(!path.exists());
     }
 
     #[tokio::test(flavor = "multi_thread")]
