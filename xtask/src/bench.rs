@@ -102,6 +102,7 @@ fn measure(peers: &[Peer], wanted: &str, registry: bool) -> Result<()> {
         "milliseconds, median (min to max)",
         peers.iter().map(|peer| format!("{:>26}", peer.name)).collect::<String>()
     );
+    let mut failures = Vec::new();
     for row in rows {
         let mut line = format!("{:<36}", row.name);
         let mut first = None;
@@ -117,10 +118,16 @@ fn measure(peers: &[Peer], wanted: &str, registry: bool) -> Result<()> {
                         format!("{median:.1} ({:.1} to {:.1}){ratio}", times[0], times[times.len() - 1])
                     );
                 }
-                Err(error) => line += &format!("{:>26}", format!("{error}").chars().take(24).collect::<String>()),
+                Err(error) => {
+                    failures.push(format!("{}: {error:#}", row.name));
+                    line += &format!("{:>26}", format!("failed ({})", failures.len()));
+                }
             }
         }
         println!("{line}");
+    }
+    for (number, failure) in (1..).zip(&failures) {
+        println!("({number}) {failure}");
     }
     std::thread::sleep(REST);
     for (peer, idle) in peers.iter().zip(idle) {
@@ -290,7 +297,10 @@ fn docker(_root: &Path) -> Result<Option<Peer>> {
         .stderr(log)
         .spawn()?;
     let environment = vec![("DOCKER_HOST".to_owned(), socket)];
-    Peer { name: "docker".into(), program, compose: found("docker-compose"), environment, daemon: Some(daemon), home }
+    // Its plug-ins lie beside it, wherever it is installed.
+    let beside = program.parent().map(|bin| bin.join("../libexec/docker/cli-plugins/docker-compose"));
+    let compose = found("docker-compose").or(beside.filter(|path| path.exists()));
+    Peer { name: "docker".into(), program, compose, environment, daemon: Some(daemon), home }
         .wait(&["info"])
         .map(Some)
 }
