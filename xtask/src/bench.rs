@@ -300,9 +300,7 @@ fn docker(_root: &Path) -> Result<Option<Peer>> {
     // Its plug-ins lie beside it, wherever it is installed.
     let beside = program.parent().map(|bin| bin.join("../libexec/docker/cli-plugins/docker-compose"));
     let compose = found("docker-compose").or(beside.filter(|path| path.exists()));
-    Peer { name: "docker".into(), program, compose, environment, daemon: Some(daemon), home }
-        .wait(&["info"])
-        .map(Some)
+    Peer { name: "docker".into(), program, compose, environment, daemon: Some(daemon), home }.wait(&["info"]).map(Some)
 }
 
 fn podman(_root: &Path) -> Result<Option<Peer>> {

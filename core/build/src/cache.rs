@@ -92,14 +92,7 @@ impl KeyWriter {
     /// The key.
     #[must_use]
     pub fn finish(self) -> Key {
-        let bytes = self.hash.finalize();
-        let mut hex = String::with_capacity(64);
-        for byte in bytes {
-            use std::fmt::Write as _;
-            let _ = write!(hex, "{byte:02x}");
-        }
-        // A SHA-256 is always a digest of the right length.
-        Key(Digest::from_hex(&hex).unwrap_or_else(|| Digest::of(&bytes)))
+        Key(Digest::from_bytes(self.hash.finalize().into()))
     }
 }
 

@@ -38,7 +38,7 @@ use sampan_store::Store;
 pub use config::EngineConfig;
 pub use error::{Error, ErrorKind, Result};
 pub use filters::Filters;
-pub use sampan_image::timestamp;
+pub use sampan_image::{Digest, timestamp};
 
 use containers::Containers;
 use events::Events;

@@ -300,7 +300,7 @@ impl Engine {
             let dns = record.host.dns.clone().unwrap_or_default();
             let join = Join {
                 container: record.id.clone(),
-                name: record.name,
+                name: record.name.clone(),
                 hostname,
                 network: name.clone(),
                 settings: settings.clone(),
@@ -356,7 +356,7 @@ impl Engine {
             .containers
             .all()
             .iter()
-            .flat_map(|container| container.snapshot().networks.into_keys())
+            .flat_map(|container| container.snapshot().networks.keys().cloned().collect::<Vec<_>>())
             .collect();
         let networks = &self.inner.networks;
         let unused: Vec<String> = {

@@ -17,6 +17,7 @@ use sampan_storage::{Handles, Rules};
 use sampan_store::{Collection, Durability, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::containers::new_id;
 use crate::error::{Error, Result};
 use crate::filters::Filters;
 use crate::layers::{carry_out, own_tree, place};
@@ -246,7 +247,7 @@ impl Inner {
         let anonymous = wanted.name.is_none();
         let name = match wanted.name {
             Some(name) => name,
-            None => random_name()?,
+            None => new_id()?,
         };
         check_name(&name)?;
         let guard = self.locked(&name);
@@ -495,16 +496,6 @@ impl Inner {
         self.shared.events.publish(EventMessageTypeEnum::VOLUME, "prune", "", attributes);
         Ok(VolumePruneResponse { volumes_deleted: Some(deleted), space_reclaimed: Some(reclaimed) })
     }
-}
-
-fn random_name() -> Result<String> {
-    use std::fmt::Write;
-    let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes).map_err(|error| Error::internal(format!("random bytes: {error}")))?;
-    Ok(bytes.iter().fold(String::with_capacity(64), |mut name, byte| {
-        let _ = write!(name, "{byte:02x}");
-        name
-    }))
 }
 
 /// Docker's rule for names, which also keeps them inside of one directory.

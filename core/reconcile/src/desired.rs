@@ -15,7 +15,6 @@ use sampan_compose::Project;
 use sampan_compose::model::{
     Bytes, Condition, FileReference, MountType, Network, Port, SecretValue, Service, Ulimit, Volume, VolumeMount,
 };
-use sha2::{Digest as _, Sha256};
 
 use crate::hooks::Hooks;
 use crate::in_place::{self, Parts};
@@ -39,12 +38,10 @@ pub struct DesiredContainer {
     pub name: String,
     /// Which of the service's, from 1.
     pub number: u32,
-    /// The request, without the label of the image's id, which is known when the image is.
+    /// The request, without the label of the image's id, which is known when the image is, and that of Compose's hash.
     pub body: ContainerCreateBody,
     /// Of the request, the number left out: equal for all containers of a service.
     pub hash: String,
-    /// Of its service, as Compose reckons it.
-    pub compose_hash: String,
     /// Of its parts.
     pub parts: Parts,
     /// Files to put in place first.
@@ -52,10 +49,19 @@ pub struct DesiredContainer {
 }
 
 impl DesiredContainer {
-    /// Whether a container of this version is it: also one that Compose has made.
+    /// Whether a container of this version is it: also one that Compose has made of the project's service. Its hash costs
+    /// more than the rest of planning, so that it is reckoned last.
     #[must_use]
-    pub fn is(&self, version: &str) -> bool {
-        version == self.hash || version == self.compose_hash
+    pub fn is(&self, version: &str, project: &Project, service: &str) -> bool {
+        version == self.hash || project.config_hash(service).is_some_and(|hash| hash == version)
+    }
+
+    /// The labels that a container gets, the image's id left out.
+    #[must_use]
+    pub fn labels(&self, project: &Project, service: &str) -> HashMap<String, String> {
+        let mut all = self.body.labels.clone().unwrap_or_default();
+        all.extend(project.config_hash(service).map(|hash| (labels::CONFIG_HASH.to_owned(), hash)));
+        all
     }
 }
 
@@ -127,7 +133,7 @@ pub fn volume(project: &Project, key: &str, volume: &Volume) -> VolumeCreateRequ
 #[must_use]
 pub fn hash<T: serde::Serialize>(value: &T) -> String {
     let text = serde_json::to_vec(value).unwrap_or_default();
-    Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect()
+    sampan_engine::Digest::of(&text).hex()
 }
 
 /// So many containers of a service, which differ by their numbers alone.
@@ -214,14 +220,12 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
             }
         }
     };
-    let compose_hash = project.config_hash(service).unwrap_or_default();
     let mut all = project_labels(project);
     all.extend(found.labels.clone());
     all.extend([
         (labels::SERVICE.to_owned(), service.to_owned()),
         (labels::NUMBER.to_owned(), number.to_string()),
         (labels::ONEOFF.to_owned(), "False".to_owned()),
-        (labels::CONFIG_HASH.to_owned(), compose_hash.clone()),
         (labels::HASH.to_owned(), hash.clone()),
         (labels::PARTS.to_owned(), in_place::to_text(&parts)),
         (labels::DEPENDS_ON.to_owned(), depends_on(found)),
@@ -234,7 +238,7 @@ pub fn container(project: &Project, service: &str, number: u32, files: &Path) ->
     all.extend(hooks.to_text().map(|text| (labels::HOOKS.to_owned(), text)));
     body.labels = Some(all);
     let name = container_name(project, service, number);
-    Ok(DesiredContainer { name, number, body, hash, compose_hash, parts, material })
+    Ok(DesiredContainer { name, number, body, hash, parts, material })
 }
 
 /// Every config and secret that the containers of a project bind and that is put in place for them.

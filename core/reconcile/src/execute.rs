@@ -237,7 +237,7 @@ impl Executor {
         Ok(())
     }
 
-    fn project(&self) -> Result<Arc<Project>> {
+    pub(crate) fn project(&self) -> Result<Arc<Project>> {
         self.project.clone().ok_or_else(|| Error::internal("the stack has no project"))
     }
 
@@ -286,10 +286,13 @@ impl Executor {
         material::put(wanted.material.clone()).await?;
         let mut body = wanted.body.clone();
         // A service that goes back to the version before names its image by id.
-        let image = self.project()?.image_name(service);
+        let project = self.project()?;
+        let image = project.image_name(service);
         let image_id = self.engine.inspect_image(&image).await?.id.unwrap_or_default();
         body.image = Some(image);
-        body.labels.get_or_insert_default().insert(labels::IMAGE.to_owned(), image_id.clone());
+        let mut labels = wanted.labels(&project, service);
+        labels.insert(labels::IMAGE.to_owned(), image_id.clone());
+        body.labels = Some(labels);
         if !inherited.is_empty() {
             let mounts = body.host_config.get_or_insert_default().mounts.get_or_insert_default();
             for (target, volume) in inherited {

@@ -50,7 +50,7 @@ pub(crate) fn of(project: &Project, service: &str, files: &Path) -> std::result:
         let endpoints = body.networking_config.as_mut().and_then(|networking| networking.endpoints_config.as_mut());
         endpoints.into_iter().flat_map(|all| all.values_mut()).for_each(|endpoint| endpoint.aliases = None);
         let labels = body.labels.get_or_insert_default();
-        let own = [labels::NUMBER, labels::CONFIG_HASH, labels::HASH, labels::PARTS, labels::HOOKS, labels::DEPENDS_ON];
+        let own = [labels::NUMBER, labels::HASH, labels::PARTS, labels::HOOKS, labels::DEPENDS_ON];
         for own in own {
             labels.remove(own);
         }

@@ -358,7 +358,7 @@ impl Executor {
         let mut all: HashMap<String, String> = of_image.unwrap_or_default().into_iter().collect();
         let before = found.config.and_then(|config| config.labels).unwrap_or_default();
         all.extend(before.into_iter().filter(|(name, _)| name == labels::IMAGE));
-        all.extend(wanted.body.labels.clone().unwrap_or_default());
+        all.extend(wanted.labels(&*self.project()?, service));
         self.engine.relabel(id, all).await
     }
 }

@@ -87,7 +87,7 @@ fn finish(path: &Path, modified: Option<i64>) -> std::io::Result<String> {
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     let seconds = u64::try_from(modified.unwrap_or(0)).unwrap_or(0);
     file.set_modified(UNIX_EPOCH + Duration::from_secs(seconds))?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(sampan_image::Digest::from_bytes(hash.finalize().into()).hex())
 }
 
 /// Checks a commit out into `folder`, with its submodules.

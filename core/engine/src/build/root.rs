@@ -7,6 +7,7 @@ use sampan_image::{ChainId, ChangeView, LayerRef};
 
 use super::run::Program;
 use crate::Engine;
+use crate::containers::new_id;
 use crate::error::{Error, Result};
 
 /// Dropped with its last clone, it ends what runs in it and is forgotten, in the background.
@@ -21,13 +22,6 @@ struct Inner {
     id: String,
     path: PathBuf,
     program: Mutex<Option<Program>>,
-}
-
-/// A new id in the form of a container's.
-fn new_id() -> Result<String> {
-    let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes).map_err(|error| Error::internal(format!("random numbers: {error}")))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl BuildRoot {

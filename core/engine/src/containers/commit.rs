@@ -25,10 +25,10 @@ impl Engine {
     pub(crate) fn commit_source(&self, container: &str) -> Result<CommitSource> {
         let record = self.inner.containers.find(container)?.snapshot();
         Ok(CommitSource {
-            id: record.id,
-            image: record.image,
-            chain: record.chain,
-            config: record.config,
+            id: record.id.clone(),
+            image: record.image.clone(),
+            chain: record.chain.clone(),
+            config: record.config.clone(),
             running: record.state.status == Status::Running,
         })
     }

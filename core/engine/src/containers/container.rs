@@ -60,7 +60,7 @@ pub(crate) struct Container {
     pub execs: Execs,
     /// Its health check.
     pub checks: Checks,
-    record: RwLock<ContainerRecord>,
+    record: RwLock<Arc<ContainerRecord>>,
     shim: RwLock<Option<Shim>>,
     phase: watch::Sender<Phase>,
 }
@@ -84,20 +84,20 @@ impl Container {
             hub: Hub::default(),
             execs: Execs::default(),
             checks: Checks::default(),
-            record: RwLock::new(record),
+            record: RwLock::new(Arc::new(record)),
             shim: RwLock::default(),
             phase: watch::Sender::new(phase),
         }
     }
 
     /// What is known of it now. Do not hold it over an await.
-    pub(crate) fn record(&self) -> RwLockReadGuard<'_, ContainerRecord> {
+    pub(crate) fn record(&self) -> RwLockReadGuard<'_, Arc<ContainerRecord>> {
         self.record.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A copy of what is known of it now.
-    pub(crate) fn snapshot(&self) -> ContainerRecord {
-        self.record().clone()
+    /// What is known of it now, and stays so.
+    pub(crate) fn snapshot(&self) -> Arc<ContainerRecord> {
+        Arc::clone(&self.record())
     }
 
     /// How it stands.
@@ -310,14 +310,13 @@ impl Containers {
             return Err(taken(name, owner));
         }
         let old = container.name();
-        let mut record = container.snapshot();
-        record.name = name.to_owned();
+        let record = Arc::new(ContainerRecord { name: name.to_owned(), ..ContainerRecord::clone(&container.record()) });
         self.inner.shared.store.write::<_, Error>(Durability::Process, |tx| {
             NAMES.delete(tx, &old)?;
             NAMES.put(tx, name, &container.id)?;
             Ok(CONTAINERS.put(tx, &container.id, &record)?)
         })?;
-        container.record.write().unwrap_or_else(PoisonError::into_inner).name = record.name;
+        *container.record.write().unwrap_or_else(PoisonError::into_inner) = record;
         table.ids_by_name.remove(&old);
         table.ids_by_name.insert(name.to_owned(), container.id.clone());
         Ok(())
@@ -341,13 +340,13 @@ impl Containers {
     /// see it afterwards.
     pub(crate) fn update<T>(&self, container: &Container, change: impl FnOnce(&mut ContainerRecord) -> T) -> Result<T> {
         let mut record = container.record.write().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = record.clone();
+        let mut changed = ContainerRecord::clone(&record);
         let value = change(&mut changed);
         self.inner
             .shared
             .store
             .write::<_, Error>(Durability::Process, |tx| Ok(CONTAINERS.put(tx, &container.id, &changed)?))?;
-        *record = changed;
+        *record = Arc::new(changed);
         let (status, code, error) = (record.state.status, record.state.exit_code, record.state.error.clone());
         drop(record);
         container.phase.send_if_modified(|phase| {

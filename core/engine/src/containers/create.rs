@@ -76,19 +76,11 @@ fn normal(architecture: &str) -> &str {
 
 /// Chain ids of an image's layers, nearest first.
 pub(super) fn chain(image: &ImageInspect) -> Vec<String> {
-    use sha2::{Digest, Sha256};
-    use std::fmt::Write;
     let mut chain: Vec<String> = Vec::new();
     for diff in image.root_fs.iter().flat_map(|root| root.layers.iter().flatten()) {
         let id = match chain.last() {
             None => diff.clone(),
-            Some(parent) => {
-                let digest = Sha256::digest(format!("{parent} {diff}").as_bytes());
-                digest.iter().fold("sha256:".to_owned(), |mut text, byte| {
-                    let _ = write!(text, "{byte:02x}");
-                    text
-                })
-            }
+            Some(parent) => sampan_image::Digest::of(format!("{parent} {diff}").as_bytes()).to_string(),
         };
         chain.push(id);
     }

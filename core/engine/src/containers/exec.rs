@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use super::link::Shim;
 use super::record::Status;
 use super::security::ALL_CAPABILITIES;
-use super::{Attached, Container, Containers, ExecStart, Output, OutputStream, StdinWriter, readiness};
+use super::{Attached, Container, Containers, ExecStart, Output, OutputStream, StdinWriter, new_id, readiness};
 use crate::error::{Error, Result};
 use crate::{Engine, blocking};
 
@@ -123,13 +123,6 @@ pub(crate) fn end_all(containers: &Containers, container: &Arc<Container>) {
         exec.end(137);
         containers.publish(container, "exec_die", [("execID", exec.id.clone()), ("exitCode", "137".to_owned())]);
     }
-}
-
-/// 64 hexadecimal digits.
-pub(super) fn new_id() -> Result<String> {
-    let mut random = [0_u8; 32];
-    getrandom::fill(&mut random).map_err(|error| Error::internal(format!("draw an id: {error}")))?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A process of the container's kind: its rights, limits and environment, with what the exec wants.

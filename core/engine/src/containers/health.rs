@@ -284,7 +284,7 @@ async fn probe(containers: &Containers, container: &Arc<Container>, check: &Chec
         exit_code: Some(code),
         output: Some(output),
     };
-    let id = match exec::new_id() {
+    let id = match super::new_id() {
         Ok(id) => id,
         Err(error) => return Some(result(-1, error.message)),
     };

@@ -60,7 +60,7 @@ impl Engine {
         }
         let containers = &self.inner.containers;
         let all = options.all || wanted.all || options.limit.is_some();
-        let mut found: Vec<(Arc<Container>, ContainerRecord)> = containers
+        let mut found: Vec<(Arc<Container>, Arc<ContainerRecord>)> = containers
             .all()
             .into_iter()
             .map(|container| (Arc::clone(&container), container.snapshot()))

@@ -63,6 +63,7 @@ use crate::filters::Filters;
 
 pub(crate) use commit::CommitSource;
 pub(crate) use container::{Container, Containers};
+pub(crate) use names::new_id;
 pub use policy::Backoff;
 pub use reconfigure::Part;
 pub(crate) use record::Status;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use bollard_stubs::models::{
     ContainerConfig, HostConfig, Mount, MountBindOptionsPropagationEnum as Propagation, MountTypeEnum,
@@ -26,7 +27,7 @@ pub(crate) struct Planned {
 pub(crate) fn plan(
     config: &ContainerConfig,
     host: &HostConfig,
-    other: impl Fn(&str) -> Result<ContainerRecord>,
+    other: impl Fn(&str) -> Result<Arc<ContainerRecord>>,
     exists: impl Fn(&Path) -> bool,
 ) -> Result<Vec<Planned>> {
     let mut all: Vec<Planned> = Vec::new();
@@ -101,7 +102,7 @@ fn destination(path: &str) -> Result<String> {
     Ok(clean.to_string_lossy().into_owned())
 }
 
-fn volumes_from(text: &str, other: impl Fn(&str) -> Result<ContainerRecord>) -> Result<Vec<Planned>> {
+fn volumes_from(text: &str, other: impl Fn(&str) -> Result<Arc<ContainerRecord>>) -> Result<Vec<Planned>> {
     let (name, mode) = text.split_once(':').unwrap_or((text, ""));
     let writable = match mode {
         "" | "rw" | "z" | "Z" => true,
@@ -114,7 +115,8 @@ fn volumes_from(text: &str, other: impl Fn(&str) -> Result<ContainerRecord>) -> 
     let record = other(name)?;
     Ok(record
         .mounts
-        .into_iter()
+        .iter()
+        .cloned()
         .map(|mut mount| {
             mount.rw &= writable;
             // What was copied there belongs to it already.
@@ -436,7 +438,7 @@ mod tests {
 
     #[test]
     fn volumes_of_another_container_are_taken_over() {
-        let other = ContainerRecord {
+        let other = Arc::new(ContainerRecord {
             mounts: vec![MountRecord {
                 kind: "volume".into(),
                 name: Some("v".into()),
@@ -445,7 +447,7 @@ mod tests {
                 ..MountRecord::default()
             }],
             ..ContainerRecord::default()
-        };
+        });
         let host = HostConfig { volumes_from: Some(vec!["web:ro".into()]), ..HostConfig::default() };
         let all = plan(&ContainerConfig::default(), &host, |_| Ok(other.clone()), |_| true).unwrap();
         assert_eq!((all[0].record.name.as_deref(), all[0].record.rw), (Some("v"), false));

@@ -147,16 +147,12 @@ pub(crate) fn random() -> u32 {
     u32::from_le_bytes(bytes)
 }
 
-/// 64 hexadecimal digits. The first twelve never read as a decimal number, which would be taken for one as a host name.
+/// 64 hexadecimal digits, for whatever needs an id. The first twelve never read as a decimal number, which would be taken for one as a host name.
 pub(crate) fn new_id() -> Result<String> {
-    use std::fmt::Write;
     loop {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes).map_err(|error| Error::internal(format!("random bytes: {error}")))?;
-        let id = bytes.iter().fold(String::with_capacity(64), |mut id, byte| {
-            let _ = write!(id, "{byte:02x}");
-            id
-        });
+        let id = sampan_image::Digest::from_bytes(bytes).hex();
         if !id[..12].bytes().all(|byte| byte.is_ascii_digit()) {
             return Ok(id);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bollard_stubs::models::{ContainerCreateBody, ImageConfig};
 
-use super::record::Status;
+use super::record::{ContainerRecord, Status};
 use super::validate::{self, Sharing};
 use super::{Container, Containers, drain, health, merge, ports};
 use crate::error::{Error, Result};
@@ -45,7 +45,7 @@ impl Containers {
             return Err(Error::conflict(format!("container {} is marked for removal", container.id)));
         }
         let (given, mut host, _) = merge::split(body);
-        let mut changed = container.snapshot();
+        let mut changed = ContainerRecord::clone(&container.record());
         if parts.contains(&Part::Ports) {
             changed.config.exposed_ports = merge::union(given.exposed_ports, image.exposed_ports.as_ref());
             changed.host.port_bindings = host.port_bindings.take();

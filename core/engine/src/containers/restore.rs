@@ -212,7 +212,7 @@ impl Containers {
 
     /// Starts, one after the other and in order, what its policy wants to run.
     fn start_by_policy(&self) {
-        let mut wanted: Vec<(Arc<Container>, ContainerRecord)> = self
+        let mut wanted: Vec<(Arc<Container>, Arc<ContainerRecord>)> = self
             .all()
             .into_iter()
             .map(|container| (Arc::clone(&container), container.snapshot()))
@@ -230,7 +230,7 @@ impl Containers {
         if wanted.is_empty() {
             return;
         }
-        let records: Vec<ContainerRecord> = wanted.iter().map(|(_, record)| record.clone()).collect();
+        let records: Vec<Arc<ContainerRecord>> = wanted.iter().map(|(_, record)| Arc::clone(record)).collect();
         let order = order(&records);
         wanted.sort_by_key(|(container, _)| order.iter().position(|id| *id == container.id));
         let containers = self.clone();
@@ -322,8 +322,8 @@ fn clear_cgroups(hierarchy: &sampan_cgroup::Hierarchy, parent: &str, live: &Hash
 }
 
 /// Ids in the order of starting: oldest first, but what one shares or depends on before it. Pure.
-fn order(records: &[ContainerRecord]) -> Vec<String> {
-    let mut by_age: Vec<&ContainerRecord> = records.iter().collect();
+fn order(records: &[Arc<ContainerRecord>]) -> Vec<String> {
+    let mut by_age: Vec<&ContainerRecord> = records.iter().map(Arc::as_ref).collect();
     by_age.sort_by_key(|record| (record.created_ns, record.id.clone()));
     let label =
         |record: &ContainerRecord, key: &str| record.config.labels.as_ref().and_then(|all| all.get(key).cloned());
@@ -347,6 +347,7 @@ fn order(records: &[ContainerRecord]) -> Vec<String> {
                         && label(other, PROJECT) == project
                         && label(other, SERVICE).is_some_and(|service| services.contains(&service)))
             })
+            .map(Arc::as_ref)
             .collect()
     };
     let mut done: Vec<String> = Vec::new();
@@ -371,14 +372,14 @@ fn order(records: &[ContainerRecord]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn record(id: &str, created_ns: u64, service: &str, depends_on: &str) -> ContainerRecord {
+    fn record(id: &str, created_ns: u64, service: &str, depends_on: &str) -> Arc<ContainerRecord> {
         let mut record = ContainerRecord { id: id.into(), created_ns, ..ContainerRecord::default() };
         record.config.labels = Some(
             [(PROJECT, "p"), (SERVICE, service), (DEPENDS_ON, depends_on)]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
         );
-        record
+        Arc::new(record)
     }
 
     #[test]
@@ -389,8 +390,9 @@ mod tests {
             record("cache", 2, "cache", ""),
         ];
         assert_eq!(order(&records), ["cache", "db", "web"]);
-        records.push(ContainerRecord { id: "side".into(), created_ns: 0, ..ContainerRecord::default() });
-        records[3].host.network_mode = Some("container:web".into());
+        let mut side = ContainerRecord { id: "side".into(), created_ns: 0, ..ContainerRecord::default() };
+        side.host.network_mode = Some("container:web".into());
+        records.push(Arc::new(side));
         assert_eq!(order(&records), ["cache", "db", "web", "side"]);
         let circle = [record("a", 1, "a", "b:x:y"), record("b", 2, "b", "a:x:y")];
         assert_eq!(order(&circle), ["a", "b"]);

@@ -9,7 +9,8 @@ use sampan_network::ipam::{IpamError, Pool, choose_subnet, choose_subnet6, defau
 use sampan_network::plan::Attachment;
 
 use super::record::{NetworkRecord, PREDEFINED, Stage};
-use super::state::{Inner, lock, new_id};
+use super::state::{Inner, lock};
+use crate::containers::new_id;
 use crate::error::{Error, Result};
 use crate::events::now_ns;
 

@@ -13,7 +13,8 @@ use sampan_store::Durability;
 
 use super::Join;
 use super::record::{ENDPOINTS, EndpointRecord, NetworkRecord, PUBLISHED, Stage};
-use super::state::{Inner, State, new_id, refused};
+use super::state::{Inner, State, refused};
+use crate::containers::new_id;
 use crate::error::{Error, Result};
 
 impl State {

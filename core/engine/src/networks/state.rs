@@ -374,10 +374,3 @@ pub(super) fn refused(driver: &NetworkDriver, call: &str, refusal: &Refusal) -> 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// A new id of 64 hexadecimal digits.
-pub(super) fn new_id() -> Result<String> {
-    let mut bytes = [0_u8; 32];
-    getrandom::fill(&mut bytes).map_err(|error| Error::internal(format!("random numbers: {error}")))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}

@@ -415,7 +415,7 @@ impl Planner<'_> {
     /// What was changed by hand, against what the file says.
     fn drift(&self, name: &str, found: &ObservedContainer, desired: &DesiredContainer) -> Vec<Change> {
         let mut changes = Vec::new();
-        if self.options.frozen.contains(name) || !desired.is(&found.hash) {
+        if self.options.frozen.contains(name) || !desired.is(&found.hash, self.project, name) {
             return changes;
         }
         if found.updated {
@@ -558,7 +558,7 @@ impl Planner<'_> {
             Fate::Keep
         } else if self.forced(name) {
             Fate::Remake(Why::Forced)
-        } else if !desired.is(&found.hash) {
+        } else if !desired.is(&found.hash, self.project, name) {
             match in_place::changes(&found.parts, &desired.parts) {
                 Some(changes) if same_image && !shares => Fate::Change(changes),
                 _ => Fate::Remake(Why::Definition),
@@ -607,7 +607,9 @@ impl Planner<'_> {
     fn is_current(&self, name: &str, found: &ObservedContainer, wanted: &[DesiredContainer]) -> bool {
         let image = self.observed.images.get(&self.project.image_name(name));
         image.is_none_or(|image| *image == found.image)
-            && wanted.iter().any(|desired| desired.number == found.number && desired.is(&found.hash))
+            && wanted
+                .iter()
+                .any(|desired| desired.number == found.number && desired.is(&found.hash, self.project, name))
     }
 
     /// Whether a container has another name than it should: it lies aside, as one that is being replaced does, or was

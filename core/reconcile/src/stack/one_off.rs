@@ -65,12 +65,14 @@ impl Stack {
             return Ok(false);
         }
         let pattern = desired::container(&project, service, 1, &self.material).map_err(|error| error.to_string())?;
+        let mut labels = pattern.labels(&project, service);
         material::put(pattern.material).await.map_err(|error| error.message)?;
         let image = project.image_name(service);
         let id = self.engine.inspect_image(&image).await.map_err(|error| error.message)?.id.unwrap_or_default();
         let mut body: ContainerCreateBody = pattern.body;
         body.image = Some(image);
-        body.labels.get_or_insert_default().insert(labels::IMAGE.to_owned(), id);
+        labels.insert(labels::IMAGE.to_owned(), id);
+        body.labels = Some(labels);
         progress.pattern(body).await;
         Ok(true)
     }
