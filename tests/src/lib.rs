@@ -67,7 +67,7 @@ pub fn obstacle() -> Option<String> {
     } else if !Path::new(BUSYBOX).exists() {
         Some(format!("{BUSYBOX} (package busybox-static)"))
     } else {
-        ["sampan", "sampan-shim", "drivers"]
+        ["sampan", "sampand", "sampan-shim", "drivers"]
             .iter()
             .map(|name| programs.join(name))
             .find(|path| !path.exists())

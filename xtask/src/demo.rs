@@ -170,7 +170,7 @@ impl Demo {
         let pid = fs::read_to_string(Path::new(RUN).join("daemon.pid")).ok()?;
         let pid = Pid::from_raw(pid.trim().parse().ok()?);
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        (name.trim() == "sampan").then_some(pid)
+        (name.trim() == "sampand").then_some(pid)
     }
 
     /// Ends the demo's daemon, which stops its containers first.

@@ -16,7 +16,9 @@ pub fn run(root: &Path, prefix: &str) -> Result<()> {
     let prefix = Path::new(prefix);
     let library = prefix.join("lib/sampan");
     put(&built.join("sampan"), &prefix.join("bin/sampan"), 0o755)?;
-    put(&built.join("sampan-shim"), &library.join("sampan-shim"), 0o755)?;
+    for program in ["sampand", "sampan-shim"] {
+        put(&built.join(program), &library.join(program), 0o755)?;
+    }
     for entry in fs::read_dir(built.join("drivers"))? {
         let path = entry?.path();
         if path.is_file() {

@@ -29,3 +29,8 @@ use std::process::ExitCode;
 pub fn main(hooks: Hooks) -> ExitCode {
     app::main(hooks)
 }
+
+/// Runs the daemon as its command line says.
+pub fn daemon(run: fn(DaemonArgs) -> ExitCode) -> ExitCode {
+    app::daemon(run)
+}

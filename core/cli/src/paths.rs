@@ -65,6 +65,24 @@ fn choose(flag: Option<&str>, variable: impl Fn(&str) -> Option<String>) -> Stri
     variable("DOCKER_HOST").unwrap_or_else(|| format!("unix://{RUN}/{SOCKET}"))
 }
 
+/// What belongs to the program: beside it as built, below `lib/sampan` or `libexec/sampan` as installed.
+pub fn beside(name: &str, variable: &str) -> Result<PathBuf, String> {
+    if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let program = env::current_exe().map_err(|error| format!("find this program's own path: {error}"))?;
+    let folder = program.parent().unwrap_or(Path::new("/"));
+    let places =
+        [folder.join(name), folder.join("../lib/sampan").join(name), folder.join("../libexec/sampan").join(name)];
+    match places.iter().find(|place| place.exists()) {
+        Some(place) => Ok(place.canonicalize().unwrap_or_else(|_| place.clone())),
+        None => Err(format!(
+            "there is no {name} beside {} or in ../lib/sampan; build with `cargo xtask build`, or set {variable}",
+            program.display()
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use sampan_cli::DaemonArgs;
+use sampan_cli::paths::beside;
 use sampan_engine::EngineConfig;
 use serde::Deserialize;
 
@@ -204,23 +205,5 @@ fn read(named: Option<&Path>) -> Result<ConfigFile, String> {
         Ok(text) => serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(ConfigFile::default()),
         Err(error) => Err(format!("{}: {error}", path.display())),
-    }
-}
-
-/// What belongs to the program: beside it as built, below `lib/sampan` or `libexec/sampan` as installed.
-fn beside(name: &str, variable: &str) -> Result<PathBuf, String> {
-    if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
-        return Ok(path.into());
-    }
-    let program = env::current_exe().map_err(|error| format!("find this program's own path: {error}"))?;
-    let folder = program.parent().unwrap_or(Path::new("/"));
-    let places =
-        [folder.join(name), folder.join("../lib/sampan").join(name), folder.join("../libexec/sampan").join(name)];
-    match places.iter().find(|place| place.exists()) {
-        Some(place) => Ok(place.canonicalize().unwrap_or_else(|_| place.clone())),
-        None => Err(format!(
-            "there is no {name} beside {} or in ../lib/sampan; build with `cargo xtask build`, or set {variable}",
-            program.display()
-        )),
     }
 }

@@ -67,7 +67,7 @@ pub fn choose(root: &Path, names: &str) -> Result<Chosen> {
         if built == Profile::Debug.folder(root) {
             build::all(root, Profile::Debug)?;
         }
-        programs.extend(["sampan", "sampan-shim"].map(|name| built.join(name)));
+        programs.extend(["sampan", "sampand", "sampan-shim"].map(|name| built.join(name)));
         trees.extend([built.join("drivers"), root.join("compose-examples")]);
     }
     let mut suites = Vec::new();

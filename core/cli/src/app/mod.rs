@@ -28,8 +28,8 @@ pub use table::tree;
 /// What the program brings along.
 #[derive(Debug, Clone, Copy)]
 pub struct Hooks {
-    /// Runs the daemon until it ends.
-    pub daemon: fn(DaemonArgs) -> ExitCode,
+    /// Becomes the daemon, with the options of `sampan daemon`, which have been checked.
+    pub daemon: fn(&[OsString]) -> ExitCode,
 }
 
 /// A command under way.
@@ -116,7 +116,25 @@ struct RootArgs {
 pub fn main(hooks: Hooks) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     // Compose's own spelling of a plugin's name, and `docker` as a link to this program, change nothing.
-    match dispatch(hooks, &arguments) {
+    exit_code(dispatch(hooks, &arguments))
+}
+
+/// Runs the daemon's command line, which is that of `sampan daemon`.
+pub fn daemon(run: fn(DaemonArgs) -> ExitCode) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    exit_code(daemon_args("sampand", &arguments).map(run))
+}
+
+fn daemon_args(path: &'static str, arguments: &[OsString]) -> Outcome<DaemonArgs> {
+    let command = refine::refine(DaemonArgs::augment_args(Command::new("daemon")));
+    let describe = command.clone();
+    parse(command, path, "[OPTIONS]", arguments, &|| {
+        help::verb(path, &["daemon"], "[OPTIONS]", "Run the engine", &describe)
+    })
+}
+
+fn exit_code(outcome: Outcome<ExitCode>) -> ExitCode {
+    match outcome {
         Ok(code) => code,
         Err(failure) => {
             if !failure.message.is_empty() {
@@ -166,12 +184,8 @@ fn dispatch(hooks: Hooks, arguments: &[OsString]) -> Outcome<ExitCode> {
     let name = name.to_string_lossy();
     match (&*name, rest) {
         ("daemon", rest) => {
-            let command = refine::refine(DaemonArgs::augment_args(Command::new("daemon")));
-            let describe = command.clone();
-            let args: DaemonArgs = parse(command, "sampan daemon", "[OPTIONS]", rest, &|| {
-                help::verb("sampan daemon", &["daemon"], "[OPTIONS]", "Run the engine", &describe)
-            })?;
-            Ok((hooks.daemon)(args))
+            daemon_args("sampan daemon", rest)?;
+            Ok((hooks.daemon)(rest))
         }
         ("help", rest) => {
             let mut asked: Vec<OsString> = rest.to_vec();
