@@ -124,6 +124,108 @@ fn networks_and_volumes_that_were_deleted_by_hand_are_made_again() {
 }
 
 #[test]
+fn networks_are_shared_by_stacks_and_made_again_for_what_is_stopped() {
+    let Some(host) = Host::with_image("networks_are_shared_by_stacks_and_made_again_for_what_is_stopped") else {
+        return;
+    };
+    let service = format!("{{ image: {IMAGE}, init: true, command: [sleep, '1000'], networks: [shared] }}");
+    let own =
+        |network: &str| format!("name: demo\nservices: {{ web: {service} }}\nnetworks: {{ shared: {network} }}\n");
+    let file = host.write("stack/compose.yaml", own("{}"));
+    let guest = host.write(
+        "guest/compose.yaml",
+        format!("name: guest\nservices: {{ app: {service} }}\nnetworks: {{ shared: {{ name: demo_shared, external: true }} }}\n"),
+    );
+    host.ok_in(&folder(&file), &["up", "-d"]);
+    let id = host.inspect("demo-web-1")["Id"].clone();
+    host.ok_in(&folder(&file), &["compose", "stop"]);
+    host.ok(&["network", "rm", "demo_shared"]);
+    let there = || host.run(&["network", "inspect", "demo_shared"]).code == 0;
+    host.wait_until("the network is there again", there);
+    host.ok_in(&folder(&file), &["compose", "start"]);
+    assert!(runs(&host, "demo-web-1"));
+    assert_eq!(host.inspect("demo-web-1")["Id"], id);
+
+    host.ok_in(&folder(&guest), &["up", "-d"]);
+    let reached = || host.run(&["exec", "guest-app-1", "ping", "-c1", "-W1", "web"]).code == 0;
+    assert!(reached());
+    let told = {
+        host.write("stack/compose.yaml", own("{ internal: true }"));
+        host.run_in(&folder(&file), &["up", "-d"])
+    };
+    assert!(told.code == 0 && told.err.contains("containers of others are in it (guest-app-1)"), "{}", told.err);
+    assert!(reached(), "nothing of the stack was taken down for a network that cannot be made anew");
+    host.ok_in(&folder(&guest), &["down"]);
+    host.wait_until("it is made anew when they have left", || {
+        host.ok(&["network", "inspect", "--format", "{{.Internal}}", "demo_shared"]) == "true"
+            && runs(&host, "demo-web-1")
+    });
+    host.ok_in(&folder(&guest), &["up", "-d"]);
+    let down = host.run_in(&folder(&file), &["down"]);
+    assert!(down.code == 0 && down.err.contains("still in use"), "{}{}", down.out, down.err);
+    assert!(runs(&host, "guest-app-1"));
+    host.ok_in(&folder(&guest), &["down"]);
+    host.ok(&["network", "rm", "demo_shared"]);
+}
+
+#[test]
+fn what_waits_for_another_keeps_nothing_else_from_being_mended() {
+    let Some(host) = Host::with_image("what_waits_for_another_keeps_nothing_else_from_being_mended") else { return };
+    let stack = |more: &str| {
+        format!("name: demo\nservices:\n  web: {{ image: {IMAGE}, init: true, command: [sleep, '1000'] }}\n{more}")
+    };
+    let gated = format!(
+        "  db: {{ image: {IMAGE}, init: true, command: [sleep, '1000'], healthcheck: {{ test: 'test -e /ready', interval: 100ms, retries: 100000 }} }}\n  app: {{ image: {IMAGE}, init: true, command: [sleep, '1000'], depends_on: {{ db: {{ condition: service_healthy }} }} }}\n"
+    );
+    let file = host.write("stack/compose.yaml", stack(""));
+    host.ok_in(&folder(&file), &["up", "-d"]);
+    host.write("stack/compose.yaml", stack(&gated));
+    host.wait_until("the database is waited for", || runs(&host, "demo-db-1"));
+    let before = pid(&host, "demo-web-1");
+    crash(&host, "demo-web-1");
+    host.wait_until("the other one is mended meanwhile", || ![0, before].contains(&pid(&host, "demo-web-1")));
+    assert!(!runs(&host, "demo-app-1"));
+    host.ok(&["exec", "demo-db-1", "touch", "/ready"]);
+    host.wait_until("what waited is started", || runs(&host, "demo-app-1"));
+    assert_eq!(problem(&host), "");
+
+    // An `up` that somebody else's question has cut short is completed all the same.
+    host.ok_in(&folder(&file), &["down"]);
+    let mut up = host.command(&["up", "-d"]).current_dir(folder(&file)).spawn().unwrap();
+    host.wait_until("the database is waited for", || runs(&host, "demo-db-1"));
+    host.ok_in(&folder(&file), &["up", "-d", "--dry-run"]);
+    assert_eq!(up.wait().unwrap().code(), Some(1), "it is told that it was cut short");
+    assert!(!runs(&host, "demo-app-1"));
+    host.ok(&["exec", "demo-db-1", "touch", "/ready"]);
+    host.wait_until("it is completed", || runs(&host, "demo-app-1"));
+}
+
+#[test]
+fn what_failed_at_an_up_is_tried_again() {
+    let Some(host) = Host::with_image("what_failed_at_an_up_is_tried_again") else { return };
+    let stack = |more: &str| {
+        format!(
+            "name: demo\nservices:\n  web: {{ image: {IMAGE}, init: true, command: [sleep, '1000'], ports: ['8090:80'] }}\n{more}"
+        )
+    };
+    let file = host.write("stack/compose.yaml", stack(""));
+    let other = host.in_network(|| std::net::TcpListener::bind("0.0.0.0:8090").unwrap());
+    let failed = host.run_in(&folder(&file), &["up", "-d"]);
+    assert!(failed.code != 0 && failed.err.contains("8090"), "{}{}", failed.out, failed.err);
+    assert!(problem(&host).contains("8090"));
+    assert!(host.ok(&["ls", "-a"]).contains("something failed"), "it is not the files: {}", host.ok(&["ls", "-a"]));
+    // What is wrong with the files is told beside it, and is still wrong when the rest is mended.
+    host.write("stack/compose.yaml", stack("  db: { imagee: x }\n"));
+    host.wait_until("both are told", || problem(&host).contains("imagee") && problem(&host).contains("8090"));
+    drop(other);
+    host.wait_until("it is tried again", || runs(&host, "demo-web-1"));
+    host.wait_until("what is left is told", || !problem(&host).contains("8090"));
+    assert!(problem(&host).contains("imagee") && host.ok(&["ls", "-a"]).contains("files broken"));
+    host.write("stack/compose.yaml", stack(""));
+    host.wait_until("nothing is wrong", || problem(&host).is_empty());
+}
+
+#[test]
 fn what_was_changed_by_hand_comes_back() {
     let Some(host) = Host::with_image("what_was_changed_by_hand_comes_back") else { return };
     let file = host.write(
@@ -344,10 +446,11 @@ volumes: {{ data: {{}} }}
     let wanted = "service web is not started, as demo-web-pre_start-1 exited with status 7: no luck";
     assert!(format!("{}{}", failed.out, failed.err).contains(wanted), "{}{}", failed.out, failed.err);
     assert!(host.inspect("demo-web-1")["Config"]["Env"].to_string().contains("V=2"), "what ran before runs on");
-    assert!(
-        host.ok(&["logs", "demo-web-pre_start-1"]).contains("no luck")
-            || host.run(&["logs", "demo-web-pre_start-1"]).err.contains("no luck")
-    );
+    host.wait_until("it can be looked at", || {
+        // It is tried again meanwhile, by another container of that name.
+        let told = host.run(&["logs", "demo-web-pre_start-1"]);
+        format!("{}{}", told.out, told.err).contains("no luck")
+    });
     host.write("stack/compose.yaml", stack("4", 1, "true"));
     host.wait_until("the edit mends it", || {
         let found = host.api("GET", "/containers/demo-web-1/json", None).1;
@@ -435,4 +538,17 @@ fn files_are_followed_through_links_that_are_swapped_and_files_that_come_back() 
     host.write("stack/next", stack("6"));
     std::fs::rename(folder.join("next"), folder.join("compose.yaml")).unwrap();
     host.wait_until("a save by rename shows", || has("V=6"));
+    // The whole folder makes way for another one, in which nothing is different at first.
+    let next = host.write("next/compose.yaml", stack("6"));
+    host.write("next/more.env", "M=5\n");
+    std::fs::rename(&folder, host.path("before")).unwrap();
+    std::fs::rename(next.parent().unwrap(), &folder).unwrap();
+    let number = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&folder).unwrap());
+    host.wait_until("the new folder is watched", || {
+        let all = std::fs::read_dir(format!("/proc/{}/fdinfo", host.pid())).unwrap().flatten();
+        let watches = all.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+        watches.into_iter().any(|text| text.contains(&format!(" ino:{number:x} ")))
+    });
+    host.write("stack/compose.yaml", stack("7"));
+    host.wait_until("an edit in it shows", || has("V=7"));
 }

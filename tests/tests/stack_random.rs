@@ -173,23 +173,50 @@ fn break_something(folder: &Path, dice: &mut Dice) {
     }
 }
 
-/// Something that happens to containers or to the daemon.
+/// Something that happens to containers, to a network, or to the daemon.
 fn meddle(host: &mut Host, dice: &mut Dice) {
     let one = format!("demo-s{}-1", dice.below(2));
-    match dice.below(9) {
+    let pid = |host: &Host| {
+        let found = host.api("GET", &format!("/containers/{one}/json"), None).1["State"]["Pid"].as_i64();
+        i32::try_from(found.unwrap_or(0)).unwrap()
+    };
+    match dice.below(11) {
         0 => host.crash_and_restart(),
         1 => drop(host.run(&["rm", "-f", "demo-s0-1"])),
         2 | 3 => {
-            let pid = host.api("GET", &format!("/containers/{one}/json"), None).1["State"]["Pid"].as_i64().unwrap_or(0);
+            let pid = pid(host);
             if pid > 1 {
-                let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
         4 => drop(host.run(&["update", "--memory", "80m", "--memory-swap", "160m", &one])),
         5 => drop(host.run(&["network", "disconnect", "-f", "demo_default", &one])),
         6 => drop(host.run(&["rename", "demo-s0-1", "by-hand"])),
+        7 => {
+            let folder = host.path("").display().to_string();
+            if let Some(shim) = shim(pid(host), &folder) {
+                let _ = kill(Pid::from_raw(shim), Signal::SIGKILL);
+            }
+        }
+        8 => {
+            let network = ["demo_default", "demo_back"][usize::try_from(dice.below(2)).unwrap()];
+            let found = host.api("GET", &format!("/networks/{network}"), None).1;
+            for id in found["Containers"].as_object().into_iter().flat_map(|all| all.keys()) {
+                let _ = host.run(&["network", "disconnect", "-f", network, id]);
+            }
+            // Somebody may have joined again by now.
+            let _ = host.run(&["network", "rm", network]);
+        }
         _ => {}
     }
+}
+
+/// The shim of a container's process, which has this test's folder among its arguments.
+fn shim(pid: i32, folder: &str) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let parent: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+    let arguments = std::fs::read_to_string(format!("/proc/{parent}/cmdline")).ok()?;
+    (parent > 1 && arguments.contains(folder)).then_some(parent)
 }
 
 /// What there is, as [`Wanted::containers`] has it.
@@ -234,7 +261,15 @@ fn random_edits_and_kills_converge_to_the_last_valid_files() {
             std::thread::sleep(std::time::Duration::from_millis(dice.below(100)));
         }
         let wanted = roll(&mut dice);
-        wanted.save(&folder, &mut dice);
+        if dice.one_in(8) {
+            // The edit is made while nobody looks.
+            let namespace = host.network_namespace();
+            host.kill_daemon();
+            wanted.save(&folder, &mut dice);
+            host.spawn_in(namespace);
+        } else {
+            wanted.save(&folder, &mut dice);
+        }
         std::thread::sleep(std::time::Duration::from_millis(dice.below(400)));
         meddle(&mut host, &mut dice);
         let mut last = Vec::new();

@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 
 use sampan_tests::{Host, IMAGE, load};
 
-/// A page that says its version and who serves it; it is healthy when `check` says so.
+/// A page that says its version and who serves it. One that serves is healthy unless `/sick` is there; one that does not
+/// serve yet is waited for, however slow the machine is.
 fn web(version: &str, policy: &str, start: &str, extra: &str) -> String {
     let script = format!("{start} mkdir -p /www; echo $V-$HOSTNAME > /www/index.html; exec httpd -f -p 80 -h /www");
     // What Compose would put in itself is the shell's.
@@ -22,7 +23,10 @@ services:
     init: true
     command: ['sh', '-c', {script:?}]
     environment: {{ V: '{version}' }}
-    healthcheck: {{ test: 'test ! -e /sick && wget -q -O - http://127.0.0.1/', interval: 100ms, retries: 2 }}
+    healthcheck:
+      test: 'until wget -q -O - http://127.0.0.1/; do sleep 0.05; done; test ! -e /sick'
+      interval: 100ms
+      retries: 2
     stop_grace_period: 1s
     volumes: ['./state:/state']
     deploy: {{ replicas: 3, update_config: {{ {policy} }} }}
@@ -260,6 +264,39 @@ fn an_update_goes_on_after_its_new_container_was_killed() {
     assert!(versions(&host).iter().filter(|version| *version == "1").count() >= 3, "what serves goes on");
     std::fs::write(folder.join("state/go"), "").unwrap();
     host.wait_until("the update is through", || versions(&host) == ["2", "2", "2"] && problem(&host).is_empty());
+}
+
+#[test]
+fn a_rollback_goes_on_after_the_daemon_was_killed() {
+    let Some(mut host) = Host::with_image("a_rollback_goes_on_after_the_daemon_was_killed") else { return };
+    let policy = "order: start-first, failure_action: rollback";
+    let first = |version: &str| {
+        let waits = "until [ -e /state/go ]; do sleep 0.05; done;";
+        web(version, policy, waits, "").replace("retries: 2", "retries: 1000")
+    };
+    let file = host.write("stack/compose.yaml", first("1"));
+    let folder = folder(&file);
+    let go = folder.join("state/go");
+    std::fs::write(&go, "").unwrap();
+    host.ok_in(&folder, &["up", "-d", "--wait"]);
+    std::fs::remove_file(&go).unwrap();
+    // Two of the next version become healthy, the third never does.
+    let third = "n=$(ls /state | wc -l); touch /state/$HOSTNAME; [ $n -lt 2 ] || touch /sick;";
+    host.write("stack/compose.yaml", web("2", policy, third, ""));
+    host.wait_until("it goes back", || problem(&host).contains("rolled back"));
+    host.wait_until("the way back has begun", || {
+        let now = versions(&host);
+        now.iter().filter(|version| *version == "1").count() > 1 && now.contains(&"2".to_owned())
+    });
+    host.crash_and_restart();
+    std::fs::write(&go, "").unwrap();
+    host.wait_until("it comes to its end", || versions(&host) == ["1", "1", "1"]);
+    host.wait_until("nothing is left aside", || host.ok(&["ps", "-aq"]).lines().count() == 3);
+    assert!(problem(&host).contains("rolled back"), "it is still told: {}", problem(&host));
+    let tried = std::fs::read_dir(folder.join("state")).unwrap().count();
+    host.write("stack/compose.yaml", first("4"));
+    host.wait_until("an edit ends the matter", || versions(&host) == ["4", "4", "4"] && problem(&host).is_empty());
+    assert_eq!(tried, 4, "the three of the failed update and the word to go: it was not tried again");
 }
 
 #[test]

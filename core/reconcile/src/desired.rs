@@ -70,7 +70,7 @@ impl DesiredContainer {
 pub fn container_name(project: &Project, service: &str, number: u32) -> String {
     match project.services.get(service) {
         Some(found) if !found.container_name.is_empty() => found.container_name.clone(),
-        _ => format!("{}-{service}-{number}", project.name),
+        _ => format!("{0}{1}{service}{1}{number}", project.name, project.separator()),
     }
 }
 

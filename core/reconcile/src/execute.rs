@@ -24,13 +24,12 @@ use crate::observe::summaries;
 use crate::plan::{Action, Plan};
 use crate::progress::Progress;
 use crate::replace::{FailedUpdate, Unfinished};
-
-/// Actions at once.
-const PARALLEL: usize = 16;
+use crate::request::Bounds;
+use crate::schedule::{Mark, Schedule};
 
 /// What a plan is carried out with.
 #[derive(Debug, Clone)]
-pub struct Executor {
+pub(crate) struct Executor {
     /// The engine.
     pub engine: Engine,
     /// Name of the project.
@@ -43,12 +42,15 @@ pub struct Executor {
     pub before: Arc<BTreeMap<String, Vec<InitContainer>>>,
     /// Who listens.
     pub progress: Progress,
-    /// Seconds that containers have to stop, where the user said so.
-    pub timeout: Option<i64>,
+    /// How long containers have to stop, and how much is done at once.
+    pub bounds: Bounds,
     /// Containers made anew get empty anonymous volumes, not those of the ones before them.
     pub renew_anon_volumes: bool,
     /// Anonymous volumes go with their containers.
     pub remove_volumes: bool,
+    /// A service that is not yet as another needs it is waited for. Without it, what stands behind is left to the next
+    /// plan, so that nothing else waits meanwhile.
+    pub waits: bool,
     /// Becomes true when something newer is wanted: no further action begins.
     pub cancel: watch::Receiver<bool>,
 }
@@ -60,6 +62,10 @@ pub struct Outcome {
     pub failures: Vec<String>,
     /// Whether it was cut short.
     pub cancelled: bool,
+    /// Whether something is left, as what it needs is not ready yet.
+    pub unready: bool,
+    /// Whether anything was begun but looking.
+    pub acted: bool,
     /// Updates that failed as a whole.
     pub updates: Vec<FailedUpdate>,
 }
@@ -68,7 +74,7 @@ impl Outcome {
     /// Whether all was done.
     #[must_use]
     pub fn ok(&self) -> bool {
-        self.failures.is_empty() && !self.cancelled
+        self.failures.is_empty() && !self.cancelled && !self.unready
     }
 
     /// Tells what failed.
@@ -79,68 +85,62 @@ impl Outcome {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    Open,
-    Begun,
+/// What became of an action that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
     Done,
-    Failed,
+    Later,
 }
 
 impl Executor {
     /// Carries out a plan. An action whose need failed is left out; the others go on.
     pub async fn run(&self, plan: &Plan) -> Outcome {
-        let mut marks = vec![Mark::Open; plan.nodes.len()];
+        let mut schedule = Schedule::new(plan, self.bounds.parallel);
         let mut work = FuturesUnordered::new();
         let mut outcome = Outcome::default();
         loop {
             outcome.cancelled |= *self.cancel.borrow();
-            let mut changed = true;
-            while changed {
-                changed = false;
-                for (number, node) in plan.nodes.iter().enumerate() {
-                    if marks[number] != Mark::Open {
-                        continue;
-                    }
-                    if node.after.iter().any(|after| marks[*after] == Mark::Failed) {
-                        marks[number] = Mark::Failed;
-                        changed = true;
-                    } else if !outcome.cancelled
-                        && work.len() < PARALLEL
-                        && node.after.iter().all(|after| marks[*after] == Mark::Done)
-                    {
-                        marks[number] = Mark::Begun;
-                        work.push(async move {
-                            let mut failed = None;
-                            (number, self.take(&node.action, &mut failed).await, failed)
-                        });
-                    }
-                }
+            let begun = if outcome.cancelled { Vec::new() } else { schedule.begin() };
+            for number in begun {
+                let action = &plan.nodes[number].action;
+                outcome.acted |= !matches!(action, Action::Await { .. });
+                work.push(async move {
+                    let mut failed = None;
+                    (number, self.take(action, &mut failed).await, failed)
+                });
             }
             let Some((number, result, failed)) = work.next().await else { break };
             if !*self.cancel.borrow() {
                 outcome.updates.extend(failed);
             }
             match result {
-                Ok(()) => marks[number] = Mark::Done,
+                Ok(Taken::Done) => schedule.note(number, Mark::Done),
+                Ok(Taken::Later) => {
+                    schedule.note(number, Mark::Later);
+                    outcome.unready = true;
+                }
                 Err(error) => {
                     let action = &plan.nodes[number].action;
                     tracing::warn!(stack = self.name, %action, %error, "an action failed");
                     self.progress.action(subject(action), service(action), "Error", Some(error.message.clone())).await;
-                    outcome.failures.push(format!("{}: {error}", subject(action)));
-                    marks[number] = Mark::Failed;
+                    // What newer requests have ended is no failure: the next plan begins where this one stopped.
+                    if !*self.cancel.borrow() {
+                        outcome.failures.push(format!("{}: {error}", subject(action)));
+                    }
+                    schedule.note(number, Mark::Failed);
                 }
             }
         }
+        outcome.cancelled |= *self.cancel.borrow() && !schedule.is_done();
         outcome
     }
 
-    async fn take(&self, action: &Action, failed: &mut Option<FailedUpdate>) -> Result<()> {
+    async fn take(&self, action: &Action, failed: &mut Option<FailedUpdate>) -> Result<Taken> {
         let tell = |status| self.progress.action(subject(action), service(action), status, None);
         match action {
             Action::CreateNetwork { key, .. } => {
                 let project = self.project()?;
-                let Some(network) = project.networks.get(key) else { return Ok(()) };
+                let Some(network) = project.networks.get(key) else { return Ok(Taken::Done) };
                 tell("Creating").await;
                 settled(
                     self.engine.create_network(desired::network(&project, key, network)).await.map(drop),
@@ -148,14 +148,20 @@ impl Executor {
                 )?;
                 tell("Created").await;
             }
-            Action::RemoveNetwork { name } => {
+            Action::RemoveNetwork { name, anew } => {
                 tell("Removing").await;
-                settled(self.engine.remove_network(name).await, ErrorKind::NotFound)?;
-                tell("Removed").await;
+                match self.engine.remove_network(name).await {
+                    // As with Compose: whoever else is in it needs it.
+                    Err(error) if error.kind == ErrorKind::Forbidden && !anew => tell("Resource is still in use").await,
+                    removed => {
+                        settled(removed, ErrorKind::NotFound)?;
+                        tell("Removed").await;
+                    }
+                }
             }
             Action::CreateVolume { key, .. } => {
                 let project = self.project()?;
-                let Some(volume) = project.volumes.get(key) else { return Ok(()) };
+                let Some(volume) = project.volumes.get(key) else { return Ok(Taken::Done) };
                 tell("Creating").await;
                 self.engine.create_volume(desired::volume(&project, key, volume)).await?;
                 tell("Created").await;
@@ -221,11 +227,16 @@ impl Executor {
             }
             Action::Await { service, condition, required } => {
                 if *condition == Condition::Started {
-                    return Ok(());
+                    return Ok(Taken::Done);
                 }
                 self.tell_each(service, "Waiting").await;
-                match self.wait_for(service, *condition).await {
-                    Ok(()) => {
+                let met = match self.waits {
+                    true => self.wait_for(service, *condition).await.map(|()| true),
+                    false => self.is_met(service, *condition).await,
+                };
+                match met {
+                    Ok(false) => return Ok(Taken::Later),
+                    Ok(true) => {
                         let status = if *condition == Condition::Healthy { "Healthy" } else { "Exited" };
                         self.tell_each(service, status).await;
                     }
@@ -234,7 +245,7 @@ impl Executor {
                 }
             }
         }
-        Ok(())
+        Ok(Taken::Done)
     }
 
     pub(crate) fn project(&self) -> Result<Arc<Project>> {
@@ -261,14 +272,14 @@ impl Executor {
     /// Stops and starts a container, with what goes before and follows.
     pub(crate) async fn restart(&self, name: &str) -> Result<()> {
         self.hooks(name, When::PreStop).await?;
-        self.engine.restart(name, None, self.timeout).await?;
+        self.engine.restart(name, None, self.bounds.timeout).await?;
         self.hooks(name, When::PostStart).await
     }
 
     /// Stops a container, after what is to go before.
     pub(crate) async fn stop(&self, id: &str) -> Result<()> {
         self.hooks(id, When::PreStop).await?;
-        match self.engine.stop(id, None, self.timeout).await {
+        match self.engine.stop(id, None, self.bounds.timeout).await {
             Err(error) if matches!(error.kind, ErrorKind::NotModified | ErrorKind::NotFound) => Ok(()),
             other => other,
         }
@@ -442,7 +453,7 @@ pub(crate) fn settled(result: Result<()>, already: ErrorKind) -> Result<()> {
 
 fn subject(action: &Action) -> String {
     match action {
-        Action::CreateNetwork { name, .. } | Action::RemoveNetwork { name } => format!("Network {name}"),
+        Action::CreateNetwork { name, .. } | Action::RemoveNetwork { name, .. } => format!("Network {name}"),
         Action::CreateVolume { name, .. } | Action::RemoveVolume { name } => format!("Volume {name}"),
         Action::Create { name, .. }
         | Action::Start { name, .. }

@@ -57,7 +57,7 @@ pub(crate) fn of(project: &Project, service: &str, files: &Path) -> std::result:
         labels.insert(labels::ONEOFF.to_owned(), "True".to_owned());
         labels.insert(labels::HOOK.to_owned(), "pre_start".to_owned());
         all.push(InitContainer {
-            name: format!("{}-{service}-pre_start-{number}", project.name),
+            name: format!("{0}{1}{service}{1}pre_start{1}{number}", project.name, project.separator()),
             body,
             material: made.material,
             platform: before.platform.clone(),

@@ -26,6 +26,7 @@ mod progress;
 mod replace;
 mod request;
 pub mod rollout;
+mod schedule;
 mod stack;
 mod watch;
 
@@ -68,6 +69,8 @@ pub struct StackInfo {
     pub left_to: Option<String>,
     /// What is wrong with its files, or with what was tried last.
     pub problem: Option<String>,
+    /// Whether something is wrong with its files: the last good project goes on.
+    pub broken: bool,
     /// Services whose update failed, and why: what ran before runs on.
     pub held: BTreeMap<String, String>,
     /// How it stands with each service.
@@ -143,10 +146,12 @@ impl Stacks {
                     }
                 }
                 Some(Ok(_)) => {
+                    record.broken = true;
                     record.problem =
                         Some("the files name another project now; the last one that was applied goes on".to_owned())
                 }
                 Some(Err(broken)) => {
+                    record.broken = true;
                     record.problem = Some(format!("{}\nthe last project that was applied goes on", broken.message));
                 }
             }
@@ -363,6 +368,7 @@ impl Stacks {
                 paused: record.is_some_and(|record| record.paused),
                 left_to: record.and_then(|record| record.left_to.clone()),
                 problem: (!trouble.is_empty()).then(|| trouble.join("\n")),
+                broken: record.is_some_and(|record| record.broken),
                 held: record
                     .map(|record| record.held.iter().map(|(name, held)| (name.clone(), held.why.clone())).collect())
                     .unwrap_or_default(),

@@ -22,6 +22,15 @@ pub async fn observe(engine: &Engine, project: &str, images: &BTreeSet<String>) 
     for summary in summaries(engine, project, None).await? {
         observed.containers.push(container(engine, summary));
     }
+    for (name, network) in &mut observed.networks {
+        if network.project.as_deref() == Some(project) {
+            let found = engine.inspect_network(name, false).await.ok().and_then(|found| found.containers);
+            let is_other = |id: &String| !observed.containers.iter().any(|own| own.id == *id);
+            let others = found.into_iter().flatten().filter(|(id, _)| is_other(id));
+            network.others = others.map(|(id, endpoint)| endpoint.name.unwrap_or(id)).collect();
+            network.others.sort();
+        }
+    }
     for name in images {
         match engine.inspect_image(name).await {
             Ok(image) => {
@@ -48,7 +57,12 @@ pub async fn summaries(engine: &Engine, project: &str, service: Option<&str>) ->
 
 fn resource(found: Option<&HashMap<String, String>>, key: &str) -> ObservedResource {
     let label = |name: &str| found.and_then(|labels| labels.get(name)).cloned();
-    ObservedResource { project: label(labels::PROJECT), key: label(key), hash: label(labels::CONFIG_HASH) }
+    ObservedResource {
+        project: label(labels::PROJECT),
+        key: label(key),
+        hash: label(labels::CONFIG_HASH),
+        others: Vec::new(),
+    }
 }
 
 fn container(engine: &Engine, summary: ContainerSummary) -> ObservedContainer {

@@ -24,6 +24,8 @@ pub struct ObservedResource {
     pub key: Option<String>,
     /// Of what it was made from.
     pub hash: Option<String>,
+    /// Of a network of the project: names of the running containers in it that are not the project's.
+    pub others: Vec<String>,
 }
 
 /// A container of the project.

@@ -25,7 +25,12 @@ pub enum Action {
     /// Make a network of the project.
     CreateNetwork { key: String, name: String },
     /// Remove a network.
-    RemoveNetwork { name: String },
+    RemoveNetwork {
+        name: String,
+        /// To make it anew: one that others are still in is in the way then.
+        #[serde(skip_serializing_if = "is_false")]
+        anew: bool,
+    },
     /// Make a volume of the project.
     CreateVolume { key: String, name: String },
     /// Remove a volume and what is in it.
@@ -138,7 +143,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CreateNetwork { name, .. } => write!(f, "create network {name}"),
-            Self::RemoveNetwork { name } => write!(f, "remove network {name}"),
+            Self::RemoveNetwork { name, .. } => write!(f, "remove network {name}"),
             Self::CreateVolume { name, .. } => write!(f, "create volume {name}"),
             Self::RemoveVolume { name } => write!(f, "remove volume {name}"),
             Self::Create { name, .. } => write!(f, "create container {name}"),
@@ -273,6 +278,8 @@ pub struct PlanOptions {
     pub no_start: bool,
     /// Remove containers of services that the project does not have.
     pub remove_orphans: bool,
+    /// Say nothing of them.
+    pub ignore_orphans: bool,
     /// Services that the project had until now: their containers go, and networks that only they needed.
     pub retired: BTreeSet<String>,
     /// The daemon's own reconciling: what was stopped by hand stays so, and what ended by itself is left alone.

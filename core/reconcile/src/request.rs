@@ -32,6 +32,8 @@ pub struct StackRequest {
     pub env_files: Vec<PathBuf>,
     /// `--profile`.
     pub profiles: Vec<String>,
+    /// `--compatibility`.
+    pub compatibility: bool,
 }
 
 impl StackRequest {
@@ -47,6 +49,7 @@ impl StackRequest {
             env: self.env.clone(),
             env_files: self.env_files.clone(),
             profiles: self.profiles.clone(),
+            compatibility: self.compatibility,
             ..LoadOptions::default()
         }
     }
@@ -64,6 +67,10 @@ pub struct StackOptions {
     pub recreate_deps: bool,
     pub no_deps: bool,
     pub remove_orphans: bool,
+    /// Orphans are not told of.
+    pub ignore_orphans: bool,
+    /// How many things are done at once; as many as the daemon likes when that is not said.
+    pub parallel: Option<usize>,
     pub scale: BTreeMap<String, u32>,
     pub wait: bool,
     pub wait_timeout_s: Option<u64>,
@@ -79,6 +86,31 @@ pub struct StackOptions {
     pub rmi: Option<String>,
     /// `kill`: the signal.
     pub signal: Option<String>,
+}
+
+impl StackOptions {
+    /// What bounds how the work is done.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { timeout: self.timeout_s, parallel: self.parallel.unwrap_or(PARALLEL) }
+    }
+}
+
+/// Actions at once, unless the user wants fewer or more.
+const PARALLEL: usize = 16;
+
+/// What bounds how work is done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Seconds that containers have to stop, where the user said so.
+    pub timeout: Option<i64>,
+    /// Actions at once.
+    pub parallel: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { timeout: None, parallel: PARALLEL }
+    }
 }
 
 /// A stack as the store keeps it.
@@ -116,6 +148,9 @@ pub(crate) struct StackRecord {
     /// What is wrong with the files now, or with the last attempt.
     #[serde(skip)]
     pub problem: Option<String>,
+    /// Whether it is the files.
+    #[serde(skip)]
+    pub broken: bool,
 }
 
 /// A service whose update failed, until its definition changes or it is brought up again.
@@ -219,6 +254,19 @@ impl StackRecord {
     pub(crate) fn retiring(&self, next: &Project) -> BTreeSet<String> {
         let known = self.project.services.keys().chain(&self.retired);
         known.filter(|name| !next.services.contains_key(*name)).cloned().collect()
+    }
+
+    /// The services whose containers an `up` with this project removes: those that the daemon was about to, and, where it
+    /// follows the same files, those that have left them. Whether it or the `up` sees the edit first makes no difference.
+    pub(crate) fn left_by(&self, request: &StackRequest, next: &Project) -> BTreeSet<String> {
+        let follows = self.watch && !self.paused && self.project.compose_files == next.compose_files;
+        let edited = self.project.services.keys().filter(|_| follows);
+        let profiles =
+            |request: &StackRequest| (request.profiles.clone(), request.env.get("COMPOSE_PROFILES").cloned());
+        let same = profiles(&self.request) == profiles(request);
+        let hidden = |name: &String| !same && next.inactive.contains_key(name);
+        let gone = |name: &&String| !next.services.contains_key(*name) && !hidden(name);
+        self.retired.iter().chain(edited).filter(gone).cloned().collect()
     }
 
     /// What shall be there: the project with the numbers that `--scale` asked for, and with the versions before in the
@@ -329,4 +377,42 @@ pub(crate) enum Command {
     },
     /// Let go of everything, the daemon ends.
     Leave,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sampan_compose::MemoryFiles;
+
+    fn project(file: &str, text: &str) -> Project {
+        let files = MemoryFiles::default().with(file, text);
+        let options = LoadOptions { working_dir: "/p".into(), files: vec![file.into()], ..LoadOptions::default() };
+        sampan_compose::load(&options, &files).unwrap_or_else(|error| panic!("{error}")).project
+    }
+
+    #[test]
+    fn an_up_removes_what_the_daemon_would_have_removed() {
+        const BOTH: &str = "services: { web: { image: i }, db: { image: i } }";
+        let left_with = |profiles: &[String], watch, retired: &[&str], file, text| {
+            let record = StackRecord {
+                project: project("/p/a.yaml", BOTH),
+                watch,
+                retired: retired.iter().map(|name| (*name).to_owned()).collect(),
+                ..StackRecord::default()
+            };
+            let request = StackRequest { profiles: profiles.to_vec(), ..StackRequest::default() };
+            Vec::from_iter(record.left_by(&request, &project(file, text)))
+        };
+        let left = |watch, retired, file, text| left_with(&[], watch, retired, file, text);
+        const ONE: &str = "services: { db: { image: i } }";
+        assert_eq!(left(true, &[], "/p/a.yaml", ONE), ["web"], "it follows that file");
+        assert_eq!(left(false, &[], "/p/a.yaml", ONE), [""; 0], "it does not, and orphans are told");
+        assert_eq!(left(true, &[], "/p/b.yaml", ONE), [""; 0], "that is another file");
+        assert_eq!(left(false, &["old"], "/p/b.yaml", ONE), ["old"], "what was begun is ended");
+        assert_eq!(left(true, &["web"], "/p/a.yaml", BOTH), [""; 0], "it is back");
+        let profiled = "services: { web: { image: i, profiles: [p] }, db: { image: i } }";
+        assert_eq!(left(true, &[], "/p/a.yaml", profiled), ["web"], "the edit gave it a profile");
+        let other = left_with(&["q".to_owned()], true, &[], "/p/a.yaml", profiled);
+        assert_eq!(other, [""; 0], "the profiles asked for hide it, as with Compose");
+    }
 }

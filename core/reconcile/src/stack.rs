@@ -30,7 +30,7 @@ use crate::execute::Executor;
 use crate::host_files::{Fingerprint, HostFiles, fingerprints, written_since};
 use crate::labels;
 use crate::progress::Progress;
-use crate::request::{Command, HISTORY, STACKS, StackRecord, StackRequest};
+use crate::request::{Bounds, Command, HISTORY, STACKS, StackRecord, StackRequest};
 use crate::watch::{DEBOUNCE, FileWatch};
 use patience::Patience;
 pub(crate) use versions::versions;
@@ -38,6 +38,8 @@ use waiting::{Edits, unless_newer, wake};
 
 /// Events of containers within this time are looked at together.
 const SETTLE: Duration = Duration::from_millis(50);
+/// Mending that is late by so much comes before files that may have changed.
+const OVERDUE: Duration = Duration::from_secs(1);
 /// First and longest pause between attempts to mend what keeps failing.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -56,13 +58,17 @@ pub(crate) struct Stack {
     /// Just before the files were loaded last.
     loaded_at: SystemTime,
     backoff: Duration,
-    /// What is wrong is that something could not be done, not the files.
-    mending: bool,
+    /// What is wrong with the files.
+    broken: Option<String>,
+    /// What could not be done, and is to be tried again.
+    failing: Option<String>,
     patience: Patience,
     /// The project's volumes that were seen.
     volumes: BTreeSet<String>,
     /// The version that was reached last, once it is known.
     reached: Mutex<Option<Project>>,
+    /// The plan that was told last.
+    told: Mutex<String>,
 }
 
 enum Next {
@@ -79,6 +85,8 @@ impl Stack {
         (material, loaded_at): (PathBuf, SystemTime),
     ) -> Self {
         let (sender, hints) = mpsc::channel(1);
+        let broken =
+            record.read().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|known| known.problem.clone());
         Self {
             engine,
             name,
@@ -89,10 +97,12 @@ impl Stack {
             material,
             loaded_at,
             backoff: BACKOFF.0,
-            mending: false,
+            broken,
+            failing: None,
             patience: Patience::default(),
             volumes: BTreeSet::new(),
             reached: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -109,11 +119,26 @@ impl Stack {
         self.look(|record| record.paused).unwrap_or(false)
     }
 
-    /// Notes what is wrong, or that nothing is, and tells it: in the log and as an event.
-    fn set_problem(&self, problem: Option<String>) {
+    /// Notes what is wrong with the files, or that nothing is.
+    fn set_broken(&mut self, broken: Option<String>) {
+        self.broken = broken;
+        self.tell_problem();
+    }
+
+    /// Notes what could not be done, or that all is.
+    fn set_failing(&mut self, failing: Option<String>) {
+        self.failing = failing;
+        self.tell_problem();
+    }
+
+    /// Tells what is wrong, or that nothing is any more: in the log and as an event.
+    fn tell_problem(&self) {
+        let all: Vec<&str> = self.broken.iter().chain(&self.failing).map(String::as_str).collect();
+        let problem = (!all.is_empty()).then(|| all.join("\n"));
         let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);
         let Some(record) = record.as_mut().filter(|record| record.problem != problem) else { return };
         record.problem.clone_from(&problem);
+        record.broken = self.broken.is_some();
         if let Some(problem) = &problem {
             tracing::warn!(stack = self.name, "{problem}");
         }
@@ -145,8 +170,15 @@ impl Stack {
         let mut pending: Option<Command> = None;
         let mut edited = false;
         loop {
+            let told = std::iter::from_fn(|| events.next().now_or_never().flatten());
+            if told.fold(false, |any, event| self.concerns(&event) || any) {
+                heal_at = sooner(heal_at, SETTLE);
+            }
+            let overdue = heal_at.is_some_and(|at| at + OVERDUE <= Instant::now());
             let next = match pending.take() {
                 Some(command) => Next::Command(Some(command)),
+                // Who writes beside the files all the time keeps nobody from being mended.
+                None if overdue => Next::Heal,
                 None if std::mem::take(&mut edited) => Next::Files,
                 None => tokio::select! {
                     biased;
@@ -170,9 +202,11 @@ impl Stack {
             match next {
                 Next::Command(None | Some(Command::Leave)) => return,
                 Next::Command(Some(command)) => {
+                    let resumes = matches!(&command, Command::Hold { paused: false, .. });
                     let left = matches!(&command, Command::Down { services, options, .. } if services.is_empty() && !options.dry_run);
                     let (cancel, cancelled) = watch::channel(false);
                     let gone = unless_newer(self.serve(command, cancelled), &cancel, &mut commands, &mut pending).await;
+                    let cut = *cancel.borrow();
                     if left && gone {
                         // Whoever waits behind us is told by the closed channel, and begins anew.
                         commands.close();
@@ -191,8 +225,15 @@ impl Stack {
                         }
                         return;
                     }
-                    // Whoever waits for a later start still does.
-                    heal_at = heal_at.and_then(|_| sooner(None, SETTLE));
+                    self.backoff = BACKOFF.0;
+                    // Whoever waits for a later start still does. What was cut short may have nobody else who ends it.
+                    if cut || resumes || heal_at.is_some() {
+                        heal_at = sooner(None, SETTLE);
+                    } else if self.failing.is_some() {
+                        // The user may want to look at what failed: it is not tried again at once for its own events.
+                        while let Some(Some(_)) = events.next().now_or_never() {}
+                        heal_at = sooner(None, self.backoff);
+                    }
                 }
                 Next::Files | Next::Heal if self.is_paused() => {
                     heal_at = None;
@@ -204,9 +245,14 @@ impl Stack {
                     let (cancel, cancelled) = watch::channel(false);
                     let edits = Edits::of(&self, &mut hints, &mut edited);
                     let work = edits.over(self.files_changed(cancelled), &cancel);
-                    if unless_newer(work, &cancel, &mut commands, &mut pending).await.failed {
+                    let healed = unless_newer(work, &cancel, &mut commands, &mut pending).await;
+                    if *cancel.borrow() {
+                        heal_at = sooner(heal_at, SETTLE);
+                    }
+                    if healed.failed {
                         heal_at = sooner(heal_at, self.backoff);
                     }
+                    heal_at = earlier(heal_at, healed.again);
                 }
                 Next::Heal => {
                     let (cancel, cancelled) = watch::channel(false);
@@ -214,9 +260,14 @@ impl Stack {
                     let work = edits.over(self.heal(cancelled), &cancel);
                     let healed = unless_newer(work, &cancel, &mut commands, &mut pending).await;
                     heal_at = healed.again;
+                    if *cancel.borrow() {
+                        heal_at = sooner(heal_at, SETTLE);
+                    }
                     if healed.failed {
-                        // What failed has told events, too: they are no reason to try at once. The pauses grow.
-                        while let Some(Some(_)) = events.next().now_or_never() {}
+                        // What was tried has told events, too: they are no reason to try at once. The pauses grow.
+                        while healed.acted
+                            && let Some(Some(_)) = events.next().now_or_never()
+                        {}
                         heal_at = sooner(heal_at, self.backoff);
                         self.backoff = (self.backoff * 2).min(BACKOFF.1);
                     } else {
@@ -268,13 +319,26 @@ impl Stack {
         if let Err(problem) = self.files.set(&inputs) {
             tracing::warn!(stack = self.name, "{problem}; edits there show at the next `up`");
         }
-        let mut seen = fingerprints(&inputs);
-        // Written between the loading and the watching: nobody would tell of it.
-        if written_since(&inputs, self.loaded_at) {
-            seen.clear();
+        let mut now = fingerprints(&inputs);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // Written or put in place between the loading and the watching: nobody would tell of it.
+        let other = |(path, found): (&PathBuf, &Fingerprint)| seen.get(path).is_some_and(|before| before != found);
+        if written_since(&inputs, self.loaded_at) || now.iter().any(other) {
+            now.clear();
             self.files.hint();
         }
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        *seen = now;
+    }
+
+    /// Watches anew where a directory has become another one of the same name.
+    fn rewatch(&mut self) {
+        let Some(inputs) = self.look(|record| record.watch.then(|| record.inputs.clone())).flatten() else { return };
+        match self.files.set(&inputs) {
+            Ok(false) => {}
+            // What was saved in between is seen by another look.
+            Ok(true) => self.files.hint(),
+            Err(problem) => tracing::warn!(stack = self.name, "{problem}; edits there show at the next `up`"),
+        }
     }
 
     /// Serves a request; whether the stack is gone after it.
@@ -314,7 +378,7 @@ impl Stack {
         &self,
         project: Option<Arc<Project>>,
         progress: &Progress,
-        timeout: Option<i64>,
+        bounds: Bounds,
         cancel: watch::Receiver<bool>,
     ) -> Executor {
         Executor {
@@ -324,16 +388,17 @@ impl Stack {
             desired: Arc::default(),
             before: Arc::default(),
             progress: progress.clone(),
-            timeout,
+            bounds,
             renew_anon_volumes: false,
             remove_volumes: false,
+            waits: true,
             cancel,
         }
     }
 
-    /// Keeps the record; what is wrong is another matter ([`Self::set_problem`]).
+    /// Keeps the record; what is wrong is another matter ([`Self::tell_problem`]).
     async fn keep(&self, mut record: StackRecord) -> Result<(), String> {
-        record.problem = self.look(|known| known.problem.clone()).flatten();
+        (record.problem, record.broken) = self.look(|known| (known.problem.clone(), known.broken)).unwrap_or_default();
         // A second `up` of the same files changes nothing.
         if self.look(|known| known.is_kept_as(&record)).unwrap_or(false) {
             *self.record.write().unwrap_or_else(PoisonError::into_inner) = Some(record);
@@ -374,6 +439,11 @@ impl Stack {
 fn sooner(at: Option<Instant>, wait: Duration) -> Option<Instant> {
     let next = Instant::now() + wait;
     Some(at.map_or(next, |at| at.min(next)))
+}
+
+/// The earlier of two moments, of which there need not be any.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 /// Why a project cannot be loaded, and the files that have a part in it.

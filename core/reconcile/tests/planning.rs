@@ -70,6 +70,19 @@ fn a_network_of_another_definition_is_made_anew_behind_its_users() {
 }
 
 #[test]
+fn a_network_that_others_are_in_stays_as_it_is_until_they_leave() {
+    let before = project(CHAIN);
+    let after = project(&CHAIN.replace("front: {}", "front: { internal: true }"));
+    let mut observed = running(&before);
+    observed.networks.get_mut("p_front").unwrap().others = vec!["guest".to_owned()];
+    let plan = up(&after, &observed, &PlanOptions::default());
+    assert!(plan.is_empty(), "nothing of ours goes for what cannot come:\n{plan}");
+    assert!(plan.warnings[0].contains("containers of others are in it (guest)"), "{:?}", plan.warnings);
+    observed.networks.get_mut("p_front").unwrap().others.clear();
+    assert!(!up(&after, &observed, &PlanOptions::default()).is_empty());
+}
+
+#[test]
 fn a_container_that_leaves_a_network_which_is_made_anew_waits_for_its_own_removal() {
     let before = project(CHAIN);
     let after = project(
@@ -174,6 +187,29 @@ fn what_is_bound_to_a_service_follows_its_restart_and_its_replacement() {
     owner.id = format!("{:064x}", fresh());
     let plan = up(&project, &observed, &options);
     assert!(lines(&plan)[0].starts_with("recreate container p-app-1: a service that it is bound to"), "{plan}");
+    apply(&project, &mut observed, &plan);
+    assert!(up(&project, &observed, &options).is_empty());
+}
+
+#[test]
+fn what_shares_with_a_container_that_was_removed_by_hand_is_made_anew_behind_the_next_one() {
+    let project = project(SHARED);
+    let options = PlanOptions { healing: true, ..PlanOptions::default() };
+    let mut observed = running(&project);
+    observed.containers.retain(|container| container.service != "vpn");
+    let plan = up(&project, &observed, &options);
+    let wanted = [
+        "create container p-vpn-1",
+        "start container p-vpn-1",
+        "recreate container p-app-1: a service that it is bound to is made anew",
+        "recreate container p-log-1: a service that it is bound to is made anew",
+        "restart container p-web-1",
+    ];
+    assert_eq!(lines(&plan), wanted);
+    let place = |line: &str| plan.nodes.iter().position(|node| node.action.to_string() == line).unwrap();
+    for pair in wanted[1..4].windows(2) {
+        assert!(paper::behind(&plan, place(pair[1])).contains(&place(pair[0])), "{plan}");
+    }
     apply(&project, &mut observed, &plan);
     assert!(up(&project, &observed, &options).is_empty());
 }

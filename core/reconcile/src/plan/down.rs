@@ -64,7 +64,7 @@ pub fn down(name: &str, project: Option<&Project>, observed: &Observed, options:
     if options.services.is_empty() {
         let own = |found: &crate::observed::ObservedResource| found.project.as_deref() == Some(name);
         for (network, _) in observed.networks.iter().filter(|(_, found)| own(found)) {
-            plan.add(Action::RemoveNetwork { name: network.clone() }, removals.clone());
+            plan.add(Action::RemoveNetwork { name: network.clone(), anew: false }, removals.clone());
         }
         if options.volumes {
             for (volume, _) in observed.volumes.iter().filter(|(_, found)| own(found)) {

@@ -145,7 +145,7 @@ impl Planner<'_> {
             }
             if self.options.remove_orphans && !inactive || self.options.retired.contains(&container.service) {
                 self.discard(container, Vec::new());
-            } else if !inactive && !self.options.healing {
+            } else if !inactive && !self.options.healing && !self.options.ignore_orphans {
                 orphans.push(container.name.clone());
             }
         }
@@ -187,7 +187,15 @@ impl Planner<'_> {
                         self.project.name
                     ));
                 }
-                Some(found) if found.hash.as_ref().is_some_and(|hash| *hash != network.config_hash()) => {
+                Some(found) if found.hash.as_ref().is_none_or(|hash| *hash == network.config_hash()) => {}
+                // Our containers would be gone, and it still there.
+                Some(found) if !found.others.is_empty() => {
+                    self.plan.warnings.push(format!(
+                        "network {name} is defined otherwise than when it was made, and stays as it is while containers of others are in it ({})",
+                        found.others.join(", ")
+                    ));
+                }
+                Some(_) => {
                     // What is in the network must leave it first.
                     let users: Vec<ObservedContainer> = self
                         .observed
@@ -197,13 +205,12 @@ impl Planner<'_> {
                         .cloned()
                         .collect();
                     let gone: Vec<usize> = users.iter().map(|container| self.discard(container, Vec::new())).collect();
-                    let removed = self.plan.add(Action::RemoveNetwork { name: name.clone() }, gone);
+                    let removed = self.plan.add(Action::RemoveNetwork { name: name.clone(), anew: true }, gone);
                     let made =
                         self.plan.add(Action::CreateNetwork { key: key.clone(), name: name.clone() }, vec![removed]);
                     self.networks.insert(key.clone(), made);
                     self.replaced.insert(name);
                 }
-                Some(_) => {}
             }
         }
         Ok(())
@@ -635,7 +642,7 @@ impl Planner<'_> {
             .map(|(name, _)| name.clone())
             .collect();
         for name in stale {
-            self.plan.add(Action::RemoveNetwork { name }, removals.clone());
+            self.plan.add(Action::RemoveNetwork { name, anew: false }, removals.clone());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From a project to the kernel: what is there, what is to be done, and doing it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -17,6 +17,7 @@ use crate::observe::observe;
 use crate::observed::Observed;
 use crate::plan::{self, Plan, PlanOptions};
 use crate::progress::Progress;
+use crate::request::Bounds;
 
 impl Stack {
     pub(super) async fn observe(&self, project: &Project, services: &[String]) -> Result<Observed, String> {
@@ -62,6 +63,15 @@ impl Stack {
         plan::up(project, &desired, observed, options).map_err(|error| error.to_string())
     }
 
+    /// Whether a plan is another than the one before: what is waited for is planned again and again.
+    fn is_news(&self, plan: &Plan) -> bool {
+        let text = plan.to_string();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *told != text;
+        *told = text;
+        news
+    }
+
     /// Brings images, plans, and carries the plan out.
     pub(super) async fn apply(
         &self,
@@ -70,7 +80,7 @@ impl Stack {
         images: &ImageOptions,
         progress: &Progress,
         cancel: watch::Receiver<bool>,
-        timeout: Option<i64>,
+        bounds: Bounds,
     ) -> Result<Outcome, String> {
         options.frozen = self.frozen();
         let services = plan::selected(project, &options);
@@ -88,7 +98,18 @@ impl Stack {
             })
             .collect();
         let brought = !work.is_empty();
-        while let Some((service, result)) = work.next().await {
+        let mut superseded = cancel.clone();
+        loop {
+            let (service, result) = tokio::select! {
+                next = work.next() => match next {
+                    Some(brought) => brought,
+                    None => break,
+                },
+                // Pulls and builds end when nobody wants them any more.
+                Ok(_) = superseded.wait_for(|cancel| *cancel) => {
+                    return Ok(Outcome { failures, cancelled: true, ..Outcome::default() });
+                }
+            };
             if let Err(error) = result {
                 failures.push(error.message);
                 lacking.insert(service.clone());
@@ -110,12 +131,14 @@ impl Stack {
             desired,
             before: Arc::new(self.init_containers(project, &services)?),
             renew_anon_volumes: options.renew_anon_volumes,
-            ..self.executor(Some(Arc::clone(project)), progress, timeout, cancel)
+            waits: !options.healing,
+            ..self.executor(Some(Arc::clone(project)), progress, bounds, cancel)
         };
-        if !plan.is_empty() {
+        if !plan.is_empty() && self.is_news(&plan) {
             tracing::info!(stack = self.name, actions = plan.nodes.len(), "applying\n{plan}");
         }
         let mut outcome = executor.run(&plan).await;
+        outcome.acted |= brought;
         failures.append(&mut outcome.failures);
         outcome.failures = failures;
         Ok(outcome)

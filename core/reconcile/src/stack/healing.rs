@@ -3,31 +3,49 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sampan_compose::Project;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Stack, load};
+use super::{Stack, earlier, load};
+use crate::execute::Outcome;
 use crate::host_files::fingerprints;
 use crate::images::ImageOptions;
 use crate::observed::Observed;
 use crate::plan::{self, Action, PlanOptions};
 use crate::progress::Progress;
+use crate::request::Bounds;
 
 /// How an attempt to make a stack whole went.
 #[derive(Debug, Default)]
 pub(super) struct Healed {
     /// Something could not be done; it is to be tried again.
     pub failed: bool,
+    /// Something was begun, not only looked at.
+    pub acted: bool,
     /// Something is due then.
     pub again: Option<Instant>,
 }
 
+/// How soon it is looked again for what others wait for, should its event be missed.
+const UNREADY: Duration = Duration::from_secs(5);
+
 impl Healed {
     fn failed() -> Self {
-        Self { failed: true, again: None }
+        Self { failed: true, ..Self::default() }
+    }
+
+    fn from(outcome: &Outcome) -> Self {
+        let again = outcome.unready.then(|| Instant::now() + UNREADY);
+        Self { failed: !outcome.failures.is_empty(), acted: outcome.acted, again }
+    }
+
+    /// With something else that is due.
+    fn or_at(mut self, due: Option<Instant>) -> Self {
+        self.again = earlier(self.again, due);
+        self
     }
 }
 
@@ -42,6 +60,8 @@ impl Stack {
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             if now == *seen {
+                drop(seen);
+                self.rewatch();
                 return Healed::default();
             }
             *seen = now;
@@ -56,13 +76,12 @@ impl Stack {
                     record.inputs = inputs.into_iter().collect();
                 }
                 self.follow();
-                self.mending = false;
-                self.set_problem(Some(broken.message));
+                self.set_broken(Some(broken.message));
                 return Healed::default();
             }
         };
         if loaded.project.name != self.name {
-            self.set_problem(Some(format!(
+            self.set_broken(Some(format!(
                 "the files now name the project {:?}; take this one down and bring that one up",
                 loaded.project.name
             )));
@@ -74,24 +93,22 @@ impl Stack {
         let project = Arc::new(next.effective());
         let options = next.healing();
         if let Err(problem) = self.keep(next).await {
-            self.set_problem(Some(problem));
-            return Healed::failed();
+            return self.not_healed(problem);
         }
-        self.set_problem(None);
+        self.set_broken(None);
         self.follow();
         let whole = options.services.is_empty();
         let quiet = Progress::default();
-        let result = self.apply(&project, options, &ImageOptions::default(), &quiet, cancel.clone(), None).await;
-        let problem = match result {
+        let result =
+            self.apply(&project, options, &ImageOptions::default(), &quiet, cancel.clone(), Bounds::default()).await;
+        match result {
             Ok(outcome) => {
                 let outcome = self.settle(outcome, whole, &quiet, cancel).await;
-                (!outcome.failures.is_empty()).then(|| outcome.failures.join("\n"))
+                self.note_outcome(&outcome);
+                Healed::from(&outcome)
             }
-            Err(problem) => Some(problem),
-        };
-        self.mending = problem.is_some();
-        self.set_problem(problem);
-        Healed { failed: self.mending, again: None }
+            Err(problem) => self.not_healed(problem),
+        }
     }
 
     /// Makes the containers as they should be, leaving alone what ended as it was meant to.
@@ -107,11 +124,11 @@ impl Stack {
         let again = self.judge(&project, &observed, &mut options);
         let plan = match self.plan(&project, &observed, &options) {
             Ok(plan) => plan,
-            Err(problem) => return Healed { again, ..self.not_healed(problem) },
+            Err(problem) => return self.not_healed(problem).or_at(again),
         };
         if plan.is_empty() {
-            self.is_whole();
-            return Healed { failed: false, again };
+            self.set_failing(None);
+            return Healed::default().or_at(again);
         }
         for node in &plan.nodes {
             if let Action::CreateVolume { name, .. } = &node.action
@@ -126,30 +143,27 @@ impl Stack {
         }
         let whole = options.services.is_empty();
         let quiet = Progress::default();
-        let result = self.apply(&project, options, &ImageOptions::default(), &quiet, cancel.clone(), None).await;
+        let result =
+            self.apply(&project, options, &ImageOptions::default(), &quiet, cancel.clone(), Bounds::default()).await;
         let outcome = match result {
             Ok(outcome) => self.settle(outcome, whole, &quiet, cancel).await,
-            Err(problem) => return Healed { again, ..self.not_healed(problem) },
+            Err(problem) => return self.not_healed(problem).or_at(again),
         };
-        if !outcome.failures.is_empty() {
-            return Healed { again, ..self.not_healed(outcome.failures.join("\n")) };
-        }
-        if !outcome.cancelled {
-            self.is_whole();
-        }
-        Healed { failed: false, again }
+        self.note_outcome(&outcome);
+        Healed::from(&outcome).or_at(again)
     }
 
-    fn not_healed(&mut self, problem: String) -> Healed {
-        self.mending = true;
-        self.set_problem(Some(problem));
+    pub(super) fn not_healed(&mut self, problem: String) -> Healed {
+        self.set_failing(Some(problem));
         Healed::failed()
     }
 
-    /// What could not be done before is done.
-    fn is_whole(&mut self) {
-        if std::mem::take(&mut self.mending) {
-            self.set_problem(None);
+    /// Notes what a plan could not do; what is left of one that was cut short is not known to be done.
+    pub(super) fn note_outcome(&mut self, outcome: &Outcome) {
+        if !outcome.failures.is_empty() {
+            self.set_failing(Some(outcome.failures.join("\n")));
+        } else if outcome.ok() {
+            self.set_failing(None);
         }
     }
 

@@ -59,7 +59,7 @@ impl Stack {
         let mut plan = plan::up(&project, &self.desired(&project, &services)?, &observed, &planned)
             .map_err(|error| error.to_string())?;
         plan.keep_only(|action| matches!(action, Action::CreateNetwork { .. } | Action::CreateVolume { .. }));
-        let outcome = self.executor(Some(Arc::clone(&project)), progress, None, cancel).run(&plan).await;
+        let outcome = self.executor(Some(Arc::clone(&project)), progress, options.bounds(), cancel).run(&plan).await;
         outcome.tell(progress).await;
         if !outcome.ok() {
             return Ok(false);

@@ -1,7 +1,7 @@
 //! What is asked of a stack: `up`, `down`, `start`, `stop`, …
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use sampan_compose::Project;
@@ -30,6 +30,7 @@ impl Stack {
         cancel: watch::Receiver<bool>,
     ) -> Result<bool, String> {
         self.loaded_at = SystemTime::now();
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let loaded = load(&request).await?;
         for warning in &loaded.warnings {
             progress.warning(warning.to_string()).await;
@@ -57,11 +58,10 @@ impl Stack {
         if before.is_none() {
             self.refuse_anothers(&loaded.project).await?;
         }
+        let retired = before.as_ref().map(|before| before.left_by(&request, &loaded.project)).unwrap_or_default();
         let mut record = StackRecord {
             name: self.name.clone(),
             request,
-            project: loaded.project,
-            inputs: loaded.inputs,
             // Naming services adds to what is up already.
             services: match &before {
                 Some(before) if !services.is_empty() && before.services.is_empty() => BTreeSet::new(),
@@ -74,10 +74,13 @@ impl Stack {
             watch: options.watch.unwrap_or(true),
             paused: false,
             left_to: None,
-            retired: BTreeSet::new(),
+            retired,
             held: BTreeMap::new(),
             notes: Vec::new(),
             problem: None,
+            broken: false,
+            project: loaded.project,
+            inputs: loaded.inputs,
         };
         record.scale.extend(options.scale.clone());
         let named = PlanOptions { services: services.clone(), no_deps: options.no_deps, ..PlanOptions::default() };
@@ -98,6 +101,8 @@ impl Stack {
             renew_anon_volumes: options.renew_anon_volumes,
             no_start: options.no_start,
             remove_orphans: options.remove_orphans,
+            ignore_orphans: options.ignore_orphans,
+            retired: record.retired.clone(),
             ..PlanOptions::default()
         };
         let images = ImageOptions { build: options.build, no_build: options.no_build, pull: options.pull.clone() };
@@ -106,17 +111,20 @@ impl Stack {
         }
         // The intent is kept before anything is done: a daemon that dies meanwhile goes on with it.
         self.keep(record).await?;
-        self.set_problem(None);
+        self.set_broken(None);
         self.follow();
         let whole = plan_options.services.is_empty();
         let services = plan::selected(&project, &plan_options);
-        let outcome = self.apply(&project, plan_options, &images, progress, cancel.clone(), options.timeout_s).await?;
+        let applied = self.apply(&project, plan_options, &images, progress, cancel.clone(), options.bounds()).await;
+        let outcome = applied.inspect_err(|problem| drop(self.not_healed(problem.clone())))?;
         let outcome = self.settle(outcome, whole, progress, cancel.clone()).await;
         outcome.tell(progress).await;
         if outcome.cancelled {
             progress.error("something newer was asked for".to_owned()).await;
         }
-        self.set_problem((!outcome.failures.is_empty()).then(|| outcome.failures.join("\n")));
+        if whole || !outcome.ok() {
+            self.note_outcome(&outcome);
+        }
         let mut ok = outcome.ok();
         if ok && options.wait {
             ok = self.wait(&project, &services, options, progress, cancel).await;
@@ -196,7 +204,7 @@ impl Stack {
         progress: &Progress,
         cancel: watch::Receiver<bool>,
     ) -> bool {
-        let executor = self.executor(Some(Arc::clone(project)), progress, None, cancel);
+        let executor = self.executor(Some(Arc::clone(project)), progress, options.bounds(), cancel);
         let one = async |name: &String| {
             let condition = awaited(project, name);
             executor.tell_each(name, "Waiting").await;
@@ -262,7 +270,7 @@ impl Stack {
         }
         let executor = Executor {
             remove_volumes: options.volumes,
-            ..self.executor(project.clone().map(Arc::new), progress, options.timeout_s, cancel)
+            ..self.executor(project.clone().map(Arc::new), progress, options.bounds(), cancel)
         };
         let outcome = executor.run(&plan).await;
         outcome.tell(progress).await;
@@ -321,9 +329,12 @@ impl Stack {
                 self.keep(record).await?;
                 let services = plan::selected(&project, &plan);
                 let images = ImageOptions::default();
-                let outcome = self.apply(&project, plan, &images, progress, cancel.clone(), None).await?;
+                let outcome = self.apply(&project, plan, &images, progress, cancel.clone(), options.bounds()).await?;
                 outcome.tell(progress).await;
                 let ok = outcome.ok();
+                if !ok {
+                    self.note_outcome(&outcome);
+                }
                 return Ok(ok && (!options.wait || self.wait(&project, &services, options, progress, cancel).await));
             }
             Verb::Stop if !options.dry_run => {
@@ -350,7 +361,7 @@ impl Stack {
                 progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect(), Vec::new()).await;
                 return Ok(true);
             }
-            let outcome = self.executor(None, progress, options.timeout_s, cancel).run(&plan).await;
+            let outcome = self.executor(None, progress, options.bounds(), cancel).run(&plan).await;
             outcome.tell(progress).await;
             return Ok(outcome.ok());
         }
@@ -360,7 +371,7 @@ impl Stack {
             progress.plan(lines.collect(), Vec::new()).await;
             return Ok(true);
         }
-        let executor = self.executor(None, progress, options.timeout_s, cancel);
+        let executor = self.executor(None, progress, options.bounds(), cancel);
         for container in containers {
             let id = container.id.as_str();
             let (result, status) = match verb {

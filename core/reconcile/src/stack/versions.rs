@@ -15,7 +15,7 @@ use crate::images::ImageOptions;
 use crate::plan::PlanOptions;
 use crate::progress::Progress;
 use crate::replace::FailedUpdate;
-use crate::request::{Applied, Back, HISTORY, Held, KEPT, StackRecord, version_key};
+use crate::request::{Applied, Back, Bounds, HISTORY, Held, KEPT, StackRecord, version_key};
 use crate::rollout::FailureAction;
 
 impl Stack {
@@ -37,21 +37,23 @@ impl Stack {
             project: applied.project.clone(),
             watch: false,
             held: BTreeMap::new(),
-            problem: None,
             ..record
         };
         let project = Arc::new(record.effective());
         let rolling_back = project.services.keys().cloned().collect();
         let options = PlanOptions { stopped: record.stopped.clone(), retired, rolling_back, ..PlanOptions::default() };
         self.keep(record).await?;
-        self.set_problem(None);
+        self.set_broken(None);
         self.follow();
         progress
             .warning("the files are not followed until the next `sampan up`, as they say something else".to_owned())
             .await;
-        let outcome = self.apply(&project, options, &ImageOptions::default(), progress, cancel.clone(), None).await?;
+        let outcome = self
+            .apply(&project, options, &ImageOptions::default(), progress, cancel.clone(), Bounds::default())
+            .await?;
         let outcome = self.settle(outcome, true, progress, cancel).await;
         outcome.tell(progress).await;
+        self.note_outcome(&outcome);
         Ok(outcome.ok())
     }
 
@@ -120,7 +122,7 @@ impl Stack {
         if !rolling_back.is_empty() {
             let options =
                 PlanOptions { services: rolling_back.clone(), no_deps: true, rolling_back, ..PlanOptions::default() };
-            match self.apply(&project, options, &ImageOptions::default(), progress, cancel, None).await {
+            match self.apply(&project, options, &ImageOptions::default(), progress, cancel, Bounds::default()).await {
                 Ok(back) => back.tell(progress).await,
                 Err(problem) => progress.error(problem).await,
             }

@@ -27,15 +27,15 @@ impl<'a> Edits<'a> {
 
     pub(super) async fn over<T>(self, work: impl Future<Output = T>, cancel: &watch::Sender<bool>) -> T {
         let mut work = std::pin::pin!(work);
+        let mut outdated = false;
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                Some(()) = self.hints.recv(), if !*self.edited => {
+                Some(()) = self.hints.recv(), if !outdated => {
+                    // Whatever it is, it is looked at again afterwards.
+                    *self.edited = true;
                     tokio::select! {
-                        done = &mut work => {
-                            *self.edited = true;
-                            return done;
-                        }
+                        done = &mut work => return done,
                         () = tokio::time::sleep(DEBOUNCE) => {}
                     }
                     let record = self.record.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -43,7 +43,7 @@ impl<'a> Edits<'a> {
                     let now = tokio::task::spawn_blocking(move || fingerprints(&inputs)).await.unwrap_or_default();
                     // Something else in the same folder is no edit.
                     if now != *self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
-                        *self.edited = true;
+                        outdated = true;
                         let _ = cancel.send(true);
                     }
                 }

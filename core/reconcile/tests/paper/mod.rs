@@ -84,10 +84,11 @@ pub fn apply_some(project: &Project, observed: &mut Observed, plan: &Plan, reach
                     project: Some(project.name.clone()),
                     key: Some(key.clone()),
                     hash: Some(project.networks[key].config_hash()),
+                    ..ObservedResource::default()
                 };
                 assert!(observed.networks.insert(name.clone(), resource).is_none(), "{name} is there already");
             }
-            Action::RemoveNetwork { name } => {
+            Action::RemoveNetwork { name, .. } => {
                 assert!(
                     !observed.containers.iter().any(|container| container.networks.contains(name)),
                     "{name} is in use"
@@ -99,6 +100,7 @@ pub fn apply_some(project: &Project, observed: &mut Observed, plan: &Plan, reach
                     project: Some(project.name.clone()),
                     key: Some(key.clone()),
                     hash: Some(project.volumes[key].config_hash()),
+                    ..ObservedResource::default()
                 };
                 assert!(observed.volumes.insert(name.clone(), resource).is_none());
             }

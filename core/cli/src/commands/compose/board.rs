@@ -37,7 +37,9 @@ pub struct Board {
 /// Whether nothing more is to come for an object: `Started`, `Healthy`, `Running`.
 pub fn is_final(status: &str) -> bool {
     let word = status.split_whitespace().next().unwrap_or_default().trim_end_matches(':');
-    matches!(word, "Healthy" | "Running" | "Waited" | "Error" | "Warning") || (word.ends_with("ed") && word != "Need")
+    matches!(word, "Healthy" | "Running" | "Waited" | "Error" | "Warning")
+        || status.ends_with("still in use")
+        || (word.ends_with("ed") && word != "Need")
 }
 
 impl Board {

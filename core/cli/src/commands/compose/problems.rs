@@ -17,10 +17,9 @@ pub async fn tell(client: &Client) {
 pub fn tell_of(stack: &Value) {
     if let Some(problem) = stack["problem"].as_str().filter(|problem| !problem.is_empty()) {
         let name = stack["name"].as_str().unwrap_or("?");
-        if stack["held"].as_object().is_some_and(|held| !held.is_empty()) {
-            tell!("stack {name}: {}", problem.trim_end());
-        } else {
-            tell!("stack {name}: its files are broken; the last good state is kept:\n{}", problem.trim_end());
+        match stack["broken"] == true {
+            true => tell!("stack {name}: its files are broken; the last good state is kept:\n{}", problem.trim_end()),
+            false => tell!("stack {name}: {}", problem.trim_end()),
         }
     }
 }

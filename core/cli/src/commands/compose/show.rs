@@ -56,7 +56,7 @@ pub async fn ls(context: Context, args: LsArgs) -> Outcome {
         .map(|stack| {
             let files: Vec<&str> =
                 stack["config_files"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            let broken = stack["problem"].as_str().is_some_and(|problem| !problem.is_empty());
+            let troubled = stack["problem"].as_str().is_some_and(|problem| !problem.is_empty());
             let status = stack["status"].as_str().unwrap_or_default();
             table::row([
                 ("ConfigFiles", json!(files.join(","))),
@@ -65,11 +65,12 @@ pub async fn ls(context: Context, args: LsArgs) -> Outcome {
                 ("Services", stack["services"].clone()),
                 (
                     "Status",
-                    json!(match (held(stack), broken) {
+                    json!(match (held(stack), troubled) {
                         _ if stack["left_to"].is_string() => format!("{status}, left to docker compose"),
                         _ if stack["paused"] == true => format!("{status}, paused"),
                         (true, _) => format!("{status}, update held back"),
-                        (false, true) => format!("{status}, files broken"),
+                        (false, true) if stack["broken"] == true => format!("{status}, files broken"),
+                        (false, true) => format!("{status}, something failed"),
                         (false, false) => status.to_owned(),
                     }),
                 ),
