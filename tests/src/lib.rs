@@ -343,7 +343,7 @@ impl Host {
         let address: SocketAddr = address.parse().unwrap();
         self.in_network(move || {
             let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.set_read_timeout(Some(Duration::from_secs(30)))?;
             stream.write_all(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;

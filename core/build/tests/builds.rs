@@ -585,7 +585,7 @@ async fn a_dropped_build_ends_and_leaves_nothing() {
     }
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
-    for _ in 0..100 {
+    for _ in 0..6000 {
         if world.left_over() == 0 {
             return;
         }

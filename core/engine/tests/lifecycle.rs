@@ -90,7 +90,7 @@ impl Root {
 
     fn assert_clean(&self) {
         // The last step after an end is not waited for by anybody.
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let bundles: Vec<_> =
                 fs::read_dir(self.config.run.join("c")).unwrap().flatten().map(|e| e.path()).collect();
@@ -206,7 +206,7 @@ async fn status(engine: &Engine, id: &str) -> State {
 }
 
 async fn until(what: &str, mut test: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !test().await {
         assert!(Instant::now() < deadline, "it did not come to this: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -362,10 +362,17 @@ fn restart_policies_start_again_and_stop_at_a_word() {
             let always = with(shell("sleep 0.05"), |host| {
                 host.restart_policy = policy(RestartPolicyNameEnum::ALWAYS, None);
             });
-            start(&engine, "always", always).await;
-            until("it is started again", async || inspect(&engine, "always").await.restart_count >= Some(2)).await;
+            let again = async |name: &str| {
+                start(&engine, name, always.clone()).await;
+                until("it is started again", async || inspect(&engine, name).await.restart_count >= Some(2)).await;
+            };
+            again("always").await;
             engine.stop("always", None, Some(0)).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            let ended = inspect(&engine, "always").await.restart_count;
+            // By then it would have been started, too.
+            again("beside").await;
+            engine.remove("beside", FORCE).await.unwrap();
+            assert_eq!(inspect(&engine, "always").await.restart_count, ended);
             assert_eq!(status(&engine, "always").await, State::EXITED);
             root.assert_clean();
             let own = with(shell("exit 0"), |host| host.auto_remove = Some(true));
@@ -381,16 +388,22 @@ fn restart_policies_start_again_and_stop_at_a_word() {
 #[test]
 fn a_daemon_that_dies_leaves_containers_alone_and_the_next_one_adopts_them() {
     apart("a_daemon_that_dies_leaves_containers_alone_and_the_next_one_adopts_them", |root| {
-        let (running, ending) = root.daemon(async |engine| {
+        let (running, ending, pid) = root.daemon(async |engine| {
             import(&engine).await;
             let counting = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done";
             let running = start(&engine, "running", with(shell(counting), |host| host.network_mode = None)).await;
             let ending = start(&engine, "ending", shell("sleep 0.5; exit 7")).await;
             start(&engine, "paused", shell("sleep 1000")).await;
             engine.pause("paused").await.unwrap();
-            (running, ending)
+            let pid = inspect(&engine, &ending).await.state.unwrap().pid.unwrap_or_default();
+            (running, ending, pid)
         });
-        std::thread::sleep(Duration::from_secs(1));
+        // It ends while there is no daemon.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while pid > 0 && Path::new(&format!("/proc/{pid}")).exists() {
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         root.daemon(async |engine| {
             assert_eq!(status(&engine, &running).await, State::RUNNING);
             assert_eq!(status(&engine, "paused").await, State::PAUSED);
@@ -398,7 +411,7 @@ fn a_daemon_that_dies_leaves_containers_alone_and_the_next_one_adopts_them() {
                 inspect(&engine, &ending).await.state.unwrap().exit_code == Some(7)
             })
             .await;
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            until("it goes on counting", async || logs(&engine, &running).await.lines().count() > 20).await;
             engine.stop(&running, None, Some(0)).await.unwrap();
             let lines: Vec<u64> = logs(&engine, &running).await.lines().map(|line| line.parse().unwrap()).collect();
             assert!(lines.len() > 20);

@@ -567,7 +567,7 @@ mod tests {
         let none = zone(Upstream::Servers(vec![silent_at; 4]));
         let answer = Message::from_vec(&none.forward(&asked, false).await).unwrap();
         assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
-        assert!(before.elapsed() < Duration::from_secs(5));
+        assert!(before.elapsed() < Duration::from_secs(60), "the silent are not waited for");
         let answer = Message::from_vec(&zone(Upstream::Nobody).forward(&asked, false).await).unwrap();
         assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     }

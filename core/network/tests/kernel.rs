@@ -163,8 +163,9 @@ fn serve(endpoint: &Endpoint, at: &str) {
 
 fn ask(at: &str) -> Option<IpAddr> {
     let at: SocketAddr = at.parse().unwrap();
-    let mut stream = TcpStream::connect_timeout(&at, Duration::from_millis(400)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    // A first packet that is lost is sent again after a second.
+    let mut stream = TcpStream::connect_timeout(&at, Duration::from_millis(1500)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     text.parse().ok()
@@ -279,21 +280,23 @@ fn a_flow_of_datagrams_follows_the_port() {
         }
         // One sender with one port, as a resolver that has begun before the port was published.
         let client = inside(&out.namespace, || UdpSocket::bind("0.0.0.0:5555")).unwrap();
-        client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        let ask = || {
+        let ask_for = |time: Duration| {
+            client.set_read_timeout(Some(time)).unwrap();
             let mut buffer = [0; 64];
             client.send_to(b"?", "10.9.0.1:53").unwrap();
             let (length, _) = client.recv_from(&mut buffer).ok()?;
             Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
         };
+        // An answer is waited for as long as a slow machine needs.
+        let (ask, nobody) = (|| ask_for(Duration::from_secs(30)), || ask_for(Duration::from_millis(300)).is_none());
         let udp = |target: &str| Publish { protocol: Protocol::Udp, ..tcp("0.0.0.0:53", target) };
         host.filtered(&[&a], &[]);
-        assert_eq!(ask(), None);
+        assert!(nobody());
         let (first, second) = ([udp("172.18.0.2:53")], [udp("172.18.0.3:53")]);
         host.filter.publish(&first).unwrap();
         assert_eq!(ask().as_deref(), Some("a1"));
         host.filter.unpublish(&first).unwrap();
-        assert_eq!(ask(), None);
+        assert!(nobody());
         host.filter.publish(&second).unwrap();
         assert_eq!(ask().as_deref(), Some("a2"));
     });
@@ -396,7 +399,7 @@ fn an_abandoned_endpoint_gives_its_address_free_at_once() {
         host.executor.abandon(&endpoint.joined).unwrap();
         remove_netns(&endpoint.path).unwrap();
         drop(endpoint);
-        let gone = (0..100).any(|_| {
+        let gone = (0..1200).any(|_| {
             thread::sleep(Duration::from_millis(50));
             Links::open().unwrap().list().unwrap().len() == before + 5
         });
@@ -447,7 +450,7 @@ fn the_first_packet_arrives() {
             let second = host.join(&host.executor, &network, &format!("{id}b"), &[&address(3)]);
             let at = address(3).replace("/16", ":99");
             let server = inside(&second.namespace, || UdpSocket::bind("0.0.0.0:99")).unwrap();
-            server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            server.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             for from in ["an endpoint", "the host"] {
                 if from == "the host" {
                     UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", &at).unwrap();

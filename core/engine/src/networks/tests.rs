@@ -306,7 +306,7 @@ fn containers_join_find_each_other_and_are_published() {
             networks.remove_sandbox(&format!("{container:0>64}")).await.unwrap();
             networks.remove_sandbox(&format!("{container:0>64}")).await.unwrap();
         }
-        let gone = (0..100).any(|_| {
+        let gone = (0..1200).any(|_| {
             std::thread::sleep(Duration::from_millis(50));
             links() <= before + 2
         });
@@ -364,7 +364,7 @@ fn what_another_program_removes_is_made_again() {
         networks.publish(&web, &port("", "18110"), None).await.unwrap();
         let at: SocketAddr = "127.0.0.1:18110".parse().unwrap();
         let heals = || {
-            (0..50).any(|_| {
+            (0..600).any(|_| {
                 std::thread::sleep(Duration::from_millis(100));
                 ask(at).is_some()
             })
