@@ -157,7 +157,8 @@ fn compose_verbs_take_composes_options() {
     }
     assert!(host.run_in(&folder, &["--dry-run", "stop", "demo-web-1"]).err.contains("--dry-run is not for"));
     assert!(states(&host).iter().all(|(_, state)| state == "running"));
-    assert_eq!(host.run_in(&folder, &["compose", "--compatibility", "ps"]).code, 1);
+    let told = compose(&["--compatibility", "up", "--dry-run"]);
+    assert!(told.contains("rename container demo-web-1 to demo_web_1"), "{told}");
     assert!(host.run_in(&folder, &["compose", "publish", "x"]).err.contains("not supported"));
 
     // `wait` ends as the container ended.

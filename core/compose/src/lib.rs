@@ -35,7 +35,7 @@ mod yaml;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use discover::{FILE_NAMES, OVERRIDE_NAMES};
 pub use files::{Files, MemoryFiles, PathKind, ReadError};
-pub use load::{LoadOptions, Loaded, Without, load};
+pub use load::{LoadOptions, Loaded, Without, is_truth, load, settings};
 pub use model::{Project, Service};
 pub use query::Used;
 pub use raw::{RawProject, Variable, environment, load_raw, to_yaml};

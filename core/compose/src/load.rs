@@ -32,6 +32,8 @@ pub struct LoadOptions {
     pub env_files: Vec<PathBuf>,
     /// `--profile`; joined with `COMPOSE_PROFILES`.
     pub profiles: Vec<String>,
+    /// `--compatibility`, if not `COMPOSE_COMPATIBILITY`: names have `_` between their parts.
+    pub compatibility: bool,
     /// Whether `$VAR` is replaced (default).
     pub interpolate: bool,
     /// Whether what the specification allows and the engine can't do is taken into the model, for those who only look
@@ -64,6 +66,7 @@ impl Default for LoadOptions {
             env: BTreeMap::new(),
             env_files: Vec::new(),
             profiles: Vec::new(),
+            compatibility: false,
             interpolate: true,
             whole_specification: false,
             without: Without::default(),
@@ -104,6 +107,24 @@ pub fn load(options: &LoadOptions, files: &dyn Files) -> Result<Loaded, Diagnost
         }
         _ => Err(Diagnostics { items, inputs }),
     }
+}
+
+/// What env files say of the commands themselves: their variables that begin with `COMPOSE_`. As with Compose, those of the
+/// project's directory or of the first file's count, else those of the directory where the command runs. What cannot be
+/// read says nothing here: loading the project tells of it.
+#[must_use]
+pub fn settings(options: &LoadOptions, files: &dyn Files) -> Env {
+    let mut session = Session::new(files, options.home());
+    let first = options.files.first().filter(|path| *path != Path::new("-"));
+    let dir = match (&options.project_dir, first) {
+        (Some(dir), _) => clean(&options.working_dir.join(dir)),
+        (None, Some(file)) => clean(&options.working_dir.join(file)).parent().unwrap_or(Path::new("/")).to_owned(),
+        (None, None) => options.working_dir.clone(),
+    };
+    let mut env = options.env.clone();
+    let _ = env_files(options, &mut session, &dir, &mut env);
+    env.retain(|name, _| name.starts_with("COMPOSE_") && !options.env.contains_key(name));
+    env
 }
 
 /// What a project is made from, read but not put together.
@@ -163,12 +184,20 @@ fn run(options: &LoadOptions, session: &mut Session<'_>) -> Option<Project> {
     project.name.clone_from(&prepared.name);
     project.working_dir.clone_from(&prepared.dir);
     project.compose_files.clone_from(&prepared.paths);
+    project.compatibility =
+        options.compatibility || prepared.env.get("COMPOSE_COMPATIBILITY").is_some_and(|value| is_truth(value));
     normalize(&mut project, &profiles(options, &prepared.env), options.without.normalization);
     if !options.without.consistency {
         agree(&mut project);
         validate(&mut cx, &project);
     }
     Some(project)
+}
+
+/// Whether a variable says yes, in any of the spellings that Compose takes.
+#[must_use]
+pub fn is_truth(value: &str) -> bool {
+    matches!(value.trim().to_ascii_lowercase().as_str(), "1" | "t" | "true")
 }
 
 /// Reads the env files into `env`; what the caller's environment has stays, later files come before earlier ones.
@@ -178,7 +207,7 @@ fn env_files(options: &LoadOptions, session: &mut Session<'_>, dir: &Path, env: 
         None => options.env_files.clone(),
     };
     let mut paths: Vec<PathBuf> = listed.iter().map(|path| clean(&options.working_dir.join(path))).collect();
-    let disabled = env.get("COMPOSE_DISABLE_ENV_FILE").is_some_and(|value| value == "1" || value == "true");
+    let disabled = env.get("COMPOSE_DISABLE_ENV_FILE").is_some_and(|value| is_truth(value));
     if paths.is_empty() && !disabled {
         let default = dir.join(".env");
         if session.kind(&default) == PathKind::File {

@@ -26,8 +26,14 @@ impl Project {
     pub fn image_name(&self, service: &str) -> String {
         match self.service(service) {
             Some(found) if !found.image.is_empty() => found.image.clone(),
-            _ => format!("{}-{service}", self.name),
+            _ => format!("{}{}{service}", self.name, self.separator()),
         }
+    }
+
+    /// What stands between the parts of the names of containers and images.
+    #[must_use]
+    pub fn separator(&self) -> char {
+        if self.compatibility { '_' } else { '-' }
     }
 
     /// What the active services use; only this is created.

@@ -6,7 +6,7 @@ mod support;
 use std::path::PathBuf;
 
 use sampan_compose::model::{Condition, Port, PublishedPorts};
-use sampan_compose::{LoadOptions, Loaded, MemoryFiles, Project, environment, load, load_raw};
+use sampan_compose::{LoadOptions, Loaded, MemoryFiles, Project, environment, load, load_raw, settings};
 use support::{env, files, options};
 
 fn project(compose: &str) -> Project {
@@ -422,5 +422,33 @@ volumes: {data: , more: }",
             files(&format!("services:\n  a:\n    image: x\n    pre_start:\n      - {{command: x, {key}}}\n"), &[]);
         let refused = load(&options(), &files).unwrap_err();
         assert!(refused.items.iter().any(|item| item.line == 5 && item.column > column), "{key}: {refused}");
+    }
+}
+
+#[test]
+fn env_files_say_how_commands_behave() {
+    let files = files(
+        "services: {a: {image: x}}",
+        &[(".env", "COMPOSE_PROGRESS=plain\nCOMPOSE_ANSI=never\nOTHER=x\n"), ("sub/.env", "COMPOSE_PROGRESS=json\n")],
+    );
+    let said = |options: LoadOptions| settings(&options, &files);
+    assert_eq!(said(options()), env(&[("COMPOSE_PROGRESS", "plain"), ("COMPOSE_ANSI", "never")]));
+    let elsewhere = LoadOptions { files: vec!["sub/compose.yaml".into()], ..options() };
+    assert_eq!(said(elsewhere), env(&[("COMPOSE_PROGRESS", "json")]), "those beside the first file");
+    let given = LoadOptions { env: env(&[("COMPOSE_ANSI", "always")]), ..options() };
+    assert_eq!(said(given), env(&[("COMPOSE_PROGRESS", "plain")]), "what the environment says comes first");
+    let disabled = LoadOptions { env: env(&[("COMPOSE_DISABLE_ENV_FILE", "TRUE")]), ..options() };
+    assert_eq!(said(disabled), env(&[]));
+}
+
+#[test]
+fn names_are_as_the_first_compose_made_them_when_asked() {
+    let files = files("services: { web: { build: . } }", &[]);
+    for options in [
+        LoadOptions { compatibility: true, ..options() },
+        LoadOptions { env: env(&[("COMPOSE_COMPATIBILITY", "1")]), ..options() },
+    ] {
+        let project = load(&options, &files).unwrap().project;
+        assert_eq!(project.image_name("web"), format!("{}_web", project.name));
     }
 }

@@ -81,6 +81,9 @@ pub struct Project {
     /// The chosen profiles. Not part of `config`'s text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<String>,
+    /// Containers and images are named with `_`, as by the first Compose. Not part of `config`'s text.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compatibility: bool,
     /// Top-level `x-*`.
     #[serde(flatten)]
     pub extensions: Extensions,

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::display::{self, Mode};
+use super::display;
 use super::{ProjectArgs, project};
 use crate::client::escape;
 use crate::commands::container::prune::confirm;
@@ -13,15 +13,15 @@ use crate::output::say;
 
 /// Sends the request and shows what happens.
 async fn act(context: &Context, verb: &str, title: &'static str, services: &[String], mut options: Value) -> Outcome {
-    let ProjectArgs { progress, ansi, dry_run, .. } = &context.project;
-    let mode = Mode::chosen(progress.as_deref(), ansi.as_deref())?;
+    let style = context.project.style()?;
     let chosen = project::find(&context.client, &context.project).await?;
     chosen.check(services)?;
-    options["dry_run"] = json!(dry_run);
+    options["dry_run"] = json!(context.project.dry_run);
+    options["parallel"] = json!(context.project.parallel()?);
     let body = json!({ "request": chosen.request, "services": services, "options": options });
     let path = format!("/sampan/v1/stacks/{}/{verb}", escape(&chosen.name));
     let response = context.client.call(Method::POST, &path, Some(&body)).await?;
-    display::show(response, mode, title).await?.outcome()
+    display::show(response, style, title).await?.outcome()
 }
 
 /// Services and nothing else.

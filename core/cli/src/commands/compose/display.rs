@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use super::board::{Board, is_final};
 use crate::client::JsonLines;
 use crate::failure::{Failure, Outcome};
-use crate::output::tell;
 use crate::output::terminal;
 
 const TICK: Duration = Duration::from_millis(100);
@@ -29,19 +28,43 @@ pub enum Mode {
     Quiet,
 }
 
-impl Mode {
-    /// From `--progress` and `--ansi`, else from `COMPOSE_PROGRESS` and `COMPOSE_ANSI`.
-    pub fn chosen(progress: Option<&str>, ansi: Option<&str>) -> Outcome<Self> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let (own_progress, own_ansi) = (variable("COMPOSE_PROGRESS"), variable("COMPOSE_ANSI"));
-        Self::of(progress.or(own_progress.as_deref()), ansi.or(own_ansi.as_deref()))
+/// How to show events, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// How.
+    pub mode: Mode,
+    /// On standard output, not on standard error.
+    pub to_stdout: bool,
+}
+
+impl From<Mode> for Style {
+    fn from(mode: Mode) -> Self {
+        Self { mode, to_stdout: false }
+    }
+}
+
+impl Style {
+    fn write(self, text: &str) {
+        // Whether somebody reads it does not matter.
+        let _ = match self.to_stdout {
+            true => io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()),
+            false => io::stderr().write_all(text.as_bytes()),
+        };
     }
 
-    fn of(progress: Option<&str>, ansi: Option<&str>) -> Outcome<Self> {
+    fn tell(self, line: &str) {
+        self.write(&format!("{line}\n"));
+    }
+}
+
+impl Mode {
+    /// From what was asked for; by itself, as it suits where it is shown.
+    pub fn of(progress: Option<&str>, ansi: Option<&str>, to_stdout: bool) -> Outcome<Self> {
+        let is_terminal = || if to_stdout { io::stdout().is_terminal() } else { io::stderr().is_terminal() };
         let terminal = match ansi.unwrap_or("auto") {
             "always" => true,
             "never" => false,
-            "auto" => io::stderr().is_terminal(),
+            "auto" => is_terminal(),
             other => {
                 return Err(Failure::usage(format!("invalid value for --ansi: {other:?}: use never, always or auto")));
             }
@@ -83,14 +106,15 @@ impl Result {
 }
 
 /// Shows a stream of events until it ends.
-pub async fn show(response: Response<Incoming>, mode: Mode, title: &'static str) -> Outcome<Result> {
-    Display::new(mode, title).show(response).await
+pub async fn show(response: Response<Incoming>, style: Style, title: &'static str) -> Outcome<Result> {
+    Display::new(style, title).show(response).await
 }
 
 /// Shows the events of one command.
 #[derive(Debug)]
 pub struct Display {
     mode: Mode,
+    style: Style,
     board: Board,
     began: Instant,
     quiet_pull: bool,
@@ -102,9 +126,11 @@ pub struct Display {
 
 impl Display {
     /// Of a command.
-    pub fn new(mode: Mode, title: &'static str) -> Self {
+    pub fn new(style: impl Into<Style>, title: &'static str) -> Self {
+        let style = style.into();
         Self {
-            mode,
+            mode: style.mode,
+            style,
             board: Board::new(title, std::env::var_os("NO_COLOR").is_none()),
             began: Instant::now(),
             quiet_pull: false,
@@ -143,7 +169,7 @@ impl Display {
         if self.mode == Mode::Terminal && !self.board.is_empty() {
             let (rows, columns) = terminal::size().map_or((24, 80), |(rows, columns)| (rows.into(), columns.into()));
             let text = self.board.draw(rows, columns, self.began.elapsed());
-            let _ = io::stderr().write_all(text.as_bytes());
+            self.style.write(&text);
         }
     }
 
@@ -157,7 +183,7 @@ impl Display {
         if self.mode == Mode::Json
             && let Some(line) = as_compose(event)
         {
-            tell!("{line}");
+            self.style.tell(&line.to_string());
         }
         match kind {
             "done" => {
@@ -201,8 +227,8 @@ impl Display {
                 self.board.set(id, status, self.began.elapsed());
                 self.draw();
             }
-            Mode::Plain if message.is_empty() => tell!(" {id}  {status}"),
-            Mode::Plain => tell!(" {id}  {status}  {message}"),
+            Mode::Plain if message.is_empty() => self.style.tell(&format!(" {id}  {status}")),
+            Mode::Plain => self.style.tell(&format!(" {id}  {status}  {message}")),
             Mode::Json | Mode::Quiet => {}
         }
     }
@@ -228,8 +254,8 @@ impl Display {
         if self.mode == Mode::Json {
             return;
         }
-        let _ = io::stderr().write_all(self.board.erase().as_bytes());
-        tell!("{text}");
+        self.style.write(&self.board.erase());
+        self.style.tell(text);
         self.draw();
     }
 }
@@ -299,9 +325,9 @@ mod tests {
             (Some("json"), None, Mode::Json),
             (Some("quiet"), None, Mode::Quiet),
         ] {
-            assert_eq!(Mode::of(progress, ansi).unwrap(), mode);
+            assert_eq!(Mode::of(progress, ansi, false).unwrap(), mode);
         }
-        assert!(Mode::of(Some("loud"), None).is_err() && Mode::of(None, Some("sometimes")).is_err());
+        assert!(Mode::of(Some("loud"), None, false).is_err() && Mode::of(None, Some("sometimes"), false).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
-use super::project::{ONE_OFF, PROJECT, SERVICE, containers, name};
+use super::project::{ONE_OFF, PROJECT, SERVICE, containers, name, short};
 use crate::client::{Client, JsonLines, Query, next_chunk};
 use crate::failure::{Failure, Outcome};
 
@@ -153,7 +153,7 @@ impl Follower {
     /// Begins to read a container's log.
     fn open(&mut self, id: &str, name: &str, since: Option<String>) {
         let count = self.sources.len();
-        let label = name.strip_prefix(&format!("{}-", self.wanted.project)).unwrap_or(name).to_owned();
+        let label = short(name, &self.wanted.project).to_owned();
         let source = self.sources.entry(id.to_owned()).or_insert_with(|| Source {
             label,
             color: count % COLORS.len(),
@@ -256,7 +256,7 @@ impl Follower {
             }
             "die" => Some(Exit {
                 id: id.to_owned(),
-                label: name.strip_prefix(&format!("{}-", self.wanted.project)).unwrap_or(name).to_owned(),
+                label: short(name, &self.wanted.project).to_owned(),
                 service: labels[SERVICE].as_str().unwrap_or_default().to_owned(),
                 code: labels["exitCode"].as_str().and_then(|code| code.parse().ok()).unwrap_or(0),
             }),

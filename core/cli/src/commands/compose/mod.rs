@@ -15,6 +15,7 @@ pub mod problems;
 pub mod project;
 pub mod reach;
 pub mod run;
+pub mod settings;
 pub mod show;
 pub mod stack;
 pub mod up;
@@ -46,14 +47,14 @@ pub struct ProjectArgs {
     /// Control when to print ANSI control characters ("never"|"always"|"auto")
     #[arg(long)]
     pub ansi: Option<String>,
-    /// Run compose in backward compatibility mode (refused)
-    #[arg(long, hide = true)]
+    /// Run compose in backward compatibility mode: names have _ between their parts
+    #[arg(long)]
     pub compatibility: bool,
     /// Show what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Control max parallelism (taken and not used: the daemon bounds its own)
-    #[arg(long, hide = true, value_name = "int", value_parser = crate::flags::quantity::integer)]
+    /// Control max parallelism, -1 for unlimited
+    #[arg(long, value_name = "int", value_parser = crate::flags::quantity::integer)]
     pub parallel: Option<i64>,
     /// Set type of progress output (auto, tty, plain, json, quiet)
     #[arg(long)]
@@ -66,9 +67,6 @@ impl ProjectArgs {
         let refused =
             |flag: &str, why: &str| Err(crate::failure::Failure::new(format!("{flag} is not supported: {why}")));
         match self {
-            Self { compatibility: true, .. } => {
-                refused("--compatibility", "containers are named as Compose 2 and later name them (project-service-1)")
-            }
             Self { all_resources: true, .. } => {
                 refused("--all-resources", "networks and volumes that no service uses are not made")
             }

@@ -117,8 +117,14 @@ async fn tell_apart(context: &Context, names: &[String], strict: bool) -> Outcom
         match project {
             Ok(project) if project.services.contains(name) => services.push(name.clone()),
             Ok(project) => {
-                let long = format!("{}-{name}", project.name);
-                if whole(context, &long).await? == Found::Whole {
+                let mut long = None;
+                for between in ['-', '_'] {
+                    let name = format!("{}{between}{name}", project.name);
+                    if long.is_none() && whole(context, &name).await? == Found::Whole {
+                        long = Some(name);
+                    }
+                }
+                if let Some(long) = long {
                     containers.push(long);
                 } else if found == Found::Beginning || !strict {
                     containers.push(name.clone());

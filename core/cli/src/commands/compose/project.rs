@@ -67,6 +67,7 @@ impl ProjectArgs {
         self.project_directory = after.project_directory.or(self.project_directory);
         self.ansi = after.ansi.or(self.ansi);
         self.progress = after.progress.or(self.progress);
+        self.parallel = after.parallel.or(self.parallel);
         self.all_resources |= after.all_resources;
         self.compatibility |= after.compatibility;
         self.dry_run |= after.dry_run;
@@ -83,6 +84,7 @@ impl ProjectArgs {
             env: environment(),
             env_files: self.env_file.clone(),
             profiles: self.profile.clone(),
+            compatibility: self.compatibility,
             ..LoadOptions::default()
         }
     }
@@ -158,6 +160,7 @@ pub fn request(args: &ProjectArgs, project: &Project) -> Value {
         "env": environment(),
         "env_files": env_files,
         "profiles": args.profile,
+        "compatibility": args.compatibility,
     })
 }
 
@@ -233,6 +236,12 @@ pub async fn containers(
 /// A container's name as lists have it.
 pub fn name(container: &Value) -> &str {
     container["Names"][0].as_str().unwrap_or_default().trim_start_matches('/')
+}
+
+/// A container's name without the project's before it.
+pub fn short<'a>(name: &'a str, project: &str) -> &'a str {
+    let rest = name.strip_prefix(project).and_then(|rest| rest.strip_prefix(['-', '_']));
+    rest.unwrap_or(name)
 }
 
 /// One container of a service, by its number.

@@ -4,9 +4,10 @@ use http::Method;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::display::{self, Mode};
+use super::display::{self, Mode, Style};
 use super::exec::has_terminal;
 use super::project::{self, NUMBER, ONE_OFF, SERVICE};
+use super::settings::Orphans;
 use crate::client::{Client, Query, escape};
 use crate::commands::container::create::Streams;
 use crate::commands::container::{run, signals};
@@ -111,25 +112,35 @@ pub async fn run(context: Context, args: RunArgs) -> Outcome {
     let chosen = project::to_own(&context.project)?;
     chosen.check(std::slice::from_ref(&args.service))?;
     let Some(service) = chosen.project.as_ref().and_then(|model| model.service(&args.service)) else { return Ok(()) };
-    let progress = if args.quiet { Some("quiet") } else { context.project.progress.as_deref() };
-    let mode = Mode::chosen(progress, context.project.ansi.as_deref())?;
-    if args.remove_orphans {
+    let chosen_style = context.project.style()?;
+    let style = if args.quiet { Style { mode: Mode::Quiet, ..chosen_style } } else { chosen_style };
+    let orphans = context.project.orphans(args.remove_orphans.then_some(true))?;
+    if orphans == Orphans::Removed {
         super::act::remove_orphans(&context).await?;
     }
     let dependencies: Vec<String> = service.depends_on.keys().cloned().collect();
     if !args.no_deps && !dependencies.is_empty() {
         // What it needs may have to be more than started.
         let wait = service.depends_on.values().any(|need| need.condition != sampan_compose::model::Condition::Started);
-        let options = json!({ "wait": wait, "no_recreate": false });
+        let options = json!({
+            "wait": wait,
+            "no_recreate": false,
+            "ignore_orphans": orphans == Orphans::Ignored,
+            "parallel": context.project.parallel()?,
+        });
         let body = json!({ "request": chosen.request, "services": dependencies, "options": options });
         let path = format!("/sampan/v1/stacks/{}/up", escape(&chosen.name));
         let response = client.call(Method::POST, &path, Some(&body)).await?;
-        display::show(response, mode, "run").await?.outcome()?;
+        display::show(response, style, "run").await?.outcome()?;
     }
-    let pattern = pattern(client, &chosen, &args, mode).await?;
+    let pattern = pattern(client, &chosen, &args, style).await?;
     let tty = has_terminal(args.tty && !args.no_tty && !args.detach);
     let body = one_off(pattern, &args, tty).map_err(Failure::usage)?;
-    let name = args.name.clone().unwrap_or_else(|| format!("{}-{}-run-{:012x}", chosen.name, args.service, unique()));
+    let between = chosen.project.as_ref().map_or('-', sampan_compose::Project::separator);
+    let name = args
+        .name
+        .clone()
+        .unwrap_or_else(|| format!("{1}{0}{2}{0}run{0}{3:012x}", between, chosen.name, args.service, unique()));
     let created: Value = client.post(&format!("/containers/create{}", Query::new().with("name", &name)), &body).await?;
     let id = created["Id"].as_str().unwrap_or_default().to_owned();
     if args.detach {
@@ -155,7 +166,7 @@ fn unique() -> u64 {
 }
 
 /// The body of a request for one of the service's own containers; all that it needs is in place then.
-async fn pattern(client: &Client, chosen: &project::Chosen, args: &RunArgs, mode: Mode) -> Outcome<Value> {
+async fn pattern(client: &Client, chosen: &project::Chosen, args: &RunArgs, style: Style) -> Outcome<Value> {
     let options = json!({
         "build": args.build,
         "pull": args.pull,
@@ -165,7 +176,7 @@ async fn pattern(client: &Client, chosen: &project::Chosen, args: &RunArgs, mode
     let body = json!({ "request": chosen.request, "services": [args.service], "options": options });
     let path = format!("/sampan/v1/stacks/{}/pattern", escape(&chosen.name));
     let response = client.call(Method::POST, &path, Some(&body)).await?;
-    let mut shown = display::show(response, mode, "run").await?;
+    let mut shown = display::show(response, style, "run").await?;
     let pattern = shown.pattern.take();
     shown.outcome()?;
     pattern

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::display::{self, Mode};
+use super::display;
 use super::{ProjectArgs, project};
 use crate::client::{JsonLines, escape};
 use crate::context::Context;
@@ -30,10 +30,10 @@ pub async fn inspect(context: Context, args: NamedArgs) -> Outcome {
 }
 
 async fn change(context: &Context, name: &str, verb: &str, body: &Value) -> Outcome {
-    let mode = Mode::chosen(context.project.progress.as_deref(), context.project.ansi.as_deref())?;
+    let style = context.project.style()?;
     let path = format!("/sampan/v1/stacks/{}/{verb}", escape(name));
     let response = context.client.call(Method::POST, &path, Some(body)).await?;
-    display::show(response, mode, "Running").await?.outcome()
+    display::show(response, style, "Running").await?.outcome()
 }
 
 /// `stack pause`: the daemon neither follows its files nor heals it.

@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::display::{self, Display, Mode};
+use super::display::{self, Display, Mode, Style};
 use super::follow::{Follower, Turn, Wanted};
 use super::logs::colors;
+use super::settings::Orphans;
 use super::{ProjectArgs, project, reach};
 use crate::client::{Client, JsonLines, escape};
 use crate::commands::container::run::low_byte;
@@ -154,16 +155,12 @@ fn check(args: &UpArgs) -> Parsed<()> {
     }
 }
 
-/// Whether `COMPOSE_REMOVE_ORPHANS` asks for what `--remove-orphans` does.
-fn orphans_go() -> bool {
-    std::env::var("COMPOSE_REMOVE_ORPHANS").is_ok_and(|value| matches!(value.as_str(), "1" | "true" | "TRUE" | "True"))
-}
-
 /// The body of the request.
-fn body(args: &UpArgs, request: &Value, dry_run: bool) -> Value {
+fn body(args: &UpArgs, request: &Value, options: &ProjectArgs) -> Outcome<Value> {
+    let orphans = options.orphans(args.remove_orphans.then_some(true))?;
     let counts: Map<String, Value> =
         args.scale.iter().map(|(service, count)| (service.clone(), json!(count))).collect();
-    json!({
+    Ok(json!({
         "request": request,
         "services": args.services,
         "options": {
@@ -174,17 +171,19 @@ fn body(args: &UpArgs, request: &Value, dry_run: bool) -> Value {
             "no_recreate": args.no_recreate,
             "recreate_deps": args.always_recreate_deps,
             "no_deps": args.no_deps,
-            "remove_orphans": args.remove_orphans || orphans_go(),
+            "remove_orphans": orphans == Orphans::Removed,
+            "ignore_orphans": orphans == Orphans::Ignored,
+            "parallel": options.parallel()?,
             "scale": counts,
             "wait": args.wait,
             "wait_timeout_s": args.wait_timeout,
             "timeout_s": args.timeout,
-            "dry_run": dry_run,
+            "dry_run": options.dry_run,
             "watch": !args.no_watch,
             "no_start": args.no_start,
             "renew_anon_volumes": args.renew_anon_volumes,
         },
-    })
+    }))
 }
 
 /// `up`
@@ -195,7 +194,7 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
     if args.menu {
         tell!("WARN: --menu: there are no shortcuts; the daemon follows the files by itself, and --watch the sources");
     }
-    let mode = Mode::chosen(options.progress.as_deref(), options.ansi.as_deref())?;
+    let style = options.style()?;
     let chosen = project::to_own(&options)?;
     for services in [&args.services, &args.attach, &args.no_attach] {
         chosen.check(services)?;
@@ -204,7 +203,7 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
     chosen.check(&args.scale.iter().map(|(service, _)| service.clone()).collect::<Vec<_>>())?;
     let client = &context.client;
     let since = now();
-    let body = body(&args, chosen.request.as_ref().unwrap_or(&Value::Null), options.dry_run);
+    let body = body(&args, chosen.request.as_ref().unwrap_or(&Value::Null), &options)?;
     let path = format!("/sampan/v1/stacks/{}/up", escape(&chosen.name));
     let attached = !(args.detach || args.wait || options.dry_run || args.no_start);
     let wanted = Wanted {
@@ -221,8 +220,8 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
     let title = if args.no_start { "create" } else { "up" };
     let work = async {
         let response = client.call(Method::POST, &path, Some(&body)).await?;
-        Display::new(mode, title).quiet(args.quiet_pull, args.quiet_build).show(response).await?.outcome()?;
-        let shown = matches!(mode, Mode::Terminal | Mode::Plain);
+        Display::new(style, title).quiet(args.quiet_pull, args.quiet_build).show(response).await?.outcome()?;
+        let shown = matches!(style.mode, Mode::Terminal | Mode::Plain);
         if shown && !(options.dry_run || args.no_start || args.quiet_end) {
             tell_places(client, &chosen).await;
         }
@@ -236,7 +235,7 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
         outcome = work => outcome?,
         // Interrupted before everything is up: what is up already ends too.
         () = interrupts.next() => {
-            stop(client, &chosen.name, mode, args.timeout, "stop").await?;
+            stop(client, &chosen.name, style, args.timeout, "stop").await?;
             return Err(Failure::exit(130));
         }
     }
@@ -306,9 +305,7 @@ async fn follow_sources(client: &Client, project: &str, services: &[String]) -> 
 
 async fn attached_to(client: &Client, wanted: &Wanted) -> String {
     let found = project::containers(client, &wanted.project, &wanted.services, false, false).await.unwrap_or_default();
-    let prefix = format!("{}-", wanted.project);
-    let names: Vec<&str> =
-        found.iter().map(project::name).map(|name| name.strip_prefix(&prefix).unwrap_or(name)).collect();
+    let names: Vec<&str> = found.iter().map(|found| project::short(project::name(found), &wanted.project)).collect();
     names.join(", ")
 }
 
@@ -365,7 +362,7 @@ async fn stop_while_following(
     timeout: Option<u32>,
 ) -> Outcome {
     // Lines of logs come between: there is no place that could be drawn over.
-    let mut stopping = Box::pin(stop(client, project, Mode::Plain, timeout, "stop"));
+    let mut stopping = Box::pin(stop(client, project, Mode::Plain.into(), timeout, "stop"));
     let mut open = true;
     loop {
         tokio::select! {
@@ -375,7 +372,7 @@ async fn stop_while_following(
             }
             turn = follower.next(), if open => open = told(turn?)?,
             () = interrupts.next() => {
-                stop(client, project, Mode::Plain, None, "kill").await?;
+                stop(client, project, Mode::Plain.into(), None, "kill").await?;
                 break;
             }
         }
@@ -399,11 +396,11 @@ fn told(turn: Turn) -> Outcome<bool> {
     }
 }
 
-async fn stop(client: &Client, project: &str, mode: Mode, timeout: Option<u32>, verb: &str) -> Outcome {
+async fn stop(client: &Client, project: &str, style: Style, timeout: Option<u32>, verb: &str) -> Outcome {
     let body = json!({ "services": [], "options": { "timeout_s": timeout } });
     let response =
         client.call(Method::POST, &format!("/sampan/v1/stacks/{}/{verb}", escape(project)), Some(&body)).await?;
-    display::show(response, mode, "stop").await?.outcome()
+    display::show(response, style, "stop").await?.outcome()
 }
 
 /// Interrupts and requests to end, none of which is missed.
@@ -518,11 +515,11 @@ pub async fn watch(context: Context, mut args: WatchArgs) -> Outcome {
         let chosen = project::to_own(&options)?;
         chosen.check(&args.services)?;
         let up_args = UpArgs { detach: true, services: args.services.clone(), ..UpArgs::default() };
-        let mode = Mode::chosen(options.progress.as_deref(), options.ansi.as_deref())?;
-        let body = body(&up_args, &chosen.request.unwrap_or_default(), false);
+        let style = options.style()?;
+        let body = body(&up_args, &chosen.request.unwrap_or_default(), &options)?;
         let path = format!("/sampan/v1/stacks/{}/up", escape(&chosen.name));
         let response = context.client.call(Method::POST, &path, Some(&body)).await?;
-        Display::new(mode, "up").quiet(args.quiet, args.quiet).show(response).await?.outcome()?;
+        Display::new(style, "up").quiet(args.quiet, args.quiet).show(response).await?.outcome()?;
         chosen.name
     };
     let mut interrupts = Interrupts::new()?;
@@ -568,19 +565,23 @@ pub async fn down(context: Context, mut args: DownArgs) -> Outcome {
 
 /// Ends a stack.
 pub async fn down_named(client: &Client, chosen: &project::Chosen, args: &DownArgs, options: &ProjectArgs) -> Outcome {
-    let mode = Mode::chosen(options.progress.as_deref(), options.ansi.as_deref())?;
+    let style = options.style()?;
+    let orphans = options.orphans(args.remove_orphans.then_some(true))?;
     let body = json!({
         "request": chosen.request,
         "services": args.services,
         "options": {
-            "volumes": args.volumes, "rmi": args.rmi, "remove_orphans": args.remove_orphans || orphans_go(),
+            "volumes": args.volumes,
+            "rmi": args.rmi,
+            "remove_orphans": orphans == Orphans::Removed,
+            "parallel": options.parallel()?,
             "timeout_s": args.timeout,
             "dry_run": options.dry_run,
         },
     });
     let response =
         client.call(Method::POST, &format!("/sampan/v1/stacks/{}/down", escape(&chosen.name)), Some(&body)).await?;
-    display::show(response, mode, "down").await?.outcome()
+    display::show(response, style, "down").await?.outcome()
 }
 
 #[cfg(test)]
@@ -609,7 +610,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(args.project.file, ["x.yaml"]);
-        let body = body(&args, &json!({"files": []}), false);
+        let body = body(&args, &json!({"files": []}), &ProjectArgs::default()).unwrap();
         let options = &body["options"];
         assert_eq!(options["scale"], json!({"web": 3, "db": 1}));
         assert_eq!((&options["wait_timeout_s"], &options["timeout_s"]), (&json!(5), &json!(3)));
