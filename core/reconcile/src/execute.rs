@@ -99,9 +99,8 @@ impl Executor {
         let mut work = FuturesUnordered::new();
         let mut outcome = Outcome::default();
         loop {
-            outcome.cancelled |= *self.cancel.borrow();
-            let begun = if outcome.cancelled { Vec::new() } else { schedule.begin() };
-            for number in begun {
+            let halted = *self.cancel.borrow();
+            for number in if halted { Vec::new() } else { schedule.begin() } {
                 let action = &plan.nodes[number].action;
                 outcome.acted |= !matches!(action, Action::Await { .. });
                 work.push(async move {
@@ -131,7 +130,7 @@ impl Executor {
                 }
             }
         }
-        outcome.cancelled |= *self.cancel.borrow() && !schedule.is_done();
+        outcome.cancelled = schedule.is_cut(*self.cancel.borrow());
         outcome
     }
 

@@ -1,8 +1,13 @@
 //! What a request to a stack tells while it goes on.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use bollard_stubs::models::ContainerCreateBody;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 
 use crate::diff::FieldChange;
 
@@ -37,20 +42,45 @@ pub struct StackEvent {
     pub ok: Option<bool>,
 }
 
+/// How long somebody who listens and takes nothing, such as a command that was stopped, holds the work up: once.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Tells whoever asked. Nobody listening (any more) is fine: the work goes on.
 #[derive(Debug, Clone, Default)]
-pub struct Progress(Option<mpsc::Sender<StackEvent>>);
+pub struct Progress(Option<Listener>);
+
+#[derive(Debug, Clone)]
+struct Listener {
+    sender: mpsc::Sender<StackEvent>,
+    patience: Duration,
+    /// It was waited for in vain: what it has no room for is left out, but for what the work came to.
+    slow: Arc<AtomicBool>,
+}
 
 impl Progress {
     /// To a listener.
     #[must_use]
     pub fn to(listener: mpsc::Sender<StackEvent>) -> Self {
-        Self(Some(listener))
+        Self::with_patience(listener, PATIENCE)
+    }
+
+    fn with_patience(sender: mpsc::Sender<StackEvent>, patience: Duration) -> Self {
+        Self(Some(Listener { sender, patience, slow: Arc::default() }))
     }
 
     async fn tell(&self, event: StackEvent) {
-        if let Some(listener) = &self.0 {
-            let _ = listener.send(event).await;
+        let Some(Listener { sender, patience, slow }) = &self.0 else { return };
+        let patience = if slow.load(Ordering::Relaxed) { Duration::ZERO } else { *patience };
+        match sender.send_timeout(event, patience).await {
+            Ok(()) => slow.store(false, Ordering::Relaxed),
+            Err(SendTimeoutError::Closed(_)) => {}
+            Err(SendTimeoutError::Timeout(event)) => {
+                slow.store(true, Ordering::Relaxed);
+                if matches!(event.kind, "error" | "pattern" | "done") {
+                    let sender = sender.clone();
+                    tokio::spawn(async move { sender.send(event).await });
+                }
+            }
         }
     }
 
@@ -93,7 +123,7 @@ impl Progress {
     /// Ends when nobody listens any more.
     pub async fn closed(&self) {
         if let Some(listener) = &self.0 {
-            listener.closed().await;
+            listener.sender.closed().await;
         }
     }
 
@@ -111,5 +141,27 @@ impl Progress {
     /// The end.
     pub async fn done(&self, ok: bool) {
         self.tell(StackEvent { kind: "done", ok: Some(ok), ..StackEvent::default() }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_that_was_stopped_holds_nothing_up_and_is_told_the_end() {
+        let (sender, mut receiver) = mpsc::channel(2);
+        let progress = Progress::with_patience(sender, Duration::from_millis(1));
+        for number in 0..1000 {
+            progress.log("web", number.to_string()).await;
+        }
+        progress.error("no".to_owned()).await;
+        progress.done(false).await;
+        drop(progress);
+        let mut kinds = Vec::new();
+        while let Some(event) = receiver.recv().await {
+            kinds.push(event.kind);
+        }
+        assert_eq!(kinds, ["log", "log", "error", "done"]);
     }
 }

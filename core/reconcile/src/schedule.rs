@@ -63,9 +63,9 @@ impl<'a> Schedule<'a> {
         self.marks[number] = mark;
     }
 
-    /// Whether all was done.
-    pub(crate) fn is_done(&self) -> bool {
-        self.marks.iter().all(|mark| *mark == Mark::Done)
+    /// Whether it was cut short. What is done is reached, whoever may have asked for something newer meanwhile.
+    pub(crate) fn is_cut(&self, cancelled: bool) -> bool {
+        cancelled && !self.marks.iter().all(|mark| *mark == Mark::Done)
     }
 }
 
@@ -103,7 +103,8 @@ mod tests {
         assert_eq!(schedule.begin(), [4]);
         schedule.note(4, Mark::Done);
         schedule.note(1, Mark::Done);
-        assert!(schedule.begin().is_empty() && schedule.is_done());
+        assert!(schedule.begin().is_empty());
+        assert!(!schedule.is_cut(true), "what was asked for at its very end takes nothing back");
     }
 
     #[test]
@@ -115,6 +116,6 @@ mod tests {
         schedule.note(1, Mark::Failed);
         assert_eq!(schedule.begin(), [0; 0]);
         assert_eq!(schedule.marks[2..5], [Mark::Later, Mark::Later, Mark::Failed]);
-        assert!(!schedule.is_done());
+        assert!(schedule.is_cut(true) && !schedule.is_cut(false));
     }
 }

@@ -373,6 +373,11 @@ impl Stack {
         gone
     }
 
+    /// What is planned next is news, whether it reads as what was planned before or not.
+    fn begin_anew(&self) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Carries out plans for a listener. Without a project nothing can be made, only ended and removed.
     fn executor(
         &self,

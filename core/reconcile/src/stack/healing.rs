@@ -90,6 +90,7 @@ impl Stack {
         let mut next = record;
         next.become_edited(loaded.project, loaded.inputs);
         tracing::info!(stack = self.name, "the files have changed");
+        self.begin_anew();
         let project = Arc::new(next.effective());
         let options = next.healing();
         if let Err(problem) = self.keep(next).await {

@@ -112,6 +112,7 @@ impl Stack {
         // The intent is kept before anything is done: a daemon that dies meanwhile goes on with it.
         self.keep(record).await?;
         self.set_broken(None);
+        self.begin_anew();
         self.follow();
         let whole = plan_options.services.is_empty();
         let services = plan::selected(&project, &plan_options);

@@ -120,6 +120,7 @@ impl Stack {
             return outcome;
         }
         if !rolling_back.is_empty() {
+            self.begin_anew();
             let options =
                 PlanOptions { services: rolling_back.clone(), no_deps: true, rolling_back, ..PlanOptions::default() };
             match self.apply(&project, options, &ImageOptions::default(), progress, cancel, Bounds::default()).await {

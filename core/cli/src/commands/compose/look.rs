@@ -7,6 +7,7 @@ use super::ProjectArgs;
 use super::project::{self, NUMBER, SERVICE};
 use crate::client::{JsonLines, Query, escape};
 use crate::commands::container::show;
+use crate::commands::container::stats as container_stats;
 use crate::commands::image::reference;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -207,18 +208,9 @@ fn event_line(event: &Value, as_json: bool) -> String {
 /// Options of `compose stats`.
 #[derive(Debug, clap::Args)]
 pub struct StatsArgs {
-    /// Show all containers (default shows just running)
-    #[arg(short, long)]
-    pub all: bool,
-    /// Format output using a custom template
-    #[arg(long)]
-    pub format: Option<String>,
-    /// Disable streaming stats and only pull the first result
-    #[arg(long)]
-    pub no_stream: bool,
-    /// Do not truncate output
-    #[arg(long)]
-    pub no_trunc: bool,
+    /// How.
+    #[command(flatten)]
+    pub options: container_stats::StatsOptions,
     /// Services
     pub services: Vec<String>,
 }
@@ -226,19 +218,12 @@ pub struct StatsArgs {
 /// `compose stats`
 pub async fn stats(context: Context, args: StatsArgs) -> Outcome {
     let chosen = project::of_services(&context, &args.services).await?;
-    let found = project::containers(&context.client, &chosen.name, &args.services, args.all, false).await?;
+    let found = project::containers(&context.client, &chosen.name, &args.services, args.options.all, false).await?;
     let containers: Vec<String> = found.iter().map(|container| project::name(container).to_owned()).collect();
     if containers.is_empty() {
         return Err(Failure::new("no container of the stack is running"));
     }
-    let stats = crate::commands::container::stats::StatsArgs {
-        all: args.all,
-        format: args.format,
-        no_stream: args.no_stream,
-        no_trunc: args.no_trunc,
-        containers,
-    };
-    crate::commands::container::stats::run(context, stats).await
+    container_stats::run(context, container_stats::StatsArgs { options: args.options, containers }).await
 }
 
 /// Options of `compose version`.

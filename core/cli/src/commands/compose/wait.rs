@@ -86,21 +86,12 @@ pub async fn attach(context: Context, args: AttachArgs) -> Outcome {
 /// Options of `compose commit`.
 #[derive(Debug, clap::Args)]
 pub struct CommitArgs {
-    /// Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")
-    #[arg(short, long)]
-    pub author: Option<String>,
-    /// Apply Dockerfile instruction to the created image
-    #[arg(short, long)]
-    pub change: Vec<String>,
+    /// What is said of the image, and how it is made.
+    #[command(flatten)]
+    pub options: image::CommitOptions,
     /// Index of the container if service has multiple replicas
     #[arg(long, value_name = "int", default_value_t = 0)]
     pub index: u32,
-    /// Commit message
-    #[arg(short, long)]
-    pub message: Option<String>,
-    /// Pause container during commit
-    #[arg(short, long, default_value = "true")]
-    pub pause: bool,
     /// Service
     pub service: String,
     /// Name of the image
@@ -111,8 +102,8 @@ pub struct CommitArgs {
 pub async fn commit(context: Context, args: CommitArgs) -> Outcome {
     context.no_dry_run("commit", "it would have to make the image")?;
     let container = container(&context, &args.service, args.index, false).await?;
-    let CommitArgs { author, change, message, pause, reference, .. } = args;
-    image::run(context, image::CommitArgs { author, change, message, pause, container, reference }).await
+    let CommitArgs { options, reference, .. } = args;
+    image::run(context, image::CommitArgs { options, container, reference }).await
 }
 
 /// Options of `compose export`.

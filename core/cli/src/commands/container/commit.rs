@@ -9,9 +9,9 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::say;
 
-/// Options of `commit`.
+/// What is said of the image, and how it is made.
 #[derive(Debug, clap::Args)]
-pub struct CommitArgs {
+pub struct CommitOptions {
     /// Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")
     #[arg(short, long)]
     pub author: Option<String>,
@@ -24,6 +24,14 @@ pub struct CommitArgs {
     /// Pause container during commit
     #[arg(short, long, default_value = "true")]
     pub pause: bool,
+}
+
+/// Options of `commit`.
+#[derive(Debug, clap::Args)]
+pub struct CommitArgs {
+    /// How.
+    #[command(flatten)]
+    pub options: CommitOptions,
     /// Container, or service of the project here
     pub container: String,
     /// Name of the image
@@ -35,9 +43,9 @@ pub async fn run(context: Context, args: CommitArgs) -> Outcome {
     let container = names::container(&context, &args.container).await?;
     let mut query = Query::new()
         .with("container", container)
-        .maybe("author", args.author)
-        .maybe("comment", args.message)
-        .with("pause", if args.pause { "1" } else { "0" });
+        .maybe("author", args.options.author)
+        .maybe("comment", args.options.message)
+        .with("pause", if args.options.pause { "1" } else { "0" });
     if let Some(text) = &args.reference {
         let (name, tag, digest) = reference::split(text);
         if digest.is_some() {
@@ -45,7 +53,7 @@ pub async fn run(context: Context, args: CommitArgs) -> Outcome {
         }
         query = query.with("repo", name).maybe("tag", tag);
     }
-    for change in &args.change {
+    for change in &args.options.change {
         query = query.with("changes", change);
     }
     let made: Value = context.client.post(&format!("/commit{query}"), &json!({})).await?;

@@ -23,9 +23,9 @@ const COLUMNS: [Column; 8] = [
     ("PIDS", "PIDs"),
 ];
 
-/// Options of `stats`.
+/// How statistics are shown.
 #[derive(Debug, clap::Args)]
-pub struct StatsArgs {
+pub struct StatsOptions {
     /// Show all containers (default shows just running)
     #[arg(short, long)]
     pub all: bool,
@@ -38,6 +38,14 @@ pub struct StatsArgs {
     /// Do not truncate output
     #[arg(long)]
     pub no_trunc: bool,
+}
+
+/// Options of `stats`.
+#[derive(Debug, clap::Args)]
+pub struct StatsArgs {
+    /// How.
+    #[command(flatten)]
+    pub options: StatsOptions,
     /// Containers, or services of the project here; all containers of the engine when there are none
     pub containers: Vec<String>,
 }
@@ -52,7 +60,7 @@ pub async fn run(context: Context, args: StatsArgs) -> Outcome {
     let mut before: HashMap<String, Value> = HashMap::new();
     loop {
         let names = if args.containers.is_empty() {
-            let query = Query::new().flag("all", args.all);
+            let query = Query::new().flag("all", args.options.all);
             let found: Vec<Value> = client.get(&format!("/containers/json{query}")).await?;
             found.iter().filter_map(|found| found["Id"].as_str().map(str::to_owned)).collect()
         } else {
@@ -71,17 +79,17 @@ pub async fn run(context: Context, args: StatsArgs) -> Outcome {
                     if let Some(previous) = before.insert(name, sample.clone()) {
                         sample["precpu_stats"] = previous["cpu_stats"].clone();
                     }
-                    rows.push(row(&sample, args.no_trunc));
+                    rows.push(row(&sample, args.options.no_trunc));
                 }
                 Err(failure) if failure.is_not_found() && args.containers.is_empty() => {}
                 Err(failure) => return Err(Failure::new(failure.message)),
             }
         }
-        if !args.no_stream && args.format.is_none() && crate::output::terminal::output_is_terminal() {
+        if !args.options.no_stream && args.options.format.is_none() && crate::output::terminal::output_is_terminal() {
             table::write_all("\x1b[2J\x1b[H")?;
         }
-        table::print(&rows, &COLUMNS, args.format.as_deref())?;
-        if args.no_stream {
+        table::print(&rows, &COLUMNS, args.options.format.as_deref())?;
+        if args.options.no_stream {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
