@@ -1,7 +1,7 @@
 //! What a request to a stack tells while it goes on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard_stubs::models::ContainerCreateBody;
@@ -55,6 +55,26 @@ struct Listener {
     patience: Duration,
     /// It was waited for in vain: what it has no room for is left out, but for what the work came to.
     slow: Arc<AtomicBool>,
+    /// What the work came to, in order, until there is room.
+    late: Arc<OnceLock<mpsc::UnboundedSender<StackEvent>>>,
+}
+
+impl Listener {
+    fn later(&self, event: StackEvent) {
+        let late = self.late.get_or_init(|| {
+            let (late, mut events) = mpsc::unbounded_channel();
+            let sender = self.sender.clone();
+            tokio::spawn(async move {
+                while let Some(event) = events.recv().await {
+                    if sender.send(event).await.is_err() {
+                        break;
+                    }
+                }
+            });
+            late
+        });
+        let _ = late.send(event);
+    }
 }
 
 impl Progress {
@@ -65,20 +85,24 @@ impl Progress {
     }
 
     fn with_patience(sender: mpsc::Sender<StackEvent>, patience: Duration) -> Self {
-        Self(Some(Listener { sender, patience, slow: Arc::default() }))
+        Self(Some(Listener { sender, patience, slow: Arc::default(), late: Arc::default() }))
     }
 
     async fn tell(&self, event: StackEvent) {
-        let Some(Listener { sender, patience, slow }) = &self.0 else { return };
-        let patience = if slow.load(Ordering::Relaxed) { Duration::ZERO } else { *patience };
-        match sender.send_timeout(event, patience).await {
-            Ok(()) => slow.store(false, Ordering::Relaxed),
+        let Some(listener) = &self.0 else { return };
+        let counts = matches!(event.kind, "error" | "pattern" | "done");
+        if counts && listener.late.get().is_some() {
+            return listener.later(event);
+        }
+        let slow = listener.slow.load(Ordering::Relaxed);
+        let patience = if slow { Duration::ZERO } else { listener.patience };
+        match listener.sender.send_timeout(event, patience).await {
+            Ok(()) => listener.slow.store(false, Ordering::Relaxed),
             Err(SendTimeoutError::Closed(_)) => {}
             Err(SendTimeoutError::Timeout(event)) => {
-                slow.store(true, Ordering::Relaxed);
-                if matches!(event.kind, "error" | "pattern" | "done") {
-                    let sender = sender.clone();
-                    tokio::spawn(async move { sender.send(event).await });
+                listener.slow.store(true, Ordering::Relaxed);
+                if counts {
+                    listener.later(event);
                 }
             }
         }

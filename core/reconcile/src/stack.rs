@@ -34,7 +34,7 @@ use crate::request::{Bounds, Command, HISTORY, STACKS, StackRecord, StackRequest
 use crate::watch::{DEBOUNCE, FileWatch};
 use patience::Patience;
 pub(crate) use versions::versions;
-use waiting::{Edits, unless_newer, wake};
+use waiting::{Edited, Edits, unless_newer, wake};
 
 /// Events of containers within this time are looked at together.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -168,7 +168,7 @@ impl Stack {
             self.follow();
         }
         let mut pending: Option<Command> = None;
-        let mut edited = false;
+        let mut edited = Edited::No;
         loop {
             let told = std::iter::from_fn(|| events.next().now_or_never().flatten());
             if told.fold(false, |any, event| self.concerns(&event) || any) {
@@ -177,9 +177,10 @@ impl Stack {
             let overdue = heal_at.is_some_and(|at| at + OVERDUE <= Instant::now());
             let next = match pending.take() {
                 Some(command) => Next::Command(Some(command)),
+                None if edited == Edited::Surely => Next::Files,
                 // Who writes beside the files all the time keeps nobody from being mended.
                 None if overdue => Next::Heal,
-                None if std::mem::take(&mut edited) => Next::Files,
+                None if edited == Edited::Perhaps => Next::Files,
                 None => tokio::select! {
                     biased;
                     command = commands.recv() => Next::Command(command),
@@ -236,12 +237,13 @@ impl Stack {
                     }
                 }
                 Next::Files | Next::Heal if self.is_paused() => {
-                    heal_at = None;
+                    (heal_at, edited) = (None, Edited::No);
                     self.forget_if_gone().await;
                 }
                 Next::Files => {
                     tokio::time::sleep(DEBOUNCE).await;
                     while hints.try_recv().is_ok() {}
+                    edited = Edited::No;
                     let (cancel, cancelled) = watch::channel(false);
                     let edits = Edits::of(&self, &mut hints, &mut edited);
                     let work = edits.over(self.files_changed(cancelled), &cancel);
