@@ -157,8 +157,9 @@ fn networks_are_shared_by_stacks_and_made_again_for_what_is_stopped() {
     assert!(reached(), "nothing of the stack was taken down for a network that cannot be made anew");
     host.ok_in(&folder(&guest), &["down"]);
     host.wait_until("it is made anew when they have left", || {
-        host.ok(&["network", "inspect", "--format", "{{.Internal}}", "demo_shared"]) == "true"
-            && runs(&host, "demo-web-1")
+        // For a moment there is none.
+        let found = host.run(&["network", "inspect", "--format", "{{.Internal}}", "demo_shared"]);
+        found.out.trim() == "true" && runs(&host, "demo-web-1")
     });
     host.ok_in(&folder(&guest), &["up", "-d"]);
     let down = host.run_in(&folder(&file), &["down"]);
