@@ -72,7 +72,7 @@ pub(crate) struct Stack {
 }
 
 enum Next {
-    Command(Option<Command>),
+    Command(Option<Box<Command>>),
     Files,
     Heal,
 }
@@ -170,20 +170,21 @@ impl Stack {
         let mut pending: Option<Command> = None;
         let mut edited = Edited::No;
         loop {
-            let told = std::iter::from_fn(|| events.next().now_or_never().flatten());
-            if told.fold(false, |any, event| self.concerns(&event) || any) {
-                heal_at = sooner(heal_at, SETTLE);
+            while let Some(Some(event)) = events.next().now_or_never() {
+                if self.concerns(&event) {
+                    heal_at = sooner(heal_at, SETTLE);
+                }
             }
             let overdue = heal_at.is_some_and(|at| at + OVERDUE <= Instant::now());
             let next = match pending.take() {
-                Some(command) => Next::Command(Some(command)),
+                Some(command) => Next::Command(Some(Box::new(command))),
                 None if edited == Edited::Surely => Next::Files,
                 // Who writes beside the files all the time keeps nobody from being mended.
                 None if overdue => Next::Heal,
                 None if edited == Edited::Perhaps => Next::Files,
                 None => tokio::select! {
                     biased;
-                    command = commands.recv() => Next::Command(command),
+                    command = commands.recv() => Next::Command(command.map(Box::new)),
                     Some(()) = hints.recv() => Next::Files,
                     Some(event) = events.next() => {
                         if self.concerns(&event) {
@@ -201,12 +202,14 @@ impl Stack {
                 },
             };
             match next {
-                Next::Command(None | Some(Command::Leave)) => return,
+                Next::Command(None) => return,
+                Next::Command(Some(command)) if matches!(*command, Command::Leave) => return,
                 Next::Command(Some(command)) => {
-                    let resumes = matches!(&command, Command::Hold { paused: false, .. });
-                    let left = matches!(&command, Command::Down { services, options, .. } if services.is_empty() && !options.dry_run);
+                    let resumes = matches!(&*command, Command::Hold { paused: false, .. });
+                    let left = matches!(&*command, Command::Down { services, options, .. } if services.is_empty() && !options.dry_run);
                     let (cancel, cancelled) = watch::channel(false);
-                    let gone = unless_newer(self.serve(command, cancelled), &cancel, &mut commands, &mut pending).await;
+                    let gone =
+                        unless_newer(self.serve(*command, cancelled), &cancel, &mut commands, &mut pending).await;
                     let cut = *cancel.borrow();
                     if left && gone {
                         // Whoever waits behind us is told by the closed channel, and begins anew.

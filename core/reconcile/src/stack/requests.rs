@@ -117,7 +117,7 @@ impl Stack {
         let whole = plan_options.services.is_empty();
         let services = plan::selected(&project, &plan_options);
         let applied = self.apply(&project, plan_options, &images, progress, cancel.clone(), options.bounds()).await;
-        let outcome = applied.inspect_err(|problem| drop(self.not_healed(problem.clone())))?;
+        let outcome = applied.inspect_err(|problem| self.set_failing(Some(problem.clone())))?;
         let outcome = self.settle(outcome, whole, progress, cancel.clone()).await;
         outcome.tell(progress).await;
         if outcome.cancelled {
