@@ -57,7 +57,8 @@ pub(crate) fn check_config(what: &str, config: &ImageConfig, layers: usize) -> R
 
 /// Signatures, attestations and the like lie beside images in an index.
 pub(crate) fn is_image(descriptor: &Descriptor) -> bool {
-    let attested = descriptor.annotations.as_ref().is_some_and(|notes| notes.contains_key("vnd.docker.reference.type"));
+    let attested =
+        descriptor.annotations.as_ref().is_some_and(|notes| notes.contains_key(crate::store::REFERENCE_TYPE));
     !attested && descriptor.platform.as_ref().is_none_or(|platform| platform.os != "unknown")
 }
 

@@ -193,7 +193,7 @@ pub fn host_architecture() -> (&'static str, Option<&'static str>) {
     match std::env::consts::ARCH {
         "x86_64" => ("amd64", None),
         "x86" => ("386", None),
-        "aarch64" => ("arm64", Some("v8")),
+        "aarch64" => ("arm64", None),
         "arm" => ("arm", Some("v7")),
         "powerpc64" => ("ppc64le", None),
         "loongarch64" => ("loong64", None),

@@ -13,6 +13,8 @@ pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// A statement about an image.
+pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -91,13 +93,16 @@ impl Platform {
         }
         let (architecture, implied) = match architecture.to_ascii_lowercase().as_str() {
             "x86_64" | "x86-64" => ("amd64".to_owned(), None),
-            "aarch64" | "arm64" => ("arm64".to_owned(), Some("v8")),
+            "aarch64" => ("arm64".to_owned(), None),
             "armhf" => ("arm".to_owned(), Some("v7")),
             "armel" => ("arm".to_owned(), Some("v6")),
             "i386" => ("386".to_owned(), None),
             other => (other.to_owned(), None),
         };
-        let variant = variant.or(implied).map(str::to_owned);
+        // What an architecture begins with is not said, so that one platform has one name.
+        let said =
+            variant.filter(|variant| !matches!((architecture.as_str(), *variant), ("arm64", "v8") | ("amd64", "v1")));
+        let variant = said.or(implied).map(str::to_owned);
         Ok(Self { os: os.to_ascii_lowercase(), architecture, variant, os_version: None })
     }
 

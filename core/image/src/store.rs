@@ -5,6 +5,7 @@
 //! visible refers to it is held by a [`Hold`].
 
 mod draft;
+mod index;
 mod layers;
 mod recover;
 mod register;
@@ -24,11 +25,14 @@ use crate::blobs::Blobs;
 use crate::config::HistoryEntry;
 use crate::digest::{ChainId, Digest};
 use crate::error::ImageError;
+use crate::manifest::Platform;
 use crate::record::{ImageRecord, LayerRef};
 use crate::reference::ImageRef;
 use crate::timestamp;
 
 pub(crate) use draft::Draft;
+pub use index::{Content, IndexEntry, IndexRecord, Member, Statement};
+pub(crate) use index::{REFERENCE_TYPE, subject};
 pub(crate) use layers::ExpectedLayer;
 use recover::boot_id;
 pub use remove::Removed;
@@ -39,6 +43,9 @@ pub const MAX_LAYERS: usize = 500;
 
 const IMAGES: Collection<ImageRecord> = Collection::new("images");
 const NAMES: Collection<Digest> = Collection::new("image-names");
+const INDEXES: Collection<IndexRecord> = Collection::new("image-indexes");
+/// Which of the names are those of an index.
+const INDEX_NAMES: Collection<Digest> = Collection::new("image-index-names");
 const LAYERS: Collection<LayerRow> = Collection::new("layers");
 /// Directories that are not visible, those that are being unpacked into and those that are to go: what is found here at
 /// a start is removed.
@@ -60,6 +67,9 @@ pub(crate) struct LayerRow {
 struct State {
     images: BTreeMap<Digest, Arc<ImageRecord>>,
     names: BTreeMap<ImageRef, Digest>,
+    indexes: BTreeMap<Digest, Arc<IndexRecord>>,
+    /// Each of these is among `names`, too, which says to which image of the index it leads.
+    index_names: BTreeMap<ImageRef, Digest>,
     layers: HashMap<ChainId, LayerRow>,
     pins: BTreeSet<(ChainId, String)>,
     /// Layers that were made and that nothing refers to yet.
@@ -130,6 +140,12 @@ impl ImageStore {
             for (name, id) in NAMES.all(tx)? {
                 state.names.insert(ImageRef::parse_bare(&name)?, id);
             }
+            for (_, record) in INDEXES.all(tx)? {
+                state.indexes.insert(record.digest, Arc::new(record));
+            }
+            for (name, digest) in INDEX_NAMES.all(tx)? {
+                state.index_names.insert(ImageRef::parse_bare(&name)?, digest);
+            }
             for (_, row) in LAYERS.all(tx)? {
                 state.layers.insert(row.layer.chain_id, row);
             }
@@ -183,8 +199,14 @@ impl ImageStore {
         let state = self.state();
         let not_found = || ImageError::NotFound(text.to_owned());
         let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        // An index stands for the image of it that suits best.
+        let of_index = |index: &IndexRecord| {
+            let id = index.image_for(&Platform::host()).or_else(|| index.images().next())?;
+            state.images.get(&id).cloned()
+        };
         if let Some(id) = Digest::from_hex(hex) {
-            return state.images.get(&id).cloned().ok_or_else(not_found);
+            let index = || of_index(state.indexes.get(&id)?);
+            return state.images.get(&id).cloned().or_else(index).ok_or_else(not_found);
         }
         if !text.starts_with("sha256:")
             && let Ok(name) = ImageRef::parse(text)
@@ -203,7 +225,7 @@ impl ImageStore {
         match (found.next(), found.next()) {
             (Some((_, record)), None) => Ok(record.clone()),
             (Some(_), Some(_)) => Err(ImageError::Ambiguous(text.to_owned())),
-            (None, _) => Err(not_found()),
+            (None, _) => index::by_prefix(&state, hex).and_then(|index| of_index(index)).ok_or_else(not_found),
         }
     }
 
@@ -285,18 +307,23 @@ impl ImageStore {
 
     // ---- names ----
 
-    /// Gives an image a name, taking it from the image that had it. The image that lost it, if another.
+    /// Gives an image a name, taking it from the image or index that had it. The image that lost it, if another.
     pub fn tag(&self, id: &Digest, name: &ImageRef) -> Result<Option<Digest>, ImageError> {
         let _changing = self.changing();
         let record = self.get(id).ok_or_else(|| ImageError::NotFound(id.to_string()))?;
         let record = ImageRecord { tagged_ns: timestamp::now(), ..(*record).clone() };
         self.store.write::<_, ImageError>(Durability::Power, |tx| {
             IMAGES.put(tx, &id.hex(), &record)?;
+            INDEX_NAMES.delete(tx, &name.to_string())?;
             Ok(NAMES.put(tx, &name.to_string(), id)?)
         })?;
-        let mut state = self.state_mut();
-        state.images.insert(*id, Arc::new(record));
-        Ok(state.names.insert(name.clone(), *id).filter(|former| former != id))
+        let (former, index) = {
+            let mut state = self.state_mut();
+            state.images.insert(*id, Arc::new(record));
+            (state.names.insert(name.clone(), *id), state.index_names.remove(name))
+        };
+        self.drop_indexes(index)?;
+        Ok(former.filter(|former| former != id))
     }
 
     /// Takes a name away. The image that had it.
@@ -306,8 +333,16 @@ impl ImageStore {
     }
 
     fn untag_locked(&self, name: &ImageRef) -> Result<Option<Digest>, ImageError> {
-        self.store.write::<_, ImageError>(Durability::Power, |tx| Ok(NAMES.delete(tx, &name.to_string())?))?;
-        Ok(self.state_mut().names.remove(name))
+        self.store.write::<_, ImageError>(Durability::Power, |tx| {
+            INDEX_NAMES.delete(tx, &name.to_string())?;
+            Ok(NAMES.delete(tx, &name.to_string())?)
+        })?;
+        let (id, index) = {
+            let mut state = self.state_mut();
+            (state.names.remove(name), state.index_names.remove(name))
+        };
+        self.drop_indexes(index)?;
+        Ok(id)
     }
 
     // ---- holding ----
@@ -355,12 +390,16 @@ impl ImageStore {
 }
 
 fn find_name(state: &State, name: &ImageRef) -> Option<Digest> {
-    if let Some(id) = state.names.get(name) {
+    find_in(&state.names, name)
+}
+
+fn find_in(names: &BTreeMap<ImageRef, Digest>, name: &ImageRef) -> Option<Digest> {
+    if let Some(id) = names.get(name) {
         return Some(*id);
     }
     // A tag beside a digest is a comment: the digest decides.
     let digest = name.digest()?;
-    state.names.get(&name.with_digest(*digest)).copied()
+    names.get(&name.with_digest(*digest)).copied()
 }
 
 fn pin_key(chain: &ChainId, owner: &str) -> String {

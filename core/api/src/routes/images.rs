@@ -17,12 +17,18 @@ pub async fn list(engine: &Engine, call: &Call) -> Answer {
     if let Some(name) = call.query.get("filter") {
         filters.add("reference", name);
     }
-    json(&engine.list_images(call.query.flag("all"), filters, call.query.flag("digests")).await?)
+    json(&engine.list_images(call.query.flag("all"), filters, call.query.flag("manifests")).await?)
 }
 
 /// `GET /images/{name}/json`
 pub async fn inspect(engine: &Engine, name: &str, call: &Call) -> Answer {
-    json(&engine.inspect_image_for(name, call.query.get("platform")).await?)
+    match (call.query.flag("manifests"), call.query.get("platform")) {
+        (true, None) => json(&engine.inspect_image_tree(name).await?),
+        (true, Some(_)) => {
+            Err(Error::invalid("conflicting options: manifests and platform options cannot both be set"))
+        }
+        (false, platform) => json(&engine.inspect_image_for(name, platform).await?),
+    }
 }
 
 /// `GET /images/{name}/history`
@@ -38,8 +44,8 @@ pub async fn tag(engine: &Engine, name: &str, call: &Call) -> Answer {
 
 /// `DELETE /images/{name}`
 pub async fn remove(engine: &Engine, name: &str, call: &Call) -> Answer {
-    engine.check_platforms(name, &call.query.all("platforms"))?;
-    json(&engine.remove_image(name, call.query.flag("force"), call.query.flag("noprune")).await?)
+    let platforms = call.query.all("platforms");
+    json(&engine.remove_image(name, call.query.flag("force"), call.query.flag("noprune"), &platforms).await?)
 }
 
 /// `POST /images/create`: a pull with `fromImage`, an import with `fromSrc`.

@@ -31,7 +31,11 @@ impl Engine {
             return Err(Error::invalid("no image is named to make the container from"));
         }
         let using = Arc::clone(&self.inner.image_use).read_owned().await;
-        let image = self.inspect_image(&image).await?;
+        let image = match self.inspect_image_for(&image, platform).await {
+            Ok(found) => found,
+            // An image that does not say what it is for, or says it in other words, is judged by its own.
+            Err(_) => self.inspect_image(&image).await?,
+        };
         require_platform(&image, platform)?;
         let containers = self.inner.containers.clone();
         let name = name.map(str::to_owned);

@@ -112,7 +112,9 @@ impl Engine {
         let (mut unused, mut needed) = (Vec::new(), HashSet::new());
         for (image, place) in images {
             stale.remove(&image.id);
-            if !users.contains_key(&image.id) && place.children == 0 && (all || place.is_dangling()) {
+            let in_use = users.contains_key(&image.id)
+                || self.inner.images.store().fellows(&image.id).iter().any(|id| users.contains_key(id));
+            if !in_use && !place.is_part() && place.children == 0 && (all || place.is_dangling()) {
                 let used = uses.get(&image.id).copied().unwrap_or(0).max(image.tagged_ns);
                 let layers = image.layers.iter().map(|layer| (layer.chain_id, layer.size)).collect();
                 unused.push(Unused { id: image.id, used, layers });

@@ -9,7 +9,7 @@ use bollard_stubs::models::{
 use sampan_build::pattern::Pattern;
 use sampan_image::{ContainerDefaults, Digest, ImageRecord, ImageRef, timestamp};
 
-use super::reference;
+use super::{Images, reference};
 use crate::Engine;
 use crate::error::{Error, Result};
 use crate::filters::Filters;
@@ -20,36 +20,46 @@ const SECOND: i64 = 1_000_000_000;
 pub(super) struct Place {
     pub names: Vec<ImageRef>,
     pub children: usize,
+    /// It is one of an index, by which others have the name.
+    pub is_listed: bool,
 }
 
 impl Place {
     /// Without a name that people use, and no step of another image.
     pub fn is_dangling(&self) -> bool {
-        self.children == 0 && !self.names.iter().any(|name| name.tag().is_some())
+        self.children == 0 && !self.is_part() && !self.names.iter().any(|name| name.tag().is_some())
     }
 
     /// A step of another image only.
     fn is_intermediate(&self) -> bool {
         self.children > 0 && self.names.is_empty()
     }
+
+    /// An image of an index that a name leads to only when its platform is asked for.
+    pub fn is_part(&self) -> bool {
+        self.is_listed && self.names.is_empty()
+    }
 }
 
 impl Engine {
-    /// `images`.
-    pub async fn list_images(&self, all: bool, filters: Filters, _digests: bool) -> Result<Vec<ImageSummary>> {
+    /// `images`; with `manifests` what each consists of, too.
+    pub async fn list_images(&self, all: bool, filters: Filters, manifests: bool) -> Result<Vec<ImageSummary>> {
         filters.only(&["before", "dangling", "label", "label!", "reference", "since", "until"])?;
         let mut found = self.filter_images(&filters)?;
-        found.retain(|(_, place)| all || !place.is_intermediate());
+        found.retain(|(_, place)| !place.is_part() && (all || !place.is_intermediate()));
         let dangling = filters.truth("dangling")?;
         found.retain(|(_, place)| dangling.is_none_or(|wanted| place.is_dangling() == wanted));
         found.sort_by(|(a, _), (b, _)| b.created_ns.cmp(&a.created_ns).then(a.id.cmp(&b.id)));
         let uses = self.inner.images.store().layer_uses();
-        let mut containers: HashMap<String, i64> = HashMap::new();
+        let mut containers: HashMap<String, Vec<String>> = HashMap::new();
         for container in self.inner.containers.all() {
-            *containers.entry(container.record().image.clone()).or_default() += 1;
+            containers.entry(container.record().image.clone()).or_default().push(container.id.clone());
         }
+        let images = &self.inner.images;
         let summary = |(image, place): (std::sync::Arc<ImageRecord>, Place)| {
             let (repo_tags, repo_digests) = split_names(&place.names);
+            let manifests = manifests.then(|| images.manifests(&image, &place.names, &containers));
+            let index = place.names.iter().find_map(|name| images.store().index_by_name(name));
             let shared = image.layers.iter().filter(|layer| uses.get(&layer.chain_id).is_some_and(|uses| *uses > 1));
             ImageSummary {
                 id: image.id.to_string(),
@@ -60,7 +70,11 @@ impl Engine {
                 size: size(image.size),
                 shared_size: size(shared.map(|layer| layer.size).sum()),
                 labels: image.config.config.labels.clone().into_iter().collect(),
-                containers: containers.get(&image.id.to_string()).copied().unwrap_or(0),
+                containers: containers
+                    .get(&image.id.to_string())
+                    .map_or(0, |found| i64::try_from(found.len()).unwrap_or(i64::MAX)),
+                descriptor: index.filter(|_| manifests.is_some()).map(|index| Images::descriptor(&index)),
+                manifests,
                 ..ImageSummary::default()
             }
         };
@@ -82,6 +96,7 @@ impl Engine {
                 *children.entry(parent).or_default() += 1;
             }
         }
+        let listed = store.index_images();
         let mut found = Vec::new();
         for (image, mut names) in list {
             let labels: HashMap<String, String> = image.config.config.labels.clone().into_iter().collect();
@@ -89,12 +104,13 @@ impl Engine {
                 && since.is_none_or(|time| image.created_ns > time)
                 && until.is_none_or(|time| image.created_ns < time)
                 && filters.labels(&labels);
+            let is_listed = listed.contains(&image.id) && names.is_empty();
             if !patterns.is_empty() {
                 names.retain(|name| patterns.iter().any(|pattern| matches_reference(pattern, name)));
             }
             if passes && (patterns.is_empty() || !names.is_empty()) {
                 let children = children.get(&image.id).copied().unwrap_or(0);
-                found.push((image, Place { names, children }));
+                found.push((image, Place { names, children, is_listed }));
             }
         }
         Ok(found)
@@ -105,11 +121,33 @@ impl Engine {
         self.inspect_image_for(name, None).await
     }
 
+    /// As [`Self::inspect_image`], and what the index consists of that the name leads to.
+    pub async fn inspect_image_tree(&self, name: &str) -> Result<ImageInspect> {
+        let images = &self.inner.images;
+        let image = images.resolve(name)?;
+        let mut users: HashMap<String, Vec<String>> = HashMap::new();
+        for container in self.inner.containers.all() {
+            users.entry(container.record().image.clone()).or_default().push(container.id.clone());
+        }
+        let found = self.inspect_image(name).await?;
+        let manifests = images.manifests(&image, &images.store().names(&image.id), &users);
+        let descriptor = images.store().index(name).map(|index| Images::descriptor(&index));
+        Ok(ImageInspect { manifests: Some(manifests), descriptor, ..found })
+    }
+
     /// As [`Self::inspect_image`], of no other platform than the one that is asked for, if any.
     pub async fn inspect_image_for(&self, name: &str, platform: Option<&str>) -> Result<ImageInspect> {
         let images = &self.inner.images;
         let image = images.resolve_for(name, platform)?;
-        let (repo_tags, repo_digests) = split_names(&images.store().names(&image.id));
+        let mut names = images.store().names(&image.id);
+        if names.is_empty()
+            && let Some(index) = images.store().index(name)
+        {
+            // The names of the index, by which its other images are known.
+            let all = images.store().indexes().into_iter().find(|(known, _)| known.digest == index.digest);
+            names = all.map(|(_, names)| names).unwrap_or_default();
+        }
+        let (repo_tags, repo_digests) = split_names(&names);
         let config = &image.config;
         Ok(ImageInspect {
             id: Some(image.id.to_string()),
@@ -161,13 +199,13 @@ impl Engine {
     /// Gives an image another name.
     pub async fn tag_image(&self, name: &str, repo: &str, tag: Option<&str>) -> Result<()> {
         let images = &self.inner.images;
-        let id = images.resolve(name)?.id;
+        let (id, source) = (images.resolve(name)?.id, name.to_owned());
         let name = reference(repo, tag)?;
         if name.digest().is_some() {
             return Err(Error::invalid("refusing to create a tag with a digest reference"));
         }
         let familiar = name.familiar();
-        images.blocking(move |store| Ok(store.tag(&id, &name)?)).await?;
+        images.blocking(move |store| Ok(store.tag_as(&source, &name)?)).await?;
         images.event("tag", &id.to_string(), Some(familiar));
         Ok(())
     }

@@ -7,6 +7,7 @@ mod list;
 mod manifests;
 mod remove;
 mod transfer;
+mod tree;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -125,10 +126,14 @@ impl Images {
         Ok(self.store.resolve(name)?)
     }
 
-    /// As [`Self::resolve`]; an image for another platform than the one that is wanted, if any, is none.
+    /// As [`Self::resolve`], of an index the image for the platform that is wanted, if any; one for another is none.
     pub(crate) fn resolve_for(&self, name: &str, platform: Option<&str>) -> Result<Arc<ImageRecord>> {
         let image = self.resolve(name)?;
         if let Some(wanted) = transfer::parse_platform(platform)? {
+            let listed = self.store.index(name).and_then(|index| index.image_for(&wanted));
+            if let Some(image) = listed.and_then(|id| self.store.get(&id)) {
+                return Ok(image);
+            }
             let offered = image.platform();
             if wanted.suits(&offered).is_none() {
                 return Err(Error::not_found(format!(

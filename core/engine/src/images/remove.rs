@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bollard_stubs::models::{ImageDeleteResponseItem, ImagePruneResponse};
-use sampan_image::{Digest, ImageRecord, ImageRef, ImageStore, Removed};
+use sampan_image::{Digest, ImageRecord, ImageRef, ImageStore, IndexRecord, Removed};
 
 use super::list::size;
 use crate::Engine;
@@ -50,9 +50,44 @@ impl Removal<'_> {
         self.users.get(id).cloned().unwrap_or_default()
     }
 
-    /// Removes what `text` names: one name, or by an id the image with its names.
+    /// Removes what `text` names, with what was part of it alone.
     fn remove(&mut self, text: &str) -> Result<()> {
         let image = self.store.resolve(text)?;
+        let fellows = self.store.fellows(&image.id);
+        self.remove_one(text, &image)?;
+        self.release(fellows);
+        Ok(())
+    }
+
+    /// Removes images that no name leads to any more, as their index is gone.
+    fn release(&mut self, fellows: impl IntoIterator<Item = Digest>) {
+        let listed = self.store.index_images();
+        for id in fellows {
+            let alone = self.store.names(&id).is_empty() && !listed.contains(&id) && self.users(&id).any().is_none();
+            if let Some(image) = self.store.get(&id).filter(|_| alone)
+                && let Err(error) = self.delete(&image, true)
+            {
+                tracing::warn!(image = %id, %error, "an image of a removed index stays");
+            }
+        }
+    }
+
+    /// Removes one image of an index.
+    fn withdraw(&mut self, index: &IndexRecord, id: Digest) -> Result<()> {
+        if let Some(container) = self.users(&id).any().filter(|_| !self.force) {
+            return Err(Error::conflict(format!(
+                "conflict: unable to delete {} (must be forced) - image is being used by container {}",
+                id.short(),
+                short(container)
+            )));
+        }
+        self.store.withdraw(&index.digest, &id)?;
+        self.release([id]);
+        Ok(())
+    }
+
+    /// Removes one name, or by an id the image with its names.
+    fn remove_one(&mut self, text: &str, image: &Arc<ImageRecord>) -> Result<()> {
         let names = self.store.names(&image.id);
         if !is_id(text, &image.id) {
             let name = ImageRef::parse(text).map_err(Error::invalid)?;
@@ -88,12 +123,12 @@ impl Removal<'_> {
             if !self.store.names(&image.id).is_empty() {
                 return Ok(());
             }
-            return self.delete(&image, true);
+            return self.delete(image, true);
         }
         if !is_single(&names) && !self.force {
-            return Err(self.conflict(&image, false, "image is referenced in multiple repositories"));
+            return Err(self.conflict(image, false, "image is referenced in multiple repositories"));
         }
-        self.delete(&image, false)
+        self.delete(image, false)
     }
 
     fn untag(&mut self, name: &ImageRef) -> Result<()> {
@@ -199,13 +234,24 @@ impl Engine {
             .await
     }
 
-    /// Fails unless an image is for each of these platforms.
-    pub fn check_platforms(&self, name: &str, platforms: &[String]) -> Result<()> {
-        platforms.iter().try_for_each(|platform| self.inner.images.resolve_for(name, Some(platform)).map(drop))
-    }
-
-    /// Takes a name away, and the image with its last one.
-    pub async fn remove_image(&self, name: &str, force: bool, noprune: bool) -> Result<Vec<ImageDeleteResponseItem>> {
+    /// Takes a name away, and the image with its last one. With platforms, of an index those images alone that are for
+    /// them; what is not there fails.
+    pub async fn remove_image(
+        &self,
+        name: &str,
+        force: bool,
+        noprune: bool,
+        platforms: &[String],
+    ) -> Result<Vec<ImageDeleteResponseItem>> {
+        let wanted = platforms.iter().map(|platform| Ok(self.inner.images.resolve_for(name, Some(platform))?.id));
+        let wanted: HashSet<Digest> = wanted.collect::<Result<_>>()?;
+        // All that there is goes with the name.
+        let index = self
+            .inner
+            .images
+            .store()
+            .index(name)
+            .filter(|index| !wanted.is_empty() && !index.images().all(|id| wanted.contains(&id)));
         let _alone = self.inner.image_use.write().await;
         self.release_layers().await?;
         let users = self.image_users();
@@ -215,7 +261,10 @@ impl Engine {
             .images
             .blocking(move |store| {
                 let mut removal = Removal { store, users: &users, force, prune: !noprune, done: Vec::new() };
-                let result = removal.remove(&name);
+                let result = match index {
+                    Some(index) => wanted.into_iter().try_for_each(|id| removal.withdraw(&index, id)),
+                    None => removal.remove(&name),
+                };
                 // What was done is told even if the rest is refused.
                 Ok((result, removal.done))
             })
@@ -251,7 +300,12 @@ impl Engine {
         let mut candidates: Vec<Arc<ImageRecord>> = self
             .filter_images(&filters)?
             .into_iter()
-            .filter(|(image, place)| (place.is_dangling() || !dangling) && !users.contains_key(&image.id))
+            .filter(|(image, place)| {
+                // What is part of an index goes with it, or stays with it.
+                let mut all = self.inner.images.store().fellows(&image.id);
+                all.insert(image.id);
+                (place.is_dangling() || (!dangling && !place.is_part())) && !all.iter().any(|id| users.contains_key(id))
+            })
             .map(|(image, _)| image)
             .collect();
         // Children before what they were built upon.
@@ -292,11 +346,12 @@ fn delete_all(
 ) -> Vec<Removed> {
     let mut removal = Removal { store, users, force: true, prune: true, done: Vec::new() };
     for id in ids {
-        if let Some(image) = store.get(&id)
-            && let Err(error) = removal.delete(&image, true)
-        {
+        let Some(image) = store.get(&id) else { continue };
+        let fellows = store.fellows(&id);
+        if let Err(error) = removal.delete(&image, true) {
             tracing::warn!(image = %id, %error, "not pruned");
         }
+        removal.release(fellows);
     }
     removal.done
 }

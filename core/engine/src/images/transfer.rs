@@ -177,9 +177,13 @@ impl Engine {
     pub async fn save_images(&self, names: Vec<String>, platform: Option<&str>) -> Result<Download> {
         let images = self.inner.images.clone();
         // Names are looked up before the answer begins, so that a wrong one is an error and not half an archive.
-        let items = sampan_image::save_items(images.store(), &names)?;
-        for item in &items {
-            images.resolve_for(&item.image.id.to_string(), platform)?;
+        let mut items = sampan_image::save_items(images.store(), &names)?;
+        if platform.is_some_and(|text| !text.is_empty()) {
+            for item in &mut items {
+                let name = item.index.as_ref().map_or(item.image.id, |index| index.digest);
+                item.image = images.resolve_for(&name.to_string(), platform)?;
+                item.index = None;
+            }
         }
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::task::spawn_blocking(move || {
@@ -315,12 +319,13 @@ impl Engine {
         for name in &names {
             images.resolve_for(&name.to_string(), platform)?;
         }
+        let platform = parse_platform(platform)?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
             let hello = format!("The push refers to repository [{}]", bare.repository());
             drop(sender.send(TransferMessage::status(hello)).await);
             for name in names {
-                let pushed = images.push(&name, auth.clone(), |event| {
+                let pushed = images.push(&name, platform.as_ref(), auth.clone(), |event| {
                     let sender = sender.clone();
                     async move { sender.send(event.into()).await.is_ok() }
                 });
@@ -462,6 +467,7 @@ impl Images {
     pub(crate) async fn push<F: Future<Output = bool>>(
         &self,
         name: &ImageRef,
+        platform: Option<&Platform>,
         auth: Option<Credentials>,
         tell: impl FnMut(TransferEvent) -> F,
     ) -> Result<Pushed> {
@@ -469,7 +475,8 @@ impl Images {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let reporter = Reporter(sender);
         let pushing = async {
-            let result = registry::push(self.registries(), self.store(), name, auth.as_ref(), &reporter).await;
+            let result =
+                registry::push(self.registries(), self.store(), name, platform, auth.as_ref(), &reporter).await;
             drop(reporter);
             result
         };
@@ -478,8 +485,9 @@ impl Images {
         let by_digest = name.with_digest(digest);
         let name = name.clone();
         let familiar = name.familiar();
-        self.blocking(move |store| match store.by_name(&name) {
-            Some(image) if image.manifest == digest => Ok(store.tag(&image.id, &by_digest).map(drop)?),
+        self.blocking(move |store| match (store.index_by_name(&name), store.by_name(&name)) {
+            (Some(index), _) if index.digest == digest => Ok(store.tag_as(&name.to_string(), &by_digest).map(drop)?),
+            (_, Some(image)) if image.manifest == digest => Ok(store.tag(&image.id, &by_digest).map(drop)?),
             _ => Ok(()),
         })
         .await?;

@@ -11,7 +11,7 @@ use crate::decompress::{Compression, Decompress};
 use crate::digest::{ChainId, Digest};
 use crate::error::ImageError;
 use crate::ingest::{Found, Keep, read_error, try_ingest};
-use crate::manifest::{Descriptor, MAX_DOCUMENT, layer_media_type};
+use crate::manifest::{Descriptor, MAX_DOCUMENT};
 use crate::record::LayerRef;
 use crate::store::{Draft, ExpectedLayer, Hold, ImageStore};
 use crate::tar_reader::{Entry, Kind, Stored, TarReader, is_header};
@@ -195,6 +195,25 @@ impl<'a> Intake<'a> {
         Ok(bytes)
     }
 
+    /// Whether a blob can be kept as it is.
+    pub(super) fn holds(&self, digest: &Digest) -> bool {
+        let place = self.names.get(blob_path(digest).as_bytes());
+        match place.map(|place| &self.files[*place]) {
+            Some(Taken::Document(bytes)) => Digest::of(bytes) == *digest,
+            Some(Taken::Layer { blob, .. }) => blob == digest,
+            Some(Taken::Unusable(_)) | None => false,
+        }
+    }
+
+    /// Keeps a blob as it is; the caller holds it.
+    pub(super) fn keep(&self, digest: &Digest) -> Result<(), ImageError> {
+        match &self.files[self.place(&blob_path(digest))?] {
+            Taken::Document(bytes) => self.store.blobs().write(bytes).map(drop),
+            // What may be a layer is among the blobs already.
+            Taken::Layer { .. } | Taken::Unusable(_) => Ok(()),
+        }
+    }
+
     /// Takes a file as the layer that it must be, over `parents` (nearest first).
     pub(super) fn layer(
         &mut self,
@@ -216,7 +235,6 @@ impl<'a> Intake<'a> {
             // How it was packed does not matter to anyone.
             return self.store.take_known_layer(expected, parents);
         }
-        let size = self.store.blobs().size(&blob);
         let expected = ExpectedLayer { blob: Some(expected.blob.unwrap_or(blob)), ..expected.clone() };
         if expected.blob != Some(blob) {
             let expected = expected.blob.unwrap_or(blob);
@@ -226,17 +244,7 @@ impl<'a> Intake<'a> {
             return self.store.take_downloaded(name, &expected, parents, None);
         };
         expected.check(name, &found)?;
-        let media_type = expected.media_type.clone();
-        let layer = LayerRef {
-            diff_id: found.diff_id,
-            chain_id: chain,
-            blob,
-            blob_size: size,
-            media_type: media_type.unwrap_or_else(|| layer_media_type(found.compression).to_owned()),
-            size: found.size,
-            urls: expected.urls.clone(),
-        };
-        draft.place(layer, found.has_root, parents)
+        draft.place(expected.found(&found, chain), found.has_root, parents)
     }
 }
 

@@ -10,10 +10,10 @@ use super::{
 use crate::config::ImageConfig;
 use crate::digest::{ChainId, Digest};
 use crate::error::ImageError;
-use crate::manifest::{Descriptor, Document, Platform};
+use crate::manifest::{Descriptor, Document, Platform, is_foreign};
 use crate::record::{ImageRecord, LayerRef};
 use crate::reference::ImageRef;
-use crate::store::{ExpectedLayer, ImageStore};
+use crate::store::{Content, ExpectedLayer, ImageStore};
 
 /// Indexes within indexes.
 const MAX_NESTING: usize = 4;
@@ -38,15 +38,50 @@ struct Planned {
     names: Vec<ImageRef>,
 }
 
-/// Reads an archive, packed or not, and makes its images visible, all or none: of those for several platforms the one
-/// for `platform`, which is this machine's if none is given.
+/// An index as the archive holds it: it is kept, with all that is in the archive of what it names.
+struct PlannedIndex {
+    bytes: Vec<u8>,
+    names: Vec<ImageRef>,
+    members: Vec<PlannedMember>,
+}
+
+/// One manifest of an index.
+enum PlannedMember {
+    /// Not in the archive.
+    Absent,
+    /// One of the planned images, by its configuration's digest.
+    Image(Digest),
+    /// No image for this system: names within the archive of what is kept, the manifest first.
+    Kept(Vec<Digest>),
+}
+
+/// What an archive holds.
+#[derive(Default)]
+struct Plan {
+    images: Vec<Planned>,
+    indexes: Vec<PlannedIndex>,
+}
+
+impl Plan {
+    /// Takes an image in, whose names are added to those of the same that is there already.
+    fn add(&mut self, image: Planned) {
+        match self.images.iter_mut().find(|known| known.manifest_bytes == image.manifest_bytes) {
+            // One entry for each name of an image.
+            Some(known) => known.names.extend(image.names),
+            None => self.images.push(image),
+        }
+    }
+}
+
+/// Reads an archive, packed or not, and makes its images visible, all or none. With a `platform`, of those for several
+/// platforms the one that suits it; else all that are in the archive.
 pub fn load(
     store: &ImageStore,
     reader: impl Read + Send,
     platform: Option<&Platform>,
 ) -> Result<Vec<Loaded>, ImageError> {
     let mut contents = Intake::read(store, reader)?;
-    let planned = plan(&contents, platform)?;
+    let Plan { images: planned, indexes } = plan(&contents, platform)?;
     if planned.is_empty() {
         let wanted = platform.map_or_else(|| "this platform".to_owned(), ToString::to_string);
         return Err(ImageError::refused(WHAT, format!("there is no image for {wanted} in it")));
@@ -80,7 +115,47 @@ pub fn load(
         )?;
         loaded.push(Loaded { image: record, names: image.names });
     }
+    for index in indexes {
+        let (image, at) = take_index(store, &contents, &index)?;
+        match loaded.iter_mut().find(|known| known.image.id == image.id && known.names.is_empty()) {
+            Some(known) => known.names = index.names,
+            None => loaded.push(Loaded { image, names: index.names }),
+        }
+        // The others of an index are no loaded images of their own.
+        loaded.retain(|known| !known.names.is_empty() || !at.contains(&known.image.id));
+    }
     Ok(loaded)
+}
+
+/// Keeps an index whose images are visible; the image that its names lead to, and the ids of the others.
+fn take_index(
+    store: &ImageStore,
+    contents: &Intake<'_>,
+    index: &PlannedIndex,
+) -> Result<(Arc<ImageRecord>, Vec<Digest>), ImageError> {
+    let mut hold = store.hold([]);
+    let (mut found, mut images) = (Vec::new(), Vec::new());
+    for member in &index.members {
+        found.push(match member {
+            PlannedMember::Absent => Content::Absent,
+            PlannedMember::Image(id) => {
+                images.push(*id);
+                Content::Image(*id)
+            }
+            PlannedMember::Kept(blobs) => {
+                for digest in blobs {
+                    hold.add(*digest);
+                    contents.keep(digest)?;
+                }
+                Content::Kept(blobs[1..].to_vec())
+            }
+        });
+    }
+    let record = store.put_index(&index.bytes, found, images.first().copied(), &index.names)?;
+    let gone = || ImageError::Conflict(format!("index {} was removed meanwhile: try again", record.digest));
+    let image = store.resolve(&record.digest.to_string()).map_err(|_| gone())?;
+    images.retain(|id| *id != image.id);
+    Ok((image, images))
 }
 
 fn take_layers(
@@ -98,7 +173,7 @@ fn take_layers(
     Ok(layers)
 }
 
-fn plan(contents: &Intake<'_>, platform: Option<&Platform>) -> Result<Vec<Planned>, ImageError> {
+fn plan(contents: &Intake<'_>, platform: Option<&Platform>) -> Result<Plan, ImageError> {
     let docker: Vec<DockerEntry> = if contents.has("manifest.json") {
         serde_json::from_slice(&contents.document("manifest.json")?)
             .map_err(|error| ImageError::refused(WHAT, format!("manifest.json: {error}")))?
@@ -109,10 +184,11 @@ fn plan(contents: &Intake<'_>, platform: Option<&Platform>) -> Result<Vec<Planne
         let mut planned = plan_layout(contents, platform)?;
         // Names that only Docker's part tells.
         for entry in &docker {
-            for image in planned.iter_mut().filter(|image| blob_path(&Digest::of(&image.config_bytes)) == entry.config)
-            {
+            let known: Vec<ImageRef> = planned.indexes.iter().flat_map(|index| index.names.clone()).collect();
+            let described = |image: &&mut Planned| blob_path(&Digest::of(&image.config_bytes)) == entry.config;
+            for image in planned.images.iter_mut().filter(described) {
                 for name in docker_names(entry)? {
-                    if !image.names.contains(&name) {
+                    if !image.names.contains(&name) && !known.contains(&name) {
                         image.names.push(name);
                     }
                 }
@@ -124,10 +200,8 @@ fn plan(contents: &Intake<'_>, platform: Option<&Platform>) -> Result<Vec<Planne
         return Err(ImageError::refused(WHAT, "neither manifest.json nor index.json is in it: it holds no images"));
     }
     let planned = docker.iter().map(|entry| plan_docker(contents, entry)).collect::<Result<Vec<_>, _>>()?;
-    Ok(planned
-        .into_iter()
-        .filter(|image| platform.is_none_or(|wanted| wanted.suits(&platform_of(&image.config)).is_some()))
-        .collect())
+    let suits = |image: &Planned| platform.is_none_or(|wanted| wanted.suits(&platform_of(&image.config)).is_some());
+    Ok(Plan { images: planned.into_iter().filter(suits).collect(), indexes: Vec::new() })
 }
 
 fn docker_names(entry: &DockerEntry) -> Result<Vec<ImageRef>, ImageError> {
@@ -158,29 +232,84 @@ fn plan_docker(contents: &Intake<'_>, entry: &DockerEntry) -> Result<Planned, Im
     Ok(Planned { layers, names: docker_names(entry)?, config_bytes: bytes, manifest_bytes: None, config })
 }
 
-fn plan_layout(contents: &Intake<'_>, platform: Option<&Platform>) -> Result<Vec<Planned>, ImageError> {
+fn plan_layout(contents: &Intake<'_>, platform: Option<&Platform>) -> Result<Plan, ImageError> {
     let bytes = contents.document("index.json")?;
     let document = Document::parse(&bytes, "").map_err(|why| ImageError::refused("index.json", why))?;
     let Document::Index(index) = document else { return Err(ImageError::refused("index.json", "not an index")) };
-    let mut planned: Vec<Planned> = Vec::new();
+    let mut planned = Plan::default();
     for descriptor in &index.manifests {
         let suits = |offered: &Platform| platform.is_none_or(|wanted| wanted.suits(offered).is_some());
         if !is_image(descriptor) || !descriptor.platform.as_ref().is_none_or(suits) {
             continue;
         }
         let names = names_of(descriptor)?;
-        for mut image in plan_descriptor(contents, descriptor, platform, 0)? {
-            match planned.iter_mut().find(|known| known.manifest_bytes == image.manifest_bytes) {
-                // One entry for each name of an image.
-                Some(known) => known.names.extend(names.clone()),
-                None => {
-                    image.names.clone_from(&names);
-                    planned.push(image);
-                }
-            }
+        if platform.is_none() && plan_index(contents, descriptor, &names, &mut planned)? {
+            continue;
+        }
+        for image in plan_descriptor(contents, descriptor, platform, 0)? {
+            planned.add(Planned { names: names.clone(), ..image });
         }
     }
     Ok(planned)
+}
+
+/// Plans an index whole; whether the descriptor is of one that names images in the archive itself.
+fn plan_index(
+    contents: &Intake<'_>,
+    descriptor: &Descriptor,
+    names: &[ImageRef],
+    planned: &mut Plan,
+) -> Result<bool, ImageError> {
+    let bytes = contents.blob(descriptor)?;
+    let what = blob_path(&descriptor.digest);
+    let parsed = Document::parse(&bytes, &descriptor.media_type).map_err(|why| ImageError::refused(&what, why))?;
+    let Document::Index(index) = parsed else { return Ok(false) };
+    if let Some(known) = planned.indexes.iter_mut().find(|known| known.bytes == bytes) {
+        known.names.extend_from_slice(names);
+        return Ok(true);
+    }
+    let (mut members, mut images) = (Vec::new(), Vec::new());
+    for member in &index.manifests {
+        let mut planned = PlannedMember::Absent;
+        if contents.has(&blob_path(&member.digest)) {
+            if is_image(member) && member.platform.as_ref().is_none_or(|platform| platform.os == "linux") {
+                // An index in an index: what is in there is taken by itself.
+                let Some(image) = plan_member(contents, member)? else { return Ok(false) };
+                if image.layers.iter().all(|(name, _)| contents.has(name)) {
+                    planned = PlannedMember::Image(Digest::of(&image.config_bytes));
+                    images.push(image);
+                }
+            } else if let Some(blobs) = kept(contents, member)? {
+                planned = PlannedMember::Kept(blobs);
+            }
+        }
+        members.push(planned);
+    }
+    if images.is_empty() {
+        return Ok(false);
+    }
+    images.into_iter().for_each(|image| planned.add(image));
+    planned.indexes.push(PlannedIndex { bytes, names: names.to_vec(), members });
+    Ok(true)
+}
+
+/// The image of a manifest; `None` if it is no manifest of one image.
+fn plan_member(contents: &Intake<'_>, descriptor: &Descriptor) -> Result<Option<Planned>, ImageError> {
+    let bytes = contents.blob(descriptor)?;
+    match Document::parse(&bytes, &descriptor.media_type) {
+        Ok(Document::Index(_)) => Ok(None),
+        _ => Ok(plan_descriptor(contents, descriptor, None, 0)?.pop()),
+    }
+}
+
+/// The blobs of a manifest that is kept as it is, itself first, if all of them are in the archive.
+fn kept(contents: &Intake<'_>, descriptor: &Descriptor) -> Result<Option<Vec<Digest>>, ImageError> {
+    let bytes = contents.blob(descriptor)?;
+    let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, &descriptor.media_type) else { return Ok(None) };
+    let mut blobs = vec![descriptor.digest];
+    blobs.extend(manifest.layers.iter().filter(|layer| !is_foreign(&layer.media_type)).map(|layer| layer.digest));
+    blobs.push(manifest.config.digest);
+    Ok(blobs.iter().all(|digest| contents.holds(digest)).then_some(blobs))
 }
 
 fn names_of(descriptor: &Descriptor) -> Result<Vec<ImageRef>, ImageError> {

@@ -10,7 +10,7 @@ use crate::error::{Context, ImageError};
 use crate::manifest::{Descriptor, Document, Index, MAX_DOCUMENT, OCI_INDEX};
 use crate::record::ImageRecord;
 use crate::reference::ImageRef;
-use crate::store::ImageStore;
+use crate::store::{ImageStore, IndexRecord};
 use crate::tar_writer::{Head, TarWriter};
 
 /// An image to be saved, with the names to save it under.
@@ -20,6 +20,8 @@ pub struct SaveItem {
     pub image: Arc<ImageRecord>,
     /// None when it was asked for by id.
     pub names: Vec<ImageRef>,
+    /// The index that it is part of under these names: it is saved with what is here of it.
+    pub index: Option<Arc<IndexRecord>>,
 }
 
 impl SaveItem {
@@ -33,13 +35,21 @@ impl SaveItem {
 /// Looks up what is to be saved. A repository without a tag means all its tags.
 pub fn save_items(store: &ImageStore, names: &[String]) -> Result<Vec<SaveItem>, ImageError> {
     let mut items: Vec<SaveItem> = Vec::new();
-    let mut add =
-        |image: Arc<ImageRecord>, names: Vec<ImageRef>| match items.iter_mut().find(|item| item.image.id == image.id) {
+    let mut add = |image: Arc<ImageRecord>, names: Vec<ImageRef>, index: Option<Arc<IndexRecord>>| {
+        // By another manifest than the index names, the image is no part of it that could be saved.
+        let fits = |index: &Arc<IndexRecord>| index.members.iter().any(|member| member.digest() == image.manifest);
+        let index = index.filter(fits);
+        let same = |item: &&mut SaveItem| {
+            let digest = |index: &Option<Arc<IndexRecord>>| index.as_ref().map(|index| index.digest);
+            item.image.id == image.id && digest(&item.index) == digest(&index)
+        };
+        match items.iter_mut().find(same) {
             Some(item) => {
                 item.names.extend(names.into_iter().filter(|name| !item.names.contains(name)).collect::<Vec<_>>())
             }
-            None => items.push(SaveItem { image, names }),
-        };
+            None => items.push(SaveItem { image, names, index }),
+        }
+    };
     for text in names {
         if let Ok(bare) = ImageRef::parse_bare(text)
             && bare.tag().is_none()
@@ -52,14 +62,17 @@ pub fn save_items(store: &ImageStore, names: &[String]) -> Result<Vec<SaveItem>,
                 .filter(|(_, name)| name.repository() == bare.repository() && name.tag().is_some())
                 .collect();
             if !tags.is_empty() {
-                tags.into_iter().for_each(|(image, name)| add(image, vec![name]));
+                for (image, name) in tags {
+                    let index = store.index_by_name(&name);
+                    add(image, vec![name], index);
+                }
                 continue;
             }
         }
         let image = store.resolve(text)?;
         let by_name =
             ImageRef::parse(text).ok().filter(|name| store.names(&image.id).contains(name) && name.tag().is_some());
-        add(image, by_name.into_iter().collect());
+        add(image, by_name.into_iter().collect(), store.index(text));
     }
     Ok(items)
 }
@@ -70,6 +83,7 @@ pub fn save<W: Write>(store: &ImageStore, items: &[SaveItem], out: W) -> Result<
     for item in items {
         blobs.extend([item.image.id, item.image.manifest].map(|digest| (digest, ())));
         blobs.extend(item.image.layers.iter().map(|layer| (layer.blob, ())));
+        blobs.extend(item.index.iter().flat_map(|index| store.index_blobs(index)).map(|digest| (digest, ())));
     }
     let _hold = store.hold(blobs.keys().copied());
     let failed = || "write the archive".to_owned();
@@ -111,9 +125,14 @@ fn index_of(store: &ImageStore, items: &[SaveItem]) -> Result<Index, ImageError>
         else {
             return Err(ImageError::refused(format!("manifest {}", image.manifest), "not that of an image"));
         };
-        let kind = media_type(&manifest);
-        let mut descriptor = Descriptor::new(&kind, image.manifest, bytes.len() as u64);
-        descriptor.platform = Some(platform_of(&image.config)).filter(|platform| !platform.os.is_empty());
+        let descriptor = match &item.index {
+            Some(index) => Descriptor::new(&index.media_type, index.digest, index.size),
+            None => {
+                let mut descriptor = Descriptor::new(&media_type(&manifest), image.manifest, bytes.len() as u64);
+                descriptor.platform = Some(platform_of(&image.config)).filter(|platform| !platform.os.is_empty());
+                descriptor
+            }
+        };
         if item.names.is_empty() {
             manifests.push(descriptor);
             continue;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::escape;
 use super::client::{Endpoint, Extra, Repository, RequestError, endpoints, join};
-use super::pull::{denied, find};
+use super::pull::{ACCEPT, denied, find};
 use super::{RegistryAuth, RegistryClient};
 use crate::digest::Digest;
 use crate::error::ImageError;
@@ -164,6 +164,17 @@ fn without_search(host: &str) -> ImageError {
 /// Whether a registry has something under this path.
 pub async fn exists(repository: &Repository, rest: &str) -> Result<bool, RequestError> {
     match repository.request(&Method::HEAD, &repository.url(rest), &Extra::default()).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_missing() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a registry has a manifest or an index.
+pub async fn has_manifest(repository: &Repository, digest: &Digest) -> Result<bool, RequestError> {
+    let headers = vec![(header::ACCEPT, ACCEPT.join(", "))];
+    let url = repository.url(&format!("manifests/{digest}"));
+    match repository.request(&Method::HEAD, &url, &Extra { headers, ..Extra::default() }).await {
         Ok(_) => Ok(true),
         Err(error) if error.is_missing() => Ok(false),
         Err(error) => Err(error),

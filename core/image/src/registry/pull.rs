@@ -22,13 +22,15 @@ use crate::manifest::{
 };
 use crate::record::{ImageRecord, LayerRef};
 use crate::reference::ImageRef;
-use crate::store::ImageStore;
+use crate::store::{Content, Hold, ImageStore, subject};
 
 /// Layers on the wire at once.
 const PARALLEL: usize = 3;
 /// How often progress is told.
 pub(super) const REPORT: Duration = Duration::from_millis(100);
 const MAX_NESTING: usize = 3;
+/// Bytes of all that an index says about one image.
+const MAX_STATEMENTS: u64 = 256 << 20;
 
 /// A finished pull.
 #[derive(Debug, Clone)]
@@ -98,7 +100,7 @@ pub(super) fn denied(name: &ImageRef, last: Option<RequestError>) -> ImageError 
     }
 }
 
-const ACCEPT: [&str; 4] = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
+pub(super) const ACCEPT: [&str; 4] = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
 
 pub(super) async fn find(repository: &Repository, name: &ImageRef) -> Result<Found, RequestError> {
     let wanted = match (name.digest(), name.tag()) {
@@ -141,7 +143,8 @@ async fn fetch(
     reporter.say(Some(&tag), format!("Pulling from {}", name.path())).await;
     let top = found.digest;
     let host = Platform::host();
-    let (manifest, manifest_bytes) = choose_manifest(repository, found, platform.unwrap_or(&host)).await?;
+    let Chosen { manifest, bytes: manifest_bytes, index } =
+        choose_manifest(repository, found, platform.unwrap_or(&host)).await?;
     let what = format!("image {}", name.familiar());
     let config_bytes = config_of(repository, &manifest).await?;
     let config: ImageConfig = serde_json::from_slice(&config_bytes)
@@ -163,6 +166,15 @@ async fn fetch(
     let id = Digest::of(&config_bytes);
     if let Some(image) = store.get(&id) {
         // A name that was asked for by digest is known by it too.
+        if let Some(index) = index {
+            let listed = |name| store.index_by_name(name).filter(|known| known.digest == top);
+            let known =
+                names.iter().all(|name| listed(name).is_some_and(|known| known.images().any(|each| each == id)));
+            if !known {
+                put_index(client, repository, store, (id, image.manifest), &index, names, reporter).await?;
+            }
+            return Ok(Pulled { image, digest: top, known });
+        }
         let known = names.iter().all(|name| store.by_name(name).is_some_and(|image| image.id == id));
         let image = if known { image } else { name_it(store, id, names).await?.unwrap_or(image) };
         return Ok(Pulled { image, digest: top, known });
@@ -173,8 +185,10 @@ async fn fetch(
     let hold = store.hold(chains.iter().map(|chain| chain.0).chain(manifest.layers.iter().map(|layer| layer.digest)));
     let result = async {
         let layers = layers(client, repository, store, &manifest, &config, reporter, &taking).await?;
+        // The names of an index are given with it.
+        let own = if index.is_some() { Vec::new() } else { names.clone() };
         blocking(store, move |store| {
-            store.register_documents(&config_bytes, Some(&manifest_bytes), config, layers, &names)
+            store.register_documents(&config_bytes, Some(&manifest_bytes), config, layers, &own)
         })
         .await
     }
@@ -182,6 +196,9 @@ async fn fetch(
     match result {
         Ok(image) => {
             taking.keep();
+            if let Some(index) = index {
+                put_index(client, repository, store, (image.id, image.manifest), &index, names, reporter).await?;
+            }
             Ok(Pulled { image, digest: top, known: false })
         }
         Err(error) => {
@@ -282,17 +299,25 @@ async fn name_it(
     .await
 }
 
-async fn choose_manifest(
-    repository: &Repository,
-    mut found: Found,
-    wanted: &Platform,
-) -> Result<(Manifest, Vec<u8>), ImageError> {
-    for _ in 0..=MAX_NESTING {
+/// What a name led to.
+struct Chosen {
+    manifest: Manifest,
+    /// Of the manifest.
+    bytes: Vec<u8>,
+    /// The index that names the manifest, if the name led to one.
+    index: Option<Vec<u8>>,
+}
+
+async fn choose_manifest(repository: &Repository, mut found: Found, wanted: &Platform) -> Result<Chosen, ImageError> {
+    let mut outer = None;
+    for depth in 0..=MAX_NESTING {
         let what = format!("manifest {}", found.digest);
         match Document::parse(&found.bytes, &found.media_type).map_err(|why| ImageError::refused(&what, why))? {
             Document::Manifest(manifest) => {
                 manifest.check().map_err(|why| ImageError::refused(&what, why))?;
-                return Ok((manifest, found.bytes));
+                // Of indexes in an index only the image is kept.
+                let index = outer.filter(|_| depth == 1);
+                return Ok(Chosen { manifest, bytes: found.bytes, index });
             }
             Document::Index(index) => {
                 let Some(chosen) = choose(index.manifests.iter(), wanted) else {
@@ -308,11 +333,93 @@ async fn choose_manifest(
                     ));
                 }
                 let declared = if chosen.media_type.is_empty() { next.media_type } else { chosen.media_type.clone() };
+                outer = Some(found.bytes);
                 found = Found { media_type: declared, ..next };
             }
         }
     }
     Err(ImageError::refused(format!("manifest {}", found.digest), "indexes are nested too deeply"))
+}
+
+/// Keeps the index that led to an image, with what it says about that image (attestations, signatures), as far as that
+/// is to be had: an image without it is still an image.
+async fn put_index(
+    client: &RegistryClient,
+    repository: &Repository,
+    store: &Arc<ImageStore>,
+    (id, manifest): (Digest, Digest),
+    document: &[u8],
+    names: Vec<ImageRef>,
+    reporter: &Reporter,
+) -> Result<(), ImageError> {
+    let Document::Index(index) = Document::parse(document, "").map_err(|why| ImageError::refused("the index", why))?
+    else {
+        return Ok(());
+    };
+    let taking = Taking::new(store);
+    let mut hold = store.hold([Digest::of(document)]);
+    let mut contents = Vec::new();
+    let mut room = MAX_STATEMENTS;
+    for descriptor in &index.manifests {
+        contents.push(if descriptor.digest == manifest {
+            Content::Image(id)
+        } else if subject(descriptor) == Some(manifest) {
+            match keep(client, repository, store, descriptor, reporter, &taking, &mut hold, &mut room).await {
+                Ok(blobs) => Content::Kept(blobs),
+                Err(error) => {
+                    tracing::warn!(manifest = %descriptor.digest, %error, "what is said about an image stays away");
+                    Content::Absent
+                }
+            }
+        } else {
+            Content::Absent
+        });
+    }
+    let document = document.to_vec();
+    blocking(store, move |store| store.put_index(&document, contents, Some(id), &names).map(drop)).await?;
+    taking.keep();
+    Ok(())
+}
+
+/// Fetches a manifest and what it names, to be kept as it is; the blobs beside the manifest.
+#[allow(clippy::too_many_arguments)] // one task's surroundings
+async fn keep(
+    client: &RegistryClient,
+    repository: &Repository,
+    store: &Arc<ImageStore>,
+    descriptor: &Descriptor,
+    reporter: &Reporter,
+    taking: &Taking,
+    hold: &mut Hold<'_>,
+    room: &mut u64,
+) -> Result<Vec<Digest>, ImageError> {
+    let found = document(repository, &descriptor.digest.to_string(), Some(&descriptor.digest)).await?;
+    let what = format!("manifest {}", descriptor.digest);
+    let parsed = Document::parse(&found.bytes, &descriptor.media_type);
+    let Document::Manifest(manifest) = parsed.map_err(|why| ImageError::refused(&what, why))? else {
+        return Err(ImageError::refused(&what, "it is an index"));
+    };
+    let parts: Vec<&Descriptor> = manifest.layers.iter().chain([&manifest.config]).collect();
+    let size = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.size));
+    *room = room.checked_sub(size).ok_or_else(|| {
+        ImageError::refused(&what, format!("more than {MAX_STATEMENTS} bytes are said about the image"))
+    })?;
+    let mut blobs = Vec::new();
+    for part in parts {
+        hold.add(part.digest);
+        let (begun, _) = oneshot::channel();
+        bring(client, repository, store, part, &part.digest.short(), reporter, taking, begun).await?;
+        blobs.push(part.digest);
+    }
+    hold.add(descriptor.digest);
+    let (bytes, taken, digest) = (found.bytes, taking.taken.clone(), descriptor.digest);
+    blocking(store, move |store| {
+        store.blobs().write(&bytes)?;
+        Taking::note(&taken, store, None, Some(digest));
+        Ok(())
+    })
+    .await?;
+    Ok(blobs)
 }
 
 pub(super) async fn config_of(repository: &Repository, manifest: &Manifest) -> Result<Vec<u8>, ImageError> {

@@ -12,16 +12,16 @@ use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::client::{Extra, Repository, RequestError, endpoints, join};
-use super::look::exists;
+use super::look::{exists, has_manifest};
 use super::pull::blocking;
 use super::transport::{Body, full};
 use super::{RegistryAuth, RegistryClient, Reporter};
 use crate::archive::media_type;
 use crate::digest::Digest;
 use crate::error::{Context, ImageError};
-use crate::manifest::{Document, MAX_DOCUMENT, Manifest, is_foreign};
+use crate::manifest::{Document, MAX_DOCUMENT, Manifest, Platform, is_foreign};
 use crate::reference::ImageRef;
-use crate::store::ImageStore;
+use crate::store::{ImageStore, IndexRecord};
 
 const CHUNK: usize = 256 << 10;
 /// Layers on the wire at once.
@@ -40,24 +40,92 @@ pub struct Pushed {
     pub size: u64,
 }
 
-/// Sends the image that goes by this name.
+/// Sends the image that goes by this name. Of an index all is sent that it names, as far as it is here and the registry
+/// has the rest; else, or with a `platform`, the image alone.
 pub async fn push(
     client: &RegistryClient,
     store: &Arc<ImageStore>,
     name: &ImageRef,
+    platform: Option<&Platform>,
     auth: Option<&RegistryAuth>,
     reporter: &Reporter,
 ) -> Result<Pushed, ImageError> {
-    let image = store.by_name(name).ok_or_else(|| {
-        ImageError::NotFound(format!("An image does not exist locally with the tag: {}", name.familiar_name()))
-    })?;
+    let missing =
+        || ImageError::NotFound(format!("An image does not exist locally with the tag: {}", name.familiar_name()));
+    let image = store.by_name(name).ok_or_else(missing)?;
+    let index = store.index_by_name(name);
+    let image = match (platform, &index) {
+        (Some(wanted), Some(index)) => index.image_for(wanted).and_then(|id| store.get(&id)).ok_or_else(|| {
+            ImageError::NotFound(format!("{} is not here for the platform {wanted}", name.familiar()))
+        })?,
+        _ => image,
+    };
+    if let Some(index) = index.filter(|_| platform.is_none())
+        && let Some(pushed) = push_index(client, store, name, &index, auth, reporter).await?
+    {
+        return Ok(pushed);
+    }
     let id = image.id;
     let image = blocking(store, move |store| store.pack_layers(&id)).await?;
     let blobs = image.layers.iter().map(|layer| layer.blob).chain([image.id, image.manifest]);
     let _hold = store.hold(blobs);
-    let manifest = image.manifest;
-    let bytes = blocking(store, move |store| store.blobs().read(&manifest, MAX_DOCUMENT)).await?;
+    let bytes = document_of(store, image.manifest).await?;
     push_document(client, store, name, &bytes, auth, reporter).await
+}
+
+async fn document_of(store: &Arc<ImageStore>, digest: Digest) -> Result<Vec<u8>, ImageError> {
+    blocking(store, move |store| store.blobs().read(&digest, MAX_DOCUMENT)).await
+}
+
+fn manifest_of(digest: &Digest, bytes: &[u8]) -> Result<Manifest, ImageError> {
+    let what = || format!("manifest {digest}");
+    match Document::parse(bytes, "").map_err(|why| ImageError::refused(what(), why))? {
+        Document::Manifest(manifest) => Ok(manifest),
+        Document::Index(_) => Err(ImageError::refused(what(), "not that of an image")),
+    }
+}
+
+/// Sends an index and what it names; `None` if something of that is neither here nor there.
+async fn push_index(
+    client: &RegistryClient,
+    store: &Arc<ImageStore>,
+    name: &ImageRef,
+    index: &IndexRecord,
+    auth: Option<&RegistryAuth>,
+    reporter: &Reporter,
+) -> Result<Option<Pushed>, ImageError> {
+    let _hold = store.hold(store.index_blobs(index));
+    let document = document_of(store, index.digest).await?;
+    let (mut manifests, mut absent) = (Vec::new(), Vec::new());
+    for member in &index.members {
+        if store.has_member(member) {
+            let bytes = document_of(store, member.digest()).await?;
+            manifests.push((manifest_of(&member.digest(), &bytes)?, bytes));
+        } else {
+            absent.push(member);
+        }
+    }
+    let mut sources: HashMap<Digest, Vec<String>> = HashMap::new();
+    for (manifest, _) in &manifests {
+        sources.extend(sources_of(store, name, manifest));
+    }
+    let repository = open(client, name, &sources, auth).await?;
+    for member in absent {
+        if !has_manifest(&repository, &member.digest()).await? {
+            let shown = member.platform().map_or_else(|| member.digest().to_string(), ToString::to_string);
+            let note =
+                format!("Not all of the index is here ({shown} is not): the image for this platform is pushed alone");
+            reporter.say(None, note).await;
+            return Ok(None);
+        }
+    }
+    for (manifest, bytes) in &manifests {
+        send(&repository, store, manifest, &sources, reporter).await?;
+        let digest = Digest::of(bytes).to_string();
+        put_manifest(&repository, name, &digest, &media_type(manifest), bytes).await?;
+    }
+    put_manifest(&repository, name, tag_of(name), &index.media_type, &document).await?;
+    Ok(Some(Pushed { digest: index.digest, size: index.size }))
 }
 
 /// Sends a manifest and what it names, all of which is in the store and held by the caller.
@@ -69,13 +137,26 @@ pub(super) async fn push_document(
     auth: Option<&RegistryAuth>,
     reporter: &Reporter,
 ) -> Result<Pushed, ImageError> {
-    let manifest = Digest::of(bytes);
-    let document =
-        Document::parse(bytes, "").map_err(|why| ImageError::refused(format!("manifest {manifest}"), why))?;
-    let Document::Manifest(document) = document else {
-        return Err(ImageError::refused(format!("manifest {manifest}"), "not that of an image"));
-    };
-    let sources = sources(store, name, &document);
+    let digest = Digest::of(bytes);
+    let manifest = manifest_of(&digest, bytes)?;
+    let sources = sources_of(store, name, &manifest);
+    let repository = open(client, name, &sources, auth).await?;
+    send(&repository, store, &manifest, &sources, reporter).await?;
+    put_manifest(&repository, name, tag_of(name), &media_type(&manifest), bytes).await?;
+    Ok(Pushed { digest, size: bytes.len() as u64 })
+}
+
+fn tag_of(name: &ImageRef) -> &str {
+    name.tag().unwrap_or(crate::reference::DEFAULT_TAG)
+}
+
+/// The repository of a name, where it is to be had. The token for it serves for reading those that blobs may come from.
+async fn open(
+    client: &RegistryClient,
+    name: &ImageRef,
+    sources: &HashMap<Digest, Vec<String>>,
+    auth: Option<&RegistryAuth>,
+) -> Result<Repository, ImageError> {
     let mut from: Vec<String> = sources.values().flatten().cloned().collect();
     from.sort();
     from.dedup();
@@ -85,11 +166,7 @@ pub(super) async fn push_document(
         let repository = Repository::new(client, endpoint, name, "pull,push", auth).reading(from.clone());
         // The first request tells whether there is a registry, and brings the token that uploads are sent with.
         match repository.request(&Method::GET, &format!("{}/v2/", repository.endpoint.base), &Extra::default()).await {
-            Ok(_) => {
-                send(&repository, store, &document, &sources, reporter).await?;
-                put_manifest(&repository, name, &document, bytes).await?;
-                return Ok(Pushed { digest: manifest, size: bytes.len() as u64 });
-            }
+            Ok(_) => return Ok(repository),
             Err(error) if error.is_wrong_door() => last = last.or(Some(error)),
             Err(error) => return Err(denied(name, error)),
         }
@@ -111,7 +188,7 @@ pub(super) fn denied(name: &ImageRef, error: RequestError) -> ImageError {
 
 /// For each layer the repositories of the same registry that are known to hold it: images that came from there, or went
 /// there, have a name by digest.
-fn sources(store: &ImageStore, name: &ImageRef, manifest: &Manifest) -> HashMap<Digest, Vec<String>> {
+fn sources_of(store: &ImageStore, name: &ImageRef, manifest: &Manifest) -> HashMap<Digest, Vec<String>> {
     let mut found: HashMap<Digest, Vec<String>> = HashMap::new();
     for (image, names) in store.list() {
         let shared: Vec<Digest> = image
@@ -381,12 +458,12 @@ async fn blob_body(
 async fn put_manifest(
     repository: &Repository,
     name: &ImageRef,
-    manifest: &Manifest,
+    reference: &str,
+    media_type: &str,
     bytes: &[u8],
 ) -> Result<(), ImageError> {
-    let tag = name.tag().unwrap_or(crate::reference::DEFAULT_TAG);
     let extra =
-        Extra { headers: vec![(header::CONTENT_TYPE, media_type(manifest))], body: Bytes::copy_from_slice(bytes) };
-    let result = repository.request(&Method::PUT, &repository.url(&format!("manifests/{tag}")), &extra).await;
+        Extra { headers: vec![(header::CONTENT_TYPE, media_type.to_owned())], body: Bytes::copy_from_slice(bytes) };
+    let result = repository.request(&Method::PUT, &repository.url(&format!("manifests/{reference}")), &extra).await;
     result.map(drop).map_err(|error| denied(name, error))
 }

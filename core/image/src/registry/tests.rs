@@ -12,8 +12,9 @@ use crate::backend::{LayerBackend, Whiteouts};
 use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::error::ImageError;
+use crate::manifest::Platform;
 use crate::reference::ImageRef;
-use crate::store::ImageStore;
+use crate::store::{ImageStore, IndexEntry, Statement};
 use crate::testing::{Archive, Fixture, Folders};
 
 /// A store that tasks can share.
@@ -166,9 +167,9 @@ async fn what_is_pushed_is_pulled_with_the_same_digests() {
     let source = Shared::new();
     let id = make_image(&source, std::slice::from_ref(&name));
     let (to, mut events) = reporter();
-    let pushed = push(&client(), &source.images, &name, None, &to).await.unwrap();
+    let pushed = push(&client(), &source.images, &name, None, None, &to).await.unwrap();
     assert_eq!(pushed.digest, source.images.get(&id).unwrap().manifest);
-    push(&client(), &source.images, &name, None, &to).await.unwrap();
+    push(&client(), &source.images, &name, None, None, &to).await.unwrap();
     drop(to);
     let mut states = Vec::new();
     while let Some(event) = events.recv().await {
@@ -213,10 +214,10 @@ async fn layers_are_mounted_from_other_repositories_and_tags_are_listed() {
     let source = Shared::new();
     let id = make_image(&source, &[first.clone(), second.clone()]);
     let (to, _events) = reporter();
-    let pushed = push(&client(), &source.images, &first, None, &to).await.unwrap();
+    let pushed = push(&client(), &source.images, &first, None, None, &to).await.unwrap();
     source.images.tag(&id, &first.with_digest(pushed.digest)).unwrap();
     let (to, mut events) = reporter();
-    let again = push(&client(), &source.images, &second, None, &to).await.unwrap();
+    let again = push(&client(), &source.images, &second, None, None, &to).await.unwrap();
     assert_eq!(again.digest, pushed.digest);
     drop(to);
     let mut states = Vec::new();
@@ -258,9 +259,9 @@ async fn a_private_registry_wants_its_password() {
     let reference = ImageRef::parse(&name).unwrap();
     let id = make_image(&source, std::slice::from_ref(&reference));
     let (to, _events) = reporter();
-    let error = push(&client(), &source.images, &reference, None, &to).await.unwrap_err();
+    let error = push(&client(), &source.images, &reference, None, None, &to).await.unwrap_err();
     assert!(matches!(error, ImageError::Unauthorized(_)), "{error}");
-    let pushed = push(&client(), &source.images, &reference, Some(&right), &to).await.unwrap();
+    let pushed = push(&client(), &source.images, &reference, None, Some(&right), &to).await.unwrap();
     let pulled = try_pull(&store, &name, Some(&right)).await.unwrap();
     assert_eq!((pulled.image.id, pulled.digest), (id, pushed.digest));
 }
@@ -310,13 +311,13 @@ async fn certificates_of_a_registry_are_checked_and_shown() {
     let given_by = || RegistryClient::new(RegistryConfig { certificates: vec![given.path().to_owned()], ..quick() });
     let (to, _events) = reporter();
 
-    let error = push(&given_by(), &source.images, &name, None, &to).await.unwrap_err();
+    let error = push(&given_by(), &source.images, &name, None, None, &to).await.unwrap_err();
     assert!(!matches!(error, ImageError::Unauthorized(_)), "the registry wants a certificate: {error}");
     let from = registry.folder.path();
     std::fs::copy(from.join("host.pem"), host.join("client.cert")).unwrap();
     std::fs::copy(from.join("host.key"), host.join("client.key")).unwrap();
     std::fs::copy(from.join("ca.crt"), host.join("ca.crt")).unwrap();
-    let pushed = push(&given_by(), &source.images, &name, None, &to).await.unwrap();
+    let pushed = push(&given_by(), &source.images, &name, None, None, &to).await.unwrap();
     let target = Shared::new();
     let pulled = pull_by(&given_by(), &target, &name.to_string(), None).await.unwrap();
     assert_eq!((pulled.image.id, pulled.digest), (id, pushed.digest));
@@ -337,4 +338,71 @@ async fn a_registry_that_is_not_there_is_unreachable() {
     let error = try_pull(&store, &format!("127.0.0.1:{port}/x"), None).await.unwrap_err();
     assert!(matches!(error, ImageError::Unreachable(_)), "{error}");
     store.assert_empty();
+}
+
+/// What an index says about its images is carried along, by whoever it was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_goes_through_untouched_with_what_it_says() {
+    let Some(registry) = Registry::start("an_index_goes_through_untouched_with_what_it_says", None) else { return };
+    let named = |text: &str| ImageRef::parse(&format!("localhost:{}/{text}", registry.port)).unwrap();
+    let (first, second, third) = (named("team/app:1"), named("other/app:1"), named("team/part:1"));
+    let source = Shared::new();
+    let mut entries = Vec::new();
+    for text in ["linux/amd64", "linux/s390x"] {
+        let platform = Platform::parse(text).unwrap();
+        let layer = source.images.add_layer_from_tar(Archive::new().file("arch", text).done().as_slice(), &[]).unwrap();
+        let config =
+            ImageConfig { architecture: platform.architecture.clone(), os: "linux".into(), ..ImageConfig::default() };
+        let image = source.images.create_image(config, vec![layer], None, &[]).unwrap();
+        let image = source.images.pack_layers(&image.id).unwrap();
+        let document = format!("{{\"about\":\"{text}\"}}").into_bytes();
+        let statements = vec![Statement { predicate_type: "test".into(), document }];
+        entries.push(IndexEntry { platform, image, statements });
+    }
+    let made = source.images.create_index(&entries, std::slice::from_ref(&first)).unwrap();
+    let (to, _events) = reporter();
+    let pushed = push(&client(), &source.images, &first, None, None, &to).await.unwrap();
+    assert_eq!(pushed.digest, made.digest);
+
+    // One platform at a time: each brings what is said about it, and nothing else of the index.
+    let host = Shared::new();
+    let wanted = |text: &str| Platform::parse(text).unwrap();
+    let s390x = wanted("linux/s390x");
+    let pulled = pull(&client(), &host.images, &first, Some(&s390x), None, &to).await.unwrap();
+    assert_eq!((pulled.digest, pulled.known), (made.digest, false));
+    assert_eq!(pulled.image.config.architecture, "s390x");
+    let part = host.images.index_by_name(&first).unwrap();
+    let here: Vec<bool> = part.members.iter().map(|member| host.images.has_member(member)).collect();
+    assert_eq!(here, [false, true, false, true]);
+    // Where the rest is known, all of it can be pushed; elsewhere the image alone is.
+    host.images.tag_as(&first.to_string(), &third).unwrap();
+    host.images.tag_as(&first.to_string(), &second).unwrap();
+    let alone = push(&client(), &host.images, &third, None, None, &to).await.unwrap();
+    assert_eq!(alone.digest, entries[1].image.manifest);
+    let again = push(&client(), &host.images, &first, None, None, &to).await.unwrap();
+    assert_eq!(again.digest, made.digest);
+    let one = push(&client(), &host.images, &third, Some(&s390x), None, &to).await.unwrap();
+    assert_eq!(one.digest, entries[1].image.manifest);
+
+    // The other platform joins the first; then all of it goes elsewhere as it came.
+    pull(&client(), &host.images, &first, Some(&wanted("linux/amd64")), None, &to).await.unwrap();
+    let known = pull(&client(), &host.images, &first, Some(&s390x), None, &to).await.unwrap();
+    assert!(known.known);
+    let whole = host.images.index_by_name(&second).unwrap();
+    assert!(host.images.is_whole(&whole));
+    let moved = push(&client(), &host.images, &second, None, None, &to).await.unwrap();
+    assert_eq!(moved.digest, made.digest);
+    let found = manifest(&client(), &second, None).await.unwrap();
+    assert_eq!(found.bytes, source.images.blobs().read(&made.digest, 1 << 20).unwrap());
+    for member in &made.members {
+        let name = second.with_digest(member.digest());
+        let there = manifest(&client(), &name, None).await.unwrap();
+        assert_eq!(there.bytes, source.images.blobs().read(&member.digest(), 1 << 20).unwrap());
+    }
+    // Nothing of it stays behind once its names and images are gone.
+    for (image, names) in host.images.list() {
+        names.iter().for_each(|name| assert!(host.images.untag(name).unwrap().is_some()));
+        host.images.delete(&image.id).unwrap();
+    }
+    host.assert_empty();
 }

@@ -32,6 +32,20 @@ pub(crate) struct ExpectedLayer {
 }
 
 impl ExpectedLayer {
+    /// A layer that is as it should be, by what was found of it.
+    pub(crate) fn found(&self, found: &Found, chain_id: ChainId) -> LayerRef {
+        let media_type = self.media_type.clone();
+        LayerRef {
+            diff_id: found.diff_id,
+            chain_id,
+            blob: found.blob,
+            blob_size: found.blob_size,
+            media_type: media_type.unwrap_or_else(|| layer_media_type(found.compression).to_owned()),
+            size: found.size,
+            urls: self.urls.clone(),
+        }
+    }
+
     pub(crate) fn check(&self, what: &str, found: &Found) -> Result<(), ImageError> {
         if let Some(expected) = self.blob_size.filter(|size| *size != found.blob_size) {
             return Err(ImageError::refused(
@@ -145,19 +159,8 @@ impl ImageStore {
         let taken = ingest(what, reader, expected.blob_size.unwrap_or(u64::MAX), Keep::Blob(&mut blob), &target)
             .and_then(|found| {
                 expected.check(what, &found)?;
-                let (digest, size) = blob.finish()?;
-                let media_type =
-                    expected.media_type.clone().unwrap_or_else(|| layer_media_type(found.compression).to_owned());
-                let layer = LayerRef {
-                    diff_id: found.diff_id,
-                    chain_id: chain,
-                    blob: digest,
-                    blob_size: size,
-                    media_type,
-                    size: found.size,
-                    urls: expected.urls.clone(),
-                };
-                self.finish_layer(layer, parents)
+                blob.finish()?;
+                self.finish_layer(expected.found(&found, chain), parents)
             });
         self.end_layer(&chain, taken)
     }
@@ -215,18 +218,7 @@ impl ImageStore {
         let taken = ingested.and_then(|found| {
             expected.check(what, &found)?;
             wait()?;
-            let media_type =
-                expected.media_type.clone().unwrap_or_else(|| layer_media_type(found.compression).to_owned());
-            let layer = LayerRef {
-                diff_id: found.diff_id,
-                chain_id: chain,
-                blob: digest,
-                blob_size: found.blob_size,
-                media_type,
-                size: found.size,
-                urls: expected.urls.clone(),
-            };
-            self.finish_layer(layer, parents)
+            self.finish_layer(expected.found(&found, chain), parents)
         });
         if taken.is_err()
             && let Some(arrival) = arrival.filter(|arrival| arrival.taken().is_some())

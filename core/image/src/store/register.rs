@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sampan_store::Durability;
 
-use super::{IMAGES, ImageStore, NAMES};
+use super::{IMAGES, INDEX_NAMES, ImageStore, NAMES};
 use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::error::{Context, ImageError};
@@ -100,18 +100,24 @@ impl ImageStore {
             IMAGES.put(tx, &id.hex(), &record)?;
             for name in names {
                 NAMES.put(tx, &name.to_string(), &id)?;
+                INDEX_NAMES.delete(tx, &name.to_string())?;
             }
             Ok(())
         })?;
         let record = Arc::new(record);
-        let mut state = self.state_mut();
-        for layer in &record.layers {
-            state.fresh.remove(&layer.chain_id);
+        let mut indexes = Vec::new();
+        {
+            let mut state = self.state_mut();
+            for layer in &record.layers {
+                state.fresh.remove(&layer.chain_id);
+            }
+            state.images.insert(id, record.clone());
+            for name in names {
+                state.names.insert(name.clone(), id);
+                indexes.extend(state.index_names.remove(name));
+            }
         }
-        state.images.insert(id, record.clone());
-        for name in names {
-            state.names.insert(name.clone(), id);
-        }
+        self.drop_indexes(indexes)?;
         Ok(record)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sampan_store::Durability;
 
-use super::{IMAGES, ImageStore, LAYERS, NAMES, State, UNPACKING};
+use super::{IMAGES, INDEX_NAMES, ImageStore, LAYERS, NAMES, State, UNPACKING, index};
 use crate::digest::{ChainId, Digest};
 use crate::error::ImageError;
 use crate::reference::ImageRef;
@@ -52,16 +52,23 @@ impl ImageStore {
         self.store.write::<_, ImageError>(Durability::Power, |tx| {
             for name in &names {
                 NAMES.delete(tx, &name.to_string())?;
+                INDEX_NAMES.delete(tx, &name.to_string())?;
             }
             Ok(IMAGES.delete(tx, &id.hex())?)
         })?;
-        {
+        let indexes: Vec<Digest> = {
             let mut state = self.state_mut();
             state.images.remove(id);
-            for name in &names {
-                state.names.remove(name);
-            }
-        }
+            names
+                .iter()
+                .filter_map(|name| {
+                    state.names.remove(name);
+                    state.index_names.remove(name)
+                })
+                .collect()
+        };
+        self.drop_indexes(indexes)?;
+        self.forget_member(id)?;
         let mut removed: Vec<_> = names.into_iter().map(Removed::Untagged).collect();
         removed.push(Removed::Image(*id));
         self.drop_layers(record.top(), &mut removed)?;
@@ -114,6 +121,8 @@ impl ImageStore {
     /// Removes every layer and blob that nothing needs. Bytes that were freed.
     pub fn gc(&self) -> Result<u64, ImageError> {
         let _changing = self.changing();
+        let indexes: Vec<Digest> = self.state().indexes.keys().copied().collect();
+        self.drop_indexes(indexes)?;
         let before = self.layers_size();
         let mut removed = Vec::new();
         let chains: Vec<_> = self.state().layers.keys().copied().collect();
@@ -145,5 +154,6 @@ fn live_blobs(state: &State) -> HashSet<Digest> {
         live.extend([image.id, image.manifest]);
         live.extend(image.layers.iter().map(|layer| layer.blob));
     }
+    live.extend(index::live_blobs(state));
     live
 }

@@ -361,3 +361,118 @@ fn a_layer_that_leads_out_is_refused_whole() {
     assert!(error.to_string().contains(".."), "{error}");
     fixture.assert_holds(0, 0);
 }
+
+/// Two images under one name, with a statement about each.
+fn index(fixture: &Fixture, names: &[&str]) -> Arc<IndexRecord> {
+    let entries: Vec<IndexEntry> = ["linux/amd64", "linux/s390x"]
+        .into_iter()
+        .map(|text| {
+            let platform = Platform::parse(text).unwrap();
+            let layer =
+                fixture.images.add_layer_from_tar(Archive::new().file("arch", text).done().as_slice(), &[]).unwrap();
+            let config = ImageConfig {
+                architecture: platform.architecture.clone(),
+                os: "linux".into(),
+                ..ImageConfig::default()
+            };
+            let made = fixture.images.create_image(config, vec![layer], None, &[]).unwrap();
+            let image = fixture.images.pack_layers(&made.id).unwrap();
+            let document = format!("{{\"subject\":\"{text}\"}}").into_bytes();
+            IndexEntry { platform, image, statements: vec![Statement { predicate_type: "test".into(), document }] }
+        })
+        .collect();
+    let names: Vec<_> = names.iter().map(|text| name(text)).collect();
+    fixture.images.create_index(&entries, &names).unwrap()
+}
+
+#[test]
+fn an_index_gives_one_name_to_images_of_several_platforms() {
+    let fixture = Fixture::new(Whiteouts::Overlay);
+    let made = index(&fixture, &["app:1"]);
+    let images = &fixture.images;
+    let kinds: Vec<_> = made.members.iter().map(|member| (member.is_image(), member.subject().is_some())).collect();
+    assert_eq!(kinds, [(true, false), (true, false), (false, true), (false, true)]);
+    assert_eq!(made.members[2].subject(), Some(made.members[0].digest()));
+    assert!(images.is_whole(&made));
+    let of = |text: &str| made.image_for(&Platform::parse(text).unwrap()).unwrap();
+    assert_eq!(images.index("app:1").unwrap(), made);
+    assert_eq!(images.index(&made.digest.to_string()).unwrap(), made);
+    assert_eq!(images.index(&made.digest.hex()[..12]).unwrap(), made);
+    // The name, the digest and its beginning lead to an image that can be run here, or to the first.
+    let own = made.image_for(&Platform::host()).unwrap_or_else(|| of("linux/amd64"));
+    for text in ["app:1", &made.digest.to_string(), &made.digest.hex()[..12]] {
+        assert_eq!(images.resolve(text).unwrap().id, own, "{text}");
+    }
+    // Another name is one of the index, too; an image by its id takes a name away from it.
+    images.tag_as("app:1", &name("app:2")).unwrap();
+    assert_eq!(images.index("app:2").unwrap().digest, made.digest);
+    assert_eq!(images.indexes()[0].1.len(), 2);
+    images.tag(&of("linux/s390x"), &name("app:2")).unwrap();
+    assert!(images.index("app:2").is_none());
+    assert_eq!(images.index_images().len(), 2);
+    images.gc().unwrap();
+    // Index, and for each image: configuration, manifest, layer; statement, its manifest and configuration.
+    fixture.assert_holds(2, 1 + 2 * (3 + 3));
+    // It is there after a restart.
+    let again = Fixture::open(fixture.folder.path(), &fixture.backend);
+    assert_eq!(again.index("app:1").unwrap(), made);
+    drop(again);
+
+    // One image goes: the rest stays under the name.
+    images.untag(&name("app:2")).unwrap();
+    images.withdraw(&made.digest, &own).unwrap();
+    let left = images.resolve("app:1").unwrap();
+    assert_ne!(left.id, own);
+    assert!(!images.is_whole(&images.index("app:1").unwrap()));
+    images.delete(&own).unwrap();
+    // The name goes, and with it the index and what is said.
+    images.untag(&name("app:1")).unwrap();
+    images.delete(&left.id).unwrap();
+    fixture.assert_holds(0, 0);
+}
+
+#[test]
+fn an_index_without_a_name_lives_as_long_as_its_images() {
+    let fixture = Fixture::new(Whiteouts::Overlay);
+    let made = index(&fixture, &[]);
+    fixture.images.gc().unwrap();
+    assert!(fixture.images.is_whole(&fixture.images.index(&made.digest.to_string()).unwrap()));
+    let id = made.images().next().unwrap();
+    fixture.images.delete(&id).unwrap();
+    assert!(fixture.images.index(&made.digest.to_string()).is_none());
+    fixture.images.delete(&made.images().nth(1).unwrap()).unwrap();
+    fixture.assert_holds(0, 0);
+}
+
+#[test]
+fn an_index_is_saved_and_loaded_as_it_is() {
+    let fixture = Fixture::new(Whiteouts::Overlay);
+    let made = index(&fixture, &["app:1", "app:2"]);
+    let items = save_items(&fixture.images, &["app:1".to_owned(), "app:2".to_owned()]).unwrap();
+    assert_eq!(items.len(), 1);
+    let archive = save(&fixture.images, &items, Vec::new()).unwrap();
+    let other = Fixture::new(Whiteouts::Overlay);
+    let loaded = load(&other.images, archive.as_slice(), None).unwrap();
+    assert_eq!(loaded.len(), 1, "the other platform is no image of its own");
+    assert_eq!(loaded[0].names, [name("app:1"), name("app:2")]);
+    let found = other.images.index("app:2").unwrap();
+    assert_eq!(found.digest, made.digest);
+    assert!(other.images.is_whole(&found));
+    other.assert_holds(2, 1 + 2 * (3 + 3));
+    let again = save(&other.images, &save_items(&other.images, &["app".to_owned()]).unwrap(), Vec::new()).unwrap();
+    assert_eq!(again, archive);
+
+    // By its digest, without a name.
+    let bare = save(&fixture.images, &save_items(&fixture.images, &[made.digest.to_string()]).unwrap(), Vec::new());
+    let third = Fixture::new(Whiteouts::Overlay);
+    load(&third.images, bare.unwrap().as_slice(), None).unwrap();
+    assert!(third.images.is_whole(&third.images.index(&made.digest.to_string()).unwrap()));
+
+    // One platform of it is an image, and no index.
+    let fourth = Fixture::new(Whiteouts::Overlay);
+    let wanted = Platform::parse("linux/s390x").unwrap();
+    let loaded = load(&fourth.images, archive.as_slice(), Some(&wanted)).unwrap();
+    assert_eq!(loaded[0].image.config.architecture, "s390x");
+    assert!(fourth.images.index("app:1").is_none());
+    fourth.assert_holds(1, 3);
+}

@@ -292,7 +292,7 @@ impl Stack {
                 continue;
             }
             let image = project.image_name(name);
-            match self.engine.remove_image(&image, false, false).await {
+            match self.engine.remove_image(&image, false, false, &[]).await {
                 Ok(_) => progress.action(format!("Image {image}"), Some(name), "Removed", None).await,
                 Err(error) => progress.warning(error.message).await,
             }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::reference;
+use super::{reference, tree};
 use crate::client::{Query, escape};
 use crate::commands::container::prune::{confirm, prune as prune_objects, report};
 use crate::context::Context;
@@ -32,6 +32,9 @@ pub struct ListArgs {
     /// Only show image IDs
     #[arg(short, long)]
     pub quiet: bool,
+    /// List the platforms of multi-platform images as a tree
+    #[arg(long, conflicts_with_all = ["format", "quiet", "digests"])]
+    pub tree: bool,
     /// Repository, with an optional tag
     pub repository: Option<String>,
 }
@@ -52,8 +55,11 @@ pub async fn list(context: Context, args: ListArgs) -> Outcome {
         filters.push(format!("reference={repository}"));
     }
     let digests = args.digests || args.format.as_deref().is_some_and(|format| format.contains(".Digest"));
-    let query = Query::new().flag("all", args.all).flag("digests", digests).filters(&filters)?;
-    let images: Vec<Value> = context.client.get(&format!("/images/json{query}")).await?;
+    let query = Query::new().flag("all", args.all).flag("digests", digests).flag("manifests", args.tree);
+    let images: Vec<Value> = context.client.get(&format!("/images/json{}", query.filters(&filters)?)).await?;
+    if args.tree {
+        return table::write_all(&tree::render(&images, args.no_trunc));
+    }
     let rows: Vec<Row> = images.iter().flat_map(|image| rows(image, args.no_trunc, digests)).collect();
     if args.quiet && args.format.is_none() {
         let ids: String = rows.iter().map(|row| format!("{}\n", row["ID"].as_str().unwrap_or_default())).collect();

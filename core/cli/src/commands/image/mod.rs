@@ -13,3 +13,4 @@ pub mod manifest;
 pub mod pull;
 pub mod reference;
 pub mod transfer;
+mod tree;

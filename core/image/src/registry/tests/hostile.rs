@@ -545,7 +545,7 @@ async fn a_broken_upload_goes_on_where_it_broke() {
     let source = Shared::new();
     let id = make_image(&source, std::slice::from_ref(&name));
     let (to, _events) = reporter();
-    push(&client(), &source.images, &name, None, &to).await.unwrap();
+    push(&client(), &source.images, &name, None, None, &to).await.unwrap();
     let layer = source.images.get(&id).unwrap().layers[0].clone();
     let bodies = server.bodies.lock().unwrap();
     let start = bodies.iter().find(|body| body.len() == TAKEN).expect("the part that arrived");
@@ -642,7 +642,7 @@ async fn foreign_layers_come_from_where_their_descriptor_says_and_are_not_pushed
     let name = ImageRef::parse(&format!("127.0.0.1:{}/y:1", server.port)).unwrap();
     store.images.tag(&pulled.image.id, &name).unwrap();
     let (to, mut events) = reporter();
-    let pushed = push(&client(), &store.images, &name, None, &to).await.unwrap();
+    let pushed = push(&client(), &store.images, &name, None, None, &to).await.unwrap();
     assert_eq!(pushed.digest, pulled.digest);
     drop(to);
     let mut states = Vec::new();
