@@ -292,3 +292,140 @@ fn a_cache_that_lies_is_not_believed() {
     tamper(&host, |document| document["steps"][0]["layer"] = 99.into());
     assert_eq!((again(&host), shown(&host)), (0, "one\ntwo".to_owned()));
 }
+
+/// One of the documents that a registry has, as it has it.
+fn document(host: &Host, name: &str) -> serde_json::Value {
+    serde_json::from_str(&host.ok(&["manifest", "inspect", name])).unwrap()
+}
+
+#[test]
+fn several_platforms_are_built_carried_and_run_under_one_name() {
+    let test = "several_platforms_are_built_carried_and_run_under_one_name";
+    let Some(host) = Host::with_image(test) else { return };
+    let Some(_registry) = Registry::start(test, &host, "", "") else { return };
+    let own = host.ok(&["version", "--format", "{{.Server.Arch}}"]);
+    let text = format!(
+        "FROM --platform=$BUILDPLATFORM {IMAGE} AS make\nRUN date +%s%N > /time\nARG TARGETARCH\nRUN echo for $TARGETARCH > /what\n\
+         FROM {IMAGE} AS own\nFROM scratch AS other\nFROM {stage}\n",
+        stage = "${TARGETARCH}"
+    )
+    // The base of the other platform is none: there is no image of it here.
+    .replace("AS own\n", &format!("AS {own}\n"))
+    .replace("AS other\n", "AS s390x\n");
+    let text = format!("{text}COPY --from=make /time /what /\nCMD [\"cat\", \"/what\"]\n");
+    let folder = host.context(&[("Dockerfile", &text)]);
+    let (name, platforms) = ("localhost:5000/team/app:1", format!("linux/{own},linux/s390x"));
+    let metadata = host.path("metadata.json").display().to_string();
+    let said = host.build(&[
+        "-t",
+        name,
+        "--platform",
+        &platforms,
+        "--provenance=mode=max",
+        "--build-arg",
+        "UNUSED=a-value",
+        "--metadata-file",
+        &metadata,
+        &folder,
+    ]);
+    assert!(said.contains("[linux/s390x] ARG TARGETARCH") && said.contains("Using cache"), "{said}");
+    assert_eq!(host.ok(&["run", "--rm", name]), format!("for {own}"));
+    let shown = |platform: &str, format: &str| {
+        host.ok(&["image", "inspect", "--platform", &format!("linux/{platform}"), "-f", format, name])
+    };
+    assert_eq!(shown("s390x", "{{.Architecture}}"), "s390x");
+    assert_eq!(shown(&own, "{{.Architecture}}"), own);
+    host.fails(&["image", "inspect", "--platform", "linux/riscv64", name]);
+    // One row for the name, with and without the others.
+    assert_eq!(host.ok(&["images", "-q", "localhost:5000/team/app"]).lines().count(), 1);
+    let tree = host.ok(&["image", "ls", "--tree"]);
+    assert!(tree.contains(&format!("├─ linux/{own} ")) && tree.contains("└─ linux/s390x "), "{tree}");
+    assert!(!tree.contains("unknown"), "{tree}");
+    // Neither they nor what is said about them is unused.
+    host.ok(&["image", "prune", "-f"]);
+    assert_eq!(shown("s390x", "{{.Architecture}}"), "s390x");
+
+    let digest_of = |out: &str| {
+        let found = out.split("digest: ").nth(1).and_then(|rest| rest.split(' ').next());
+        found.unwrap_or_else(|| panic!("no digest in {out}")).to_owned()
+    };
+    let digest = digest_of(&host.ok(&["push", name]));
+    let told: serde_json::Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).unwrap();
+    assert_eq!(told["containerimage.digest"], digest.as_str());
+    let index = document(&host, name);
+    let members = index["manifests"].as_array().unwrap();
+    assert_eq!(members.len(), 4);
+    assert_eq!(members[2]["platform"], serde_json::json!({ "architecture": "unknown", "os": "unknown" }));
+    assert_eq!(members[2]["annotations"]["vnd.docker.reference.type"], "attestation-manifest");
+    assert_eq!(members[2]["annotations"]["vnd.docker.reference.digest"], members[0]["digest"]);
+    let statement = document(&host, &format!("localhost:5000/team/app@{}", members[2]["digest"].as_str().unwrap()));
+    assert_eq!(statement["layers"][0]["mediaType"], "application/vnd.in-toto+json");
+    assert_eq!(statement["layers"][0]["annotations"]["in-toto.io/predicate-type"], "https://slsa.dev/provenance/v1");
+
+    // An archive carries all of it, and so does the registry.
+    let archive = host.path("app.tar").display().to_string();
+    host.ok(&["save", "-o", &archive, name]);
+    forget(&host);
+    host.ok(&["load", "-i", &archive]);
+    assert_eq!(shown("s390x", "{{.Architecture}}"), "s390x");
+    let again = "localhost:5000/other/app:1";
+    host.ok(&["tag", name, again]);
+    assert_eq!(digest_of(&host.ok(&["push", again])), digest);
+    forget(&host);
+    host.ok(&["pull", "-q", "--platform", "linux/s390x", name]);
+    host.fails(&["image", "inspect", "--platform", &format!("linux/{own}"), name]);
+    host.ok(&["pull", "-q", name]);
+    assert_eq!(shown("s390x", "{{.Architecture}}"), "s390x");
+    assert_eq!(host.ok(&["run", "--rm", name]), format!("for {own}"));
+    // What came from there goes elsewhere untouched.
+    host.ok(&["tag", name, "localhost:5000/third/app:1"]);
+    assert_eq!(digest_of(&host.ok(&["push", "localhost:5000/third/app:1"])), digest);
+
+    // One platform goes, then all.
+    host.ok(&["rmi", "--platform", &format!("linux/{own}"), name]);
+    assert_eq!(host.ok(&["image", "inspect", "-f", "{{.Architecture}}", name]), "s390x");
+    forget(&host);
+    let blobs = std::fs::read_dir(host.root().join("images/blobs/sha256")).unwrap().count();
+    assert_eq!(blobs, 0, "something stays behind");
+}
+
+#[test]
+fn what_cannot_run_here_or_is_not_told_is_refused_by_name() {
+    let test = "what_cannot_run_here_or_is_not_told_is_refused_by_name";
+    let Some(host) = Host::with_image(test) else { return };
+    // A program for another machine: the head of one is enough.
+    let mut program = std::fs::read("/bin/busybox").unwrap();
+    program.truncate(4096);
+    program[18] = 0xff;
+    let folder = host.context(&[("Dockerfile", "FROM scratch\nCOPY program /program\nRUN [\"/program\"]\n")]);
+    host.write("ctx/program", &program);
+    std::process::Command::new("chmod").arg("755").arg(host.path("ctx/program")).status().unwrap();
+    let (_, error) = host.fails(&["build", "--platform", "linux/s390x", &folder]);
+    assert!(error.contains("binfmt_misc") && error.contains("Dockerfile:3"), "{error}");
+    for (flag, part) in [
+        ("--sbom", "scanner"),
+        ("--provenance=mode=most", "expected min or max"),
+        ("--attest=type=vex", "expected provenance or sbom"),
+        ("--platform=nonsense/x/y/z", "is not a platform"),
+    ] {
+        let (_, error) = host.fails(&["build", flag, &folder]);
+        assert!(error.contains(part), "{flag}: {error}");
+    }
+    // Files for several platforms have a folder each.
+    host.write("ctx/Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /what\n");
+    host.write("ctx/amd64", "a");
+    host.write("ctx/s390x", "s");
+    let out = host.path("out").display().to_string();
+    host.build(&["--platform", "linux/amd64", "--platform", "linux/s390x", "--provenance=false", "-o", &out, &folder]);
+    for (name, text) in [("linux_amd64", "a"), ("linux_s390x", "s")] {
+        assert_eq!(std::fs::read_to_string(host.path("out").join(name).join("what")).unwrap(), text);
+    }
+    assert_eq!(host.ok(&["images", "-qa", "--filter", "dangling=true"]), "");
+    let archive = host.path("app.oci").display().to_string();
+    host.build(&["--platform", "linux/amd64,linux/s390x", "-o", &format!("type=oci,dest={archive}"), &folder]);
+    let listed = std::process::Command::new("tar").args(["-xOf", &archive, "index.json"]).output().unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(index["manifests"][0]["mediaType"], "application/vnd.oci.image.index.v1+json");
+    let (_, error) = host.fails(&["build", "--platform", "linux/amd64,linux/s390x", "-o", "-", &folder]);
+    assert!(error.contains("type=local"), "{error}");
+}

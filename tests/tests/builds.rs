@@ -330,7 +330,7 @@ fn options_reach_the_steps_and_the_image() {
     assert_eq!(before.lines().next(), after.lines().next());
     assert_ne!(before.lines().nth(1), after.lines().nth(1));
     assert!(host.ok(&["run", "--rm", "app", "cat", "/platform"]).starts_with("linux/"));
-    for (flag, value) in [("--squash", ""), ("--allow", "security.insecure"), ("--platform", "linux/a,linux/b")] {
+    for (flag, value) in [("--squash", ""), ("--allow", "security.insecure")] {
         let given: Vec<&str> = [flag, value].into_iter().filter(|text| !text.is_empty()).collect();
         let (_, error) = host.fails(&[&["build"][..], &given, &[&folder]].concat());
         assert!(error.contains(flag), "{error}");

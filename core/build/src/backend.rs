@@ -24,6 +24,8 @@ pub enum Message {
     Pull(serde_json::Value),
     /// The image, and the manifest by which it can be pushed.
     Image { id: Digest, manifest: Digest },
+    /// The index that joins several images, and their ids by platform.
+    Index { index: Digest, images: Vec<(Platform, Digest)> },
     /// What the linter found.
     Warnings(Vec<Warning>),
 }
@@ -114,6 +116,17 @@ pub enum MountSource {
     Ssh { agent: PathBuf, mode: u32, owner: (u32, u32) },
 }
 
+/// An image among those of several platforms.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// What it is for.
+    pub platform: Platform,
+    /// It.
+    pub image: Arc<ImageRecord>,
+    /// How it was made: the predicate of a statement on it.
+    pub provenance: Option<serde_json::Value>,
+}
+
 /// The engine's part in builds. Futures may be dropped at any time, which ends what they do.
 pub trait Backend: Send + Sync + 'static {
     /// Its roots.
@@ -168,6 +181,9 @@ pub trait Backend: Send + Sync + 'static {
         parent: Option<Digest>,
         names: Vec<ImageRef>,
     ) -> impl Future<Output = Result<Arc<ImageRecord>>> + Send;
+
+    /// Joins images under names; the digest of the index that does.
+    fn join(&self, parts: Vec<Part>, names: Vec<ImageRef>) -> impl Future<Output = Result<Digest>> + Send;
 
     /// Steps that run now, over all builds of the engine.
     fn flights(&self) -> &Flights;

@@ -1,14 +1,14 @@
 //! Walks the graph: stages that do not need each other at once, each stage's steps in order.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sampan_image::{ImageRecord, ImageRef, Platform, timestamp};
+use sampan_image::{Digest, ImageRecord, ImageRef, Platform, timestamp};
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::backend::{Backend, Message, Output, Ulimit};
+use crate::backend::{Backend, Message, Output, Part};
+use crate::cache::{Entry, Key};
 use crate::context::Context;
 use crate::dockerignore::Ignore;
 use crate::error::{BuildError, Result};
@@ -16,7 +16,9 @@ use crate::extract::Digests;
 use crate::graph::{Base, Graph};
 use crate::instruction::{Dockerfile, Instruction, Kind};
 use crate::lint;
+use crate::options::Options;
 use crate::parser;
+use crate::provenance::{self, Material, Provenance};
 use crate::scope::BuildArgs;
 use crate::source::Source;
 use crate::state::StageState;
@@ -33,42 +35,38 @@ pub struct Request {
     pub context: Arc<Context>,
     /// Names for the image.
     pub names: Vec<ImageRef>,
-    /// `--build-arg`; `None` takes the default.
-    pub build_args: HashMap<String, Option<String>>,
-    /// `--label`.
-    pub labels: BTreeMap<String, String>,
-    /// `--target`.
-    pub target: Option<String>,
-    /// `--platform`.
-    pub platform: Platform,
-    /// Network of RUN.
-    pub network: String,
-    /// `--add-host`.
-    pub extra_hosts: Vec<String>,
-    /// Bytes of `/dev/shm`.
-    pub shm_size: Option<i64>,
-    /// Bytes of memory of RUN.
-    pub memory: Option<i64>,
-    /// Bytes of memory and swap of RUN.
-    pub memory_swap: Option<i64>,
-    /// Limits of RUN's processes.
-    pub ulimits: Vec<Ulimit>,
-    /// Take no remembered result.
-    pub no_cache: bool,
-    /// Take none in these stages, by name or number.
-    pub no_cache_stages: Vec<String>,
-    /// Times in layers that are after `SOURCE_DATE_EPOCH` become that.
-    pub rewrite_timestamp: bool,
-    /// Ask for newer base images.
-    pub pull: bool,
-    /// Tell the id alone.
-    pub quiet: bool,
-    /// Secrets by id.
-    pub secrets: BTreeMap<String, Arc<[u8]>>,
-    /// Sockets of agents by id.
-    pub ssh: BTreeMap<String, PathBuf>,
+    /// What it is built for, each once; this machine if there is none.
+    pub platforms: Vec<Platform>,
     /// `--build-context`, by name in lower case.
     pub contexts: BTreeMap<String, Named>,
+    /// How.
+    pub options: Options,
+}
+
+impl Request {
+    fn platforms(&self) -> Vec<Platform> {
+        if self.platforms.is_empty() { vec![Platform::host()] } else { self.platforms.clone() }
+    }
+
+    /// What ARGs are worth when it is built for a platform.
+    fn args(&self, platform: &Platform) -> BuildArgs {
+        let target = self.options.target.as_deref().unwrap_or_default();
+        BuildArgs::new(&self.options.build_args, &Platform::host(), platform, target)
+    }
+
+    fn plan(&self, file: &Dockerfile, args: &BuildArgs) -> Result<Graph> {
+        let contexts = self.contexts.keys().cloned().collect();
+        Ok(Graph::plan(file, args, self.options.target.as_deref(), contexts)?)
+    }
+}
+
+/// What a build has made.
+#[derive(Debug, Clone)]
+pub struct Product {
+    /// For each platform, in the order of the request.
+    pub images: Vec<Arc<ImageRecord>>,
+    /// What joins them under their names, if one image alone would not do.
+    pub index: Option<Digest>,
 }
 
 /// A context beside the main one.
@@ -83,18 +81,27 @@ pub enum Named {
 /// Made once, by the first who needs it.
 type Shared<T> = Arc<OnceCell<Arc<T>>>;
 
-/// What all stages of a build share.
+/// Roots that are copied from, by their topmost layer.
+type Origins<R> = Mutex<HashMap<String, Shared<OriginRoot<R>>>>;
+
+/// What all stages of a build for one platform share.
 pub(crate) struct Build<B: Backend> {
     pub(crate) backend: Arc<B>,
-    pub(crate) request: Request,
-    pub(crate) file: Dockerfile,
+    pub(crate) request: Arc<Request>,
+    pub(crate) file: Arc<Dockerfile>,
     pub(crate) graph: Graph,
     pub(crate) args: BuildArgs,
-    /// Steps in all stages that are built.
+    pub(crate) platform: Platform,
+    /// Before the instruction in messages, when there are several platforms.
+    label: String,
+    /// Steps in all stages that are built, for all platforms.
     pub(crate) steps: usize,
     stages: HashMap<usize, watch::Receiver<Option<Arc<StageState>>>>,
-    /// Roots that are copied from, by their topmost layer.
-    pub(crate) origins: Mutex<HashMap<String, Shared<OriginRoot<B::Root>>>>,
+    /// What this build has made, for whichever platform: no step is done twice, even if nothing remembered counts.
+    made: Arc<Mutex<HashMap<Key, Entry>>>,
+    origins: Arc<Origins<B::Root>>,
+    /// What came from elsewhere.
+    materials: Mutex<BTreeSet<Material>>,
 }
 
 /// A root that is only read, and the digests of its files that are known.
@@ -104,57 +111,95 @@ pub(crate) struct OriginRoot<R> {
     pub(crate) digests: Mutex<Digests>,
 }
 
-/// Builds an image. Dropping the future ends the build; what was remembered until then stays.
-pub async fn build<B: Backend>(backend: Arc<B>, request: Request, output: Output) -> Result<Arc<ImageRecord>> {
-    let file = parser::parse(&request.dockerfile, &request.text)?;
-    let host = Platform::host();
-    let target = request.target.clone().unwrap_or_default();
-    let args = BuildArgs::new(&request.build_args, &host, &request.platform, &target);
-    if request.rewrite_timestamp && args.source_date_epoch().is_none() {
+/// Builds an image, or one for each platform. Dropping the future ends the build; what was remembered until then stays.
+pub async fn build<B: Backend>(backend: Arc<B>, request: Request, output: Output) -> Result<Product> {
+    let file = Arc::new(parser::parse(&request.dockerfile, &request.text)?);
+    let platforms = request.platforms();
+    let mut plans = Vec::new();
+    for platform in &platforms {
+        let args = request.args(platform);
+        let graph = request.plan(&file, &args)?;
+        plans.push((platform.clone(), args, graph));
+    }
+    let Some((_, args, graph)) = plans.first() else { return Err(BuildError::Cancelled) };
+    if request.options.rewrite_timestamp && args.source_date_epoch().is_none() {
         let why = "rewrite-timestamp needs a time: --build-arg SOURCE_DATE_EPOCH=SECONDS";
         return Err(BuildError::Invalid(why.to_owned()));
     }
-    let contexts = request.contexts.keys().cloned().collect();
-    let graph = Graph::plan(&file, &args, request.target.as_deref(), contexts)?;
-    for wanted in &request.no_cache_stages {
+    for wanted in &request.options.no_cache_stages {
         let known = |index: &usize| graph.label(*index) == wanted.to_ascii_lowercase() || index.to_string() == *wanted;
         if !(0..graph.stages.len()).any(|index| known(&index)) {
             return Err(BuildError::Invalid(format!("--no-cache-filter {wanted}: there is no such stage")));
         }
     }
-    let quiet = request.quiet;
-    warn(&file, &args, quiet, &output).await?;
+    let quiet = request.options.quiet;
+    warn(&file, args, quiet, &output).await?;
     lint(&file, request.context.ignore(), quiet, &output).await?;
 
-    let (mut senders, mut stages) = (HashMap::new(), HashMap::new());
-    for index in &graph.order {
-        let (sender, receiver) = watch::channel(None);
-        senders.insert(*index, sender);
-        stages.insert(*index, receiver);
-    }
-    let steps = graph.order.iter().map(|index| 1 + graph.stages[*index].body.len()).sum();
-    let order = graph.order.clone();
-    let target = graph.target;
-    let build = Arc::new(Build { backend, request, file, graph, args, steps, stages, origins: Mutex::default() });
-
+    let started = timestamp::now();
+    let request = Arc::new(request);
+    let steps = plans.iter().map(|(.., graph)| steps(graph)).sum();
+    let (made, origins) = (Arc::default(), Arc::default());
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-    let mut channels = Vec::new();
+    let (mut builds, mut channels) = (Vec::new(), Vec::new());
     let mut first = 1;
-    for index in order {
-        let (stage_output, receiver) = mpsc::channel(256);
-        channels.push(receiver);
-        let Some(sender) = senders.remove(&index) else { continue };
-        let build = Arc::clone(&build);
-        let number = first;
-        first += 1 + build.graph.stages[index].body.len();
-        tasks.spawn(async move {
-            let state = build.stage(index, number, &stage_output).await?;
-            sender.send_replace(Some(Arc::new(state)));
-            Ok(())
+    for (platform, args, graph) in plans {
+        let label = if platforms.len() > 1 { format!("[{platform}] ") } else { String::new() };
+        let (mut senders, mut stages) = (Vec::new(), HashMap::new());
+        for index in &graph.order {
+            let (sender, receiver) = watch::channel(None);
+            senders.push((*index, sender));
+            stages.insert(*index, receiver);
+        }
+        let build = Arc::new(Build {
+            backend: Arc::clone(&backend),
+            request: Arc::clone(&request),
+            file: Arc::clone(&file),
+            graph,
+            args,
+            platform,
+            label,
+            steps,
+            stages,
+            made: Arc::clone(&made),
+            origins: Arc::clone(&origins),
+            materials: Mutex::default(),
         });
+        for (index, sender) in senders {
+            let (stage_output, receiver) = mpsc::channel(256);
+            channels.push(receiver);
+            let build = Arc::clone(&build);
+            let number = first;
+            first += 1 + build.graph.stages[index].body.len();
+            tasks.spawn(async move {
+                let state = build.stage(index, number, &stage_output).await?;
+                sender.send_replace(Some(Arc::new(state)));
+                Ok(())
+            });
+        }
+        builds.push(build);
     }
     let told = output.clone();
     tasks.spawn(async move { forward(channels, told, quiet).await });
+    if let Err(failure) = finished(tasks).await {
+        // The error is Docker's sentence; where it happened stands before it.
+        if let BuildError::Run { place, .. } = &failure
+            && !quiet
+        {
+            say(&output, format!("{place}\n")).await?;
+        }
+        return Err(failure);
+    }
+    finish(&builds, started, &output).await
+}
+
+/// Steps in the stages that are built.
+fn steps(graph: &Graph) -> usize {
+    graph.order.iter().map(|index| 1 + graph.stages[*index].body.len()).sum()
+}
+
+/// Waits for all stages, and for what they say to be told; the first failure that says why.
+async fn finished(mut tasks: JoinSet<Result<()>>) -> Result<()> {
     let mut failure: Option<BuildError> = None;
     while let Some(ended) = tasks.join_next().await {
         let result = ended.unwrap_or_else(|error| {
@@ -169,23 +214,9 @@ pub async fn build<B: Backend>(backend: Arc<B>, request: Request, output: Output
             if failure.as_ref().is_none_or(|known| matches!(known, BuildError::Cancelled)) {
                 failure = Some(error);
             }
-            // What was said before the failure is still forwarded.
-            if !matches!(failure, Some(BuildError::Cancelled)) && tasks.len() == 1 {
-                continue;
-            }
         }
     }
-    if let Some(failure) = failure {
-        // The error is Docker's sentence; where it happened stands before it.
-        if let BuildError::Run { place, .. } = &failure
-            && !quiet
-        {
-            say(&output, format!("{place}\n")).await?;
-        }
-        return Err(failure);
-    }
-    let state = build.result(target).await?;
-    finish(&build, state, &output).await
+    failure.map_or(Ok(()), Err)
 }
 
 /// Notes on what the user probably did not mean.
@@ -233,11 +264,9 @@ fn lint_options(file: &Dockerfile) -> Result<lint::Options> {
 /// Reads a Dockerfile as a build would, and builds nothing; what the linter finds.
 pub async fn check(request: &Request, output: &Output) -> Result<()> {
     let file = parser::parse(&request.dockerfile, &request.text)?;
-    let host = Platform::host();
-    let target = request.target.clone().unwrap_or_default();
-    let args = BuildArgs::new(&request.build_args, &host, &request.platform, &target);
-    let contexts = request.contexts.keys().cloned().collect();
-    Graph::plan(&file, &args, request.target.as_deref(), contexts)?;
+    for platform in request.platforms() {
+        request.plan(&file, &request.args(&platform))?;
+    }
     let options = lint_options(&file)?;
     let found = lint::check(&file, &options, request.context.ignore());
     let count = found.len();
@@ -264,26 +293,90 @@ pub(crate) async fn say(output: &Output, text: String) -> Result<()> {
     output.send(Message::Stream(text)).await.map_err(|_| BuildError::Cancelled)
 }
 
-async fn finish<B: Backend>(build: &Build<B>, state: Arc<StageState>, output: &Output) -> Result<Arc<ImageRecord>> {
-    let mut config = state.config.clone();
-    config.config.labels.extend(build.request.labels.clone());
-    if config.created.is_none() {
-        config.created = Some(timestamp::format(build.now()));
+/// Makes the images of what the stages have become, and joins them if there are several, or if more is to be said of one.
+async fn finish<B: Backend>(builds: &[Arc<Build<B>>], started: i64, output: &Output) -> Result<Product> {
+    let [one, ..] = builds else { return Err(BuildError::Cancelled) };
+    let request = &one.request;
+    let joined = builds.len() > 1 || request.options.provenance.is_some();
+    let mut images = Vec::new();
+    for build in builds {
+        let names = if joined { Vec::new() } else { request.names.clone() };
+        images.push(build.image_of(names).await?);
     }
-    let image = build.backend.create(config, state.layers.clone(), state.base, build.request.names.clone()).await?;
-    output.send(Message::Image { id: image.id, manifest: image.manifest }).await.map_err(|_| BuildError::Cancelled)?;
-    if build.request.quiet {
-        say(output, format!("{}\n", image.id)).await?;
-        return Ok(image);
+    let index = if joined {
+        let parts = builds.iter().zip(&images).map(|(build, image)| Part {
+            platform: build.platform.clone(),
+            image: Arc::clone(image),
+            provenance: request.options.provenance.as_ref().map(|wanted| build.provenance(wanted, started)),
+        });
+        Some(one.backend.join(parts.collect(), request.names.clone()).await?)
+    } else {
+        None
+    };
+    let id = index.unwrap_or(images[0].id);
+    let told = match index {
+        None => Message::Image { id, manifest: images[0].manifest },
+        Some(index) => {
+            let parts = builds.iter().zip(&images).map(|(build, image)| (build.platform.clone(), image.id));
+            Message::Index { index, images: parts.collect() }
+        }
+    };
+    output.send(told).await.map_err(|_| BuildError::Cancelled)?;
+    if request.options.quiet {
+        say(output, format!("{id}\n")).await?;
+    } else {
+        say(output, format!("Successfully built {}\n", &id.hex()[..12])).await?;
+        for name in &request.names {
+            say(output, format!("Successfully tagged {}\n", name.familiar())).await?;
+        }
     }
-    say(output, format!("Successfully built {}\n", &image.id.hex()[..12])).await?;
-    for name in &build.request.names {
-        say(output, format!("Successfully tagged {}\n", name.familiar())).await?;
-    }
-    Ok(image)
+    Ok(Product { images, index })
 }
 
 impl<B: Backend> Build<B> {
+    /// Makes the image of the target.
+    async fn image_of(&self, names: Vec<ImageRef>) -> Result<Arc<ImageRecord>> {
+        let state = self.result(self.graph.target).await?;
+        let mut config = state.config.clone();
+        config.config.labels.extend(self.request.options.labels.clone());
+        if config.created.is_none() {
+            config.created = Some(timestamp::format(self.now()));
+        }
+        self.backend.create(config, state.layers.clone(), state.base, names).await
+    }
+
+    /// How the image for this platform was made.
+    fn provenance(&self, wanted: &Provenance, started: i64) -> serde_json::Value {
+        let materials = self.materials.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let how = provenance::How {
+            file: &self.file,
+            dockerfile: &self.request.dockerfile,
+            text: &self.request.text,
+            options: &self.request.options,
+            contexts: self.request.contexts.keys().map(String::as_str).collect(),
+            platform: &self.platform,
+            materials,
+            started,
+            ended: timestamp::now(),
+        };
+        provenance::predicate(wanted, &how)
+    }
+
+    /// The result of a step that this build has made.
+    pub(crate) fn made(&self, key: Key) -> Option<Entry> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    /// Notes one.
+    pub(crate) fn has_made(&self, key: Key, entry: Entry) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(key, entry);
+    }
+
+    /// Something of elsewhere is part of what is built.
+    pub(crate) fn note(&self, material: Material) {
+        self.materials.lock().unwrap_or_else(PoisonError::into_inner).insert(material);
+    }
+
     /// The time of a step that is made now, nanoseconds since 1970.
     pub(crate) fn now(&self) -> i64 {
         self.args.source_date_epoch().map_or_else(timestamp::now, |seconds| seconds.saturating_mul(1_000_000_000))
@@ -293,12 +386,12 @@ impl<B: Backend> Build<B> {
     pub(crate) fn no_cache(&self, index: usize) -> bool {
         let named =
             |wanted: &String| *wanted == index.to_string() || wanted.to_ascii_lowercase() == self.graph.label(index);
-        self.request.no_cache || self.request.no_cache_stages.iter().any(named)
+        self.request.options.no_cache || self.request.options.no_cache_stages.iter().any(named)
     }
 
     /// The time that no file of a new layer may be after, in seconds since 1970.
     pub(crate) fn latest(&self) -> Option<i64> {
-        self.args.source_date_epoch().filter(|_| self.request.rewrite_timestamp)
+        self.args.source_date_epoch().filter(|_| self.request.options.rewrite_timestamp)
     }
 
     /// Waits for a stage.
@@ -317,7 +410,7 @@ impl<B: Backend> Build<B> {
     async fn stage(self: &Arc<Self>, index: usize, number: usize, output: &Output) -> Result<StageState> {
         let stage = &self.graph.stages[index];
         let from = &self.file.instructions[stage.from];
-        say(output, format!("Step {number}/{} : {}\n", self.steps, from.text)).await?;
+        say(output, format!("Step {number}/{} : {}{}\n", self.steps, self.label, from.text)).await?;
         let (state, triggers) = match &stage.base {
             Base::Scratch => (StageState::scratch(&self.platform(stage.platform.as_deref())?), Vec::new()),
             Base::Stage(base) => StageState::from_stage(&*self.result(*base).await?),
@@ -351,7 +444,8 @@ impl<B: Backend> Build<B> {
         }
         for (at, position) in stage.body.clone().enumerate() {
             let instruction = &self.file.instructions[position];
-            say(output, format!("Step {}/{} : {}\n", number + 1 + at, self.steps, instruction.text)).await?;
+            say(output, format!("Step {}/{} : {}{}\n", number + 1 + at, self.steps, self.label, instruction.text))
+                .await?;
             run.step(&self.file.source, instruction).await?;
         }
         Ok(run.into_state())
@@ -375,13 +469,16 @@ impl<B: Backend> Build<B> {
     fn platform(&self, text: Option<&str>) -> Result<Platform> {
         match text {
             Some(text) => Platform::parse(text).map_err(|error| BuildError::Invalid(error.to_string())),
-            None => Ok(self.request.platform.clone()),
+            None => Ok(self.platform.clone()),
         }
     }
 
     /// An image of FROM or `--from`.
     pub(crate) async fn image(&self, name: &str, platform: Option<&str>, output: &Output) -> Result<Arc<ImageRecord>> {
-        self.backend.image(name, &self.platform(platform)?, self.request.pull, output).await
+        let platform = self.platform(platform)?;
+        let image = self.backend.image(name, &platform, self.request.options.pull, output).await?;
+        self.note(Material::image(name, &platform, image.manifest));
+        Ok(image)
     }
 
     /// A root to copy from; opened once, whoever asks.

@@ -183,12 +183,12 @@ impl<B: Backend> StageRun<B> {
                 let mut key = KeyWriter::new("begin", None);
                 key.text(&step);
                 let key = key.finish();
-                match self.build.backend.cached(key, self.state.top()).await {
-                    Some(entry) if !self.build.no_cache(self.index) => entry.created,
-                    _ => {
+                match self.recall(key, self.state.top()).await {
+                    Some(entry) => entry.created,
+                    None => {
                         let created = self.build.now();
                         let entry = Entry { layer: None, created, description: step.clone() };
-                        self.build.backend.remember(key, entry).await?;
+                        self.remember(key, entry).await?;
                         created
                     }
                 }
@@ -204,10 +204,7 @@ impl<B: Backend> StageRun<B> {
 
     /// A remembered result on some layers, which is said.
     async fn known(&self, key: Key, on: Option<ChainId>) -> Result<Option<Entry>> {
-        if self.build.no_cache(self.index) {
-            return Ok(None);
-        }
-        let found = self.build.backend.cached(key, on).await;
+        let found = self.recall(key, on).await;
         if found.is_some() {
             say(&self.output, " ---> Using cache\n".to_owned()).await?;
         }
@@ -229,8 +226,24 @@ impl<B: Backend> StageRun<B> {
 
     /// Keeps a new result and goes on with it.
     async fn keep(&mut self, key: Key, step: &str, entry: Entry) -> Result<()> {
-        self.build.backend.remember(key, entry.clone()).await?;
+        self.remember(key, entry.clone()).await?;
         self.made(key, step, entry).await
+    }
+
+    /// Keeps a new result, also for what is left of this build.
+    async fn remember(&self, key: Key, entry: Entry) -> Result<()> {
+        self.build.backend.remember(key, entry.clone()).await?;
+        self.build.has_made(key, entry);
+        Ok(())
+    }
+
+    /// A result of this build, or a remembered one unless those do not count.
+    async fn recall(&self, key: Key, on: Option<ChainId>) -> Option<Entry> {
+        match self.build.made(key) {
+            Some(made) => Some(made),
+            None if self.build.no_cache(self.index) => None,
+            None => self.build.backend.cached(key, on).await,
+        }
     }
 
     fn epoch(&self) -> Option<String> {

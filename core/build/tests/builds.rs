@@ -8,15 +8,16 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sampan_build::backend::{Backend, Fetched, Flights, Message, MountSource, Output, Root, RunStep};
+use sampan_build::backend::{Backend, Fetched, Flights, Message, MountSource, Output, Part, Root, RunStep};
 use sampan_build::cache::{Entry, Key};
 use sampan_build::context::{Context, Scratch};
 use sampan_build::error::{BuildError, Result};
-use sampan_build::executor::{Named, Request, build};
+use sampan_build::executor::{Named, Product, Request, build};
+use sampan_build::options::Options;
 use sampan_build::remote::Remote;
 use sampan_image::{
-    BackendError, ChainId, ChangeView, Digest, ImageConfig, ImageRecord, ImageRef, ImageStore, LayerBackend, LayerRef,
-    Platform, Whiteouts,
+    BackendError, ChainId, ChangeView, Digest, ImageConfig, ImageRecord, ImageRef, ImageStore, IndexEntry,
+    LayerBackend, LayerRef, Platform, Whiteouts,
 };
 
 struct Folders(PathBuf);
@@ -167,6 +168,15 @@ impl Backend for Engine {
         self.images.create_image(config, layers, parent, &names).map_err(|error| BuildError::Backend(error.to_string()))
     }
 
+    async fn join(&self, parts: Vec<Part>, names: Vec<ImageRef>) -> Result<Digest> {
+        let entries: Vec<_> = parts
+            .into_iter()
+            .map(|part| IndexEntry { platform: part.platform, image: part.image, statements: Vec::new() })
+            .collect();
+        let index = self.images.create_index(&entries, &names);
+        index.map(|index| index.digest).map_err(|error| BuildError::Backend(error.to_string()))
+    }
+
     fn flights(&self) -> &Flights {
         &self.flights
     }
@@ -179,6 +189,7 @@ struct World {
 
 struct Built {
     result: Result<Arc<ImageRecord>>,
+    product: Option<Product>,
     said: String,
 }
 
@@ -230,24 +241,9 @@ impl World {
             text: text.into(),
             context: Arc::new(context),
             names: vec![],
-            build_args: HashMap::new(),
-            labels: BTreeMap::new(),
-            target: None,
-            platform: Platform::host(),
-            network: "default".into(),
-            extra_hosts: vec![],
-            shm_size: None,
-            memory: None,
-            memory_swap: None,
-            ulimits: vec![],
-            no_cache: false,
-            no_cache_stages: vec![],
-            rewrite_timestamp: false,
-            pull: false,
-            quiet: false,
-            secrets: BTreeMap::new(),
-            ssh: BTreeMap::new(),
+            platforms: vec![],
             contexts: BTreeMap::new(),
+            options: Options::default(),
         }
     }
 
@@ -266,7 +262,9 @@ impl World {
                 said.push_str(&text);
             }
         }
-        Built { result: task.await.unwrap(), said }
+        let result: Result<Product> = task.await.unwrap();
+        let product = result.as_ref().ok().cloned();
+        Built { result: result.map(|product| product.images[0].clone()), product, said }
     }
 
     fn runs(&self) -> usize {
@@ -340,7 +338,7 @@ async fn agents_reach_the_steps_that_ask_for_them() {
     let text = "FROM scratch\nRUN --mount=type=ssh put /a a\nRUN --mount=type=ssh,id=deploy,target=/agent,mode=0666,required put /b b\n";
     let built = world
         .build_with(text, |request| {
-            request.ssh.insert("deploy".into(), "/run/agent.sock".into());
+            request.options.ssh.insert("deploy".into(), "/run/agent.sock".into());
         })
         .await;
     built.image();
@@ -358,11 +356,11 @@ async fn a_stage_alone_may_be_built_anew() {
     let text = "FROM scratch AS one\nRUN put /1 a\nFROM scratch AS two\nRUN put /2 b\nFROM scratch\nCOPY --from=one / /\nCOPY --from=two / /\n";
     world.build(text).await.image();
     assert_eq!(world.runs(), 2);
-    world.build_with(text, |request| request.no_cache_stages = vec!["TWO".into()]).await.image();
+    world.build_with(text, |request| request.options.no_cache_stages = vec!["TWO".into()]).await.image();
     assert_eq!(world.runs(), 3);
-    let fault = world.build_with(text, |request| request.no_cache_stages = vec!["three".into()]).await.fault();
+    let fault = world.build_with(text, |request| request.options.no_cache_stages = vec!["three".into()]).await.fault();
     assert!(fault.contains("no such stage"), "{fault}");
-    let fault = world.build_with(text, |request| request.rewrite_timestamp = true).await.fault();
+    let fault = world.build_with(text, |request| request.options.rewrite_timestamp = true).await.fault();
     assert!(fault.contains("SOURCE_DATE_EPOCH"), "{fault}");
 }
 
@@ -392,7 +390,7 @@ CMD ["--serve"]
     let built = world
         .build_with(text, |request| {
             request.names = names;
-            request.labels.insert("given".into(), "yes".into());
+            request.options.labels.insert("given".into(), "yes".into());
         })
         .await;
     let image = built.image();
@@ -441,7 +439,7 @@ async fn nothing_changed_gives_the_same_image_and_runs_nothing() {
     assert_eq!(world.runs(), 3);
     assert_eq!(world.read(changed.image(), "b"), "2");
 
-    let fresh = world.build_with(text, |request| request.no_cache = true).await;
+    let fresh = world.build_with(text, |request| request.options.no_cache = true).await;
     assert_eq!(world.runs(), 5);
     assert_eq!(fresh.image().layers.len(), changed.image().layers.len());
 }
@@ -457,7 +455,7 @@ async fn stages_are_copied_from_and_those_not_needed_are_skipped() {
     assert_eq!(world.read(image, "all/file"), "source");
     assert!(!world.has(image, "out"));
     assert!(!built.said.contains("unused"));
-    let target = world.build_with(text, |request| request.target = Some("unused".into())).await;
+    let target = world.build_with(text, |request| request.options.target = Some("unused".into())).await;
     assert!(target.fault().contains("returned a non-zero code: 3"), "{}", target.fault());
     assert_eq!(world.left_over(), 0);
 }
@@ -513,10 +511,10 @@ async fn run_gets_arguments_proxies_mounts_and_secrets_but_history_only_what_it_
     world.put("dep", "1");
     let text = "FROM scratch\nARG TOKEN\nARG HTTP_PROXY\nRUN --mount=type=cache,target=/cache --mount=type=secret,id=key --mount=type=bind,source=dep,target=/dep put /x y\n";
     let request = |request: &mut Request| {
-        request.build_args.insert("TOKEN".into(), Some("t".into()));
-        request.build_args.insert("HTTP_PROXY".into(), Some("http://user:pass@proxy".into()));
-        request.build_args.insert("UNKNOWN".into(), Some("u".into()));
-        request.secrets.insert("key".into(), Arc::from(&b"hidden"[..]));
+        request.options.build_args.insert("TOKEN".into(), Some("t".into()));
+        request.options.build_args.insert("HTTP_PROXY".into(), Some("http://user:pass@proxy".into()));
+        request.options.build_args.insert("UNKNOWN".into(), Some("u".into()));
+        request.options.secrets.insert("key".into(), Arc::from(&b"hidden"[..]));
     };
     let built = world.build_with(text, request).await;
     let image = built.image();
@@ -536,7 +534,7 @@ async fn run_gets_arguments_proxies_mounts_and_secrets_but_history_only_what_it_
     world
         .build_with(text, |r| {
             request(r);
-            r.build_args.insert("HTTP_PROXY".into(), Some("http://other".into()));
+            r.options.build_args.insert("HTTP_PROXY".into(), Some("http://other".into()));
         })
         .await
         .image();
@@ -616,7 +614,7 @@ async fn a_date_makes_builds_reproducible() {
             .unwrap();
         let built = world
             .build_with("FROM scratch\nWORKDIR /w/deep\nCOPY f new/dir/\nENV A=b\nCOPY <<E /e\nx\nE\n", |request| {
-                request.build_args.insert("SOURCE_DATE_EPOCH".into(), Some("1000".into()));
+                request.options.build_args.insert("SOURCE_DATE_EPOCH".into(), Some("1000".into()));
             })
             .await;
         ids.push(built.image().id);
@@ -661,4 +659,64 @@ async fn a_linked_copy_stands_on_nothing_below_it() {
     assert_eq!(moved.said.matches("Using cache").count(), 0, "{}", moved.said);
     let missing = world.build("FROM scratch\nCOPY --link --chown=nobody app /x\n").await.fault();
     assert!(missing.contains("there is no user nobody"), "{missing}");
+}
+
+#[tokio::test]
+async fn several_platforms_share_what_does_not_depend_on_them() {
+    let world = World::new();
+    world.put("file", "content");
+    let text = "FROM --platform=$BUILDPLATFORM scratch AS tools\nRUN put /out made once\n\
+                FROM --platform=$BUILDPLATFORM tools AS cross\nARG TARGETARCH\nRUN put /out for $TARGETARCH\n\
+                FROM scratch\nARG TARGETARCH\nENV ARCH=$TARGETARCH\nCOPY --from=cross /out /out\nCOPY file /file\n";
+    let platforms: Vec<Platform> =
+        ["linux/amd64", "linux/arm64", "linux/s390x"].map(|text| Platform::parse(text).unwrap()).into();
+    let request = |no_cache: bool| {
+        let platforms = platforms.clone();
+        move |request: &mut Request| {
+            request.platforms = platforms;
+            request.names = vec![ImageRef::parse("test/app:1").unwrap()];
+            request.options.no_cache = no_cache;
+        }
+    };
+    let built = world.build_with(text, request(false)).await;
+    let product = built.product.clone().unwrap_or_else(|| panic!("{}\n{}", built.fault(), built.said));
+    // Once for all, then once for each: the played shell knows no variables, so those steps differ by their arguments.
+    assert_eq!(world.runs(), 1 + 3, "{}", built.said);
+    assert_eq!(product.images.len(), 3);
+    for (image, platform) in product.images.iter().zip(&platforms) {
+        assert_eq!(image.platform(), *platform);
+        assert!(image.config.config.env.contains(&format!("ARCH={}", platform.architecture)));
+        assert_eq!(world.read(image, "file"), "content");
+    }
+    // One name, which leads to the image for this machine or the first.
+    let index = world.engine.images.index("test/app:1").unwrap();
+    assert_eq!(Some(index.digest), product.index);
+    assert_eq!(index.members.len(), 3);
+    for (image, platform) in product.images.iter().zip(&platforms) {
+        assert_eq!(index.image_for(platform), Some(image.id));
+    }
+    let total = 3 * (2 + 3 + 5);
+    assert!(built.said.contains(&format!("Step 1/{total} : [linux/amd64] FROM --platform=$BUILDPLATFORM scratch")));
+    assert!(built.said.contains(&format!("Step {total}/{total} : [linux/s390x] COPY file /file")), "{}", built.said);
+
+    // Nothing remembered counts: still no step is done twice in one build.
+    let again = world.build_with(text, request(true)).await;
+    assert!(again.result.is_ok(), "{}", again.fault());
+    assert_eq!(world.runs(), 2 * (1 + 3), "{}", again.said);
+    assert_eq!(world.left_over(), 0);
+}
+
+#[tokio::test]
+async fn a_platform_that_fails_fails_the_build_and_names_itself() {
+    let world = World::new();
+    let built = world
+        .build_with("FROM scratch\nRUN fail 3\n", |request| {
+            request.platforms = ["linux/amd64", "linux/arm64"].map(|text| Platform::parse(text).unwrap()).into();
+            request.names = vec![ImageRef::parse("test/app:1").unwrap()];
+        })
+        .await;
+    assert!(built.fault().contains("non-zero code: 3"), "{}", built.fault());
+    assert!(built.said.contains("[linux/amd64] RUN fail 3"), "{}", built.said);
+    assert!(world.engine.images.list().is_empty() && world.engine.images.index("test/app:1").is_none());
+    assert_eq!(world.left_over(), 0);
 }

@@ -1,12 +1,15 @@
 //! A service's `build` as the engine takes it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sampan_compose::Project;
 use sampan_compose::build_options::{self, ContextKind};
 use sampan_compose::model::Build;
-use sampan_engine::build::{BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext, Ulimit};
+use sampan_engine::build::{
+    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext, Options, Ulimit,
+};
 use sampan_engine::{Error, Result};
 
 /// Writes down what is asked; what cannot be done is refused by name. Reads the files of secrets.
@@ -25,9 +28,9 @@ pub async fn request(project: &Project, service: &str, build: &Build) -> Result<
     if build.platforms.len() > 1 {
         return Err(refuse("platforms", "one platform is built at a time"));
     }
-    let platform = match build.platforms.first() {
-        Some(platform) => Some(platform.clone()),
-        None => project.services.get(service).map(|found| found.platform.clone()).filter(|text| !text.is_empty()),
+    let platforms = match build.platforms.first() {
+        Some(platform) => vec![platform.clone()],
+        None => project.services.get(service).map(|found| found.platform.clone()).into_iter().collect(),
     };
     let context = match ContextKind::of(&build.context) {
         ContextKind::Directory => BuildContext::Directory(PathBuf::from(&build.context)),
@@ -38,7 +41,7 @@ pub async fn request(project: &Project, service: &str, build: &Build) -> Result<
     };
     let mut tags = vec![project.image_name(service)];
     tags.extend(build.tags.iter().filter(|tag| *tag != &tags[0]).cloned().collect::<Vec<_>>());
-    let mut labels: HashMap<String, String> = build.labels.clone().into_iter().collect();
+    let mut labels: BTreeMap<String, String> = build.labels.clone().into_iter().collect();
     labels.insert(crate::labels::PROJECT.to_owned(), project.name.clone());
     labels.insert(crate::labels::SERVICE.to_owned(), service.to_owned());
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -52,19 +55,27 @@ pub async fn request(project: &Project, service: &str, build: &Build) -> Result<
         dockerfile: text(&build.dockerfile),
         dockerfile_inline: text(&build.dockerfile_inline),
         tags,
-        build_args: build.args.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),
-        labels,
-        target: text(&build.target),
-        platform,
-        network: text(&build.network),
-        extra_hosts: build.extra_hosts.iter().map(|entry| entry.replacen('=', ":", 1)).collect(),
-        shm_size: build.shm_size.map(|size| size.0),
-        ulimits: build.ulimits.iter().map(ulimit).collect(),
-        no_cache: build.no_cache,
-        no_cache_stages: build.no_cache_filter.clone(),
-        pull: build.pull,
-        secrets: secrets(project, build).await.map_err(|why| wrong("secrets", &why))?,
-        ssh: build.ssh.iter().map(|text| agent(text)).collect::<Result<_, _>>().map_err(|why| wrong("ssh", &why))?,
+        platforms,
+        options: Options {
+            build_args: build.args.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),
+            labels,
+            target: text(&build.target),
+            network: build.network.clone(),
+            extra_hosts: build.extra_hosts.iter().map(|entry| entry.replacen('=', ":", 1)).collect(),
+            shm_size: build.shm_size.map(|size| size.0),
+            ulimits: build.ulimits.iter().map(ulimit).collect(),
+            no_cache: build.no_cache,
+            no_cache_stages: build.no_cache_filter.clone(),
+            pull: build.pull,
+            secrets: secrets(project, build).await.map_err(|why| wrong("secrets", &why))?,
+            ssh: build
+                .ssh
+                .iter()
+                .map(|text| agent(text))
+                .collect::<Result<_, _>>()
+                .map_err(|why| wrong("ssh", &why))?,
+            ..Options::default()
+        },
         contexts: contexts(project, build).map_err(|why| wrong("additional_contexts", &why))?,
         cache_from: caches_from(project, build).map_err(|why| wrong("cache_from", &why))?,
         cache_to: caches_to(project, build).map_err(|why| wrong("cache_to", &why))?,
@@ -81,8 +92,8 @@ pub fn needs(build: &Build) -> Vec<&str> {
     named.collect()
 }
 
-async fn secrets(project: &Project, build: &Build) -> Result<HashMap<String, Vec<u8>>, String> {
-    let mut all = HashMap::new();
+async fn secrets(project: &Project, build: &Build) -> Result<BTreeMap<String, Arc<[u8]>>, String> {
+    let mut all = BTreeMap::new();
     for reference in &build.secrets {
         let source = &reference.source;
         let found =
@@ -100,7 +111,7 @@ async fn secrets(project: &Project, build: &Build) -> Result<HashMap<String, Vec
             },
         };
         let id = if reference.target.is_empty() { source } else { &reference.target };
-        all.insert(id.clone(), content);
+        all.insert(id.clone(), content.into());
     }
     Ok(all)
 }
@@ -170,7 +181,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use sampan_compose::model::{BuildSecret, Secret, SecretValue, Service};
-    use std::collections::BTreeMap;
 
     fn project() -> Project {
         let secret =
@@ -207,15 +217,15 @@ mod tests {
             build.ulimits.insert("nofile".into(), sampan_compose::model::Ulimit { soft: 5, hard: 6, single: false });
         });
         let found = found.await.unwrap();
-        assert_eq!(found.secrets["key"], b"hidden");
-        assert_eq!(found.ssh["deploy"], std::path::Path::new("/run/agent"));
+        assert_eq!(*found.options.secrets["key"], b"hidden"[..]);
+        assert_eq!(found.options.ssh["deploy"], std::path::Path::new("/run/agent"));
         assert_eq!(found.contexts[1], ("b".to_owned(), NamedContext::Image("base:1".into())));
         assert_eq!(found.cache_from, [CacheSource::Registry("r:5000/x:cache".into())]);
         let places: Vec<_> = found.cache_to.iter().map(|target| (&target.place, target.all)).collect();
         let folder = CachePlace::Directory("/srv/p/cache".into());
         assert_eq!(places, [(&folder, true), (&CachePlace::Inline, false)]);
-        assert_eq!(found.no_cache_stages, ["tools"]);
-        assert_eq!(found.ulimits, [Ulimit { name: "nofile".into(), soft: 5, hard: 6 }]);
+        assert_eq!(found.options.no_cache_stages, ["tools"]);
+        assert_eq!(found.options.ulimits, [Ulimit { name: "nofile".into(), soft: 5, hard: 6 }]);
         let remote = asked(|build| build.context = "https://h/r.git#v1:sub".into()).await.unwrap();
         assert!(matches!(remote.context, BuildContext::Remote(url) if url == "https://h/r.git#v1:sub"));
     }

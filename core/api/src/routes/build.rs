@@ -2,11 +2,12 @@
 
 use base64::Engine as _;
 use sampan_engine::build::{
-    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext, Ulimit, read_options,
+    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext, Options as BuildOptions, Ulimit,
+    attestations, read_options,
 };
 use sampan_engine::{Engine, Error, Result};
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use sampan_engine::messages::Credentials;
@@ -31,22 +32,25 @@ pub async fn build(engine: &Engine, call: &mut Call) -> Answer {
         context: BuildContext::Tar(Box::pin(tokio::io::empty())),
         dockerfile: query.get("dockerfile").map(str::to_owned),
         tags: query.all("t").into_iter().filter(|tag| !tag.is_empty()).collect(),
-        build_args: query.json::<HashMap<String, Option<String>>>("buildargs")?.unwrap_or_default(),
-        labels: query.json::<HashMap<String, String>>("labels")?.unwrap_or_default(),
-        target: query.get("target").map(str::to_owned),
-        platform: query.get("platform").map(str::to_owned),
-        network: query.get("networkmode").map(str::to_owned),
-        extra_hosts: query
-            .get("extrahosts")
-            .map(|text| text.split(',').map(str::to_owned).collect())
-            .unwrap_or_default(),
-        shm_size: query.number("shmsize")?,
-        memory: query.number("memory")?,
-        memory_swap: query.number("memswap")?,
-        ulimits: ulimits(call)?,
-        no_cache: query.flag("nocache"),
-        pull: query.flag("pull"),
-        quiet: query.flag("q"),
+        platforms: query.get("platform").map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default(),
+        options: BuildOptions {
+            build_args: query.json::<HashMap<String, Option<String>>>("buildargs")?.unwrap_or_default(),
+            labels: query.json("labels")?.unwrap_or_default(),
+            target: query.get("target").map(str::to_owned),
+            network: query.get("networkmode").unwrap_or_default().to_owned(),
+            extra_hosts: query
+                .get("extrahosts")
+                .map(|text| text.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
+            shm_size: query.number("shmsize")?,
+            memory: query.number("memory")?,
+            memory_swap: query.number("memswap")?,
+            ulimits: ulimits(call)?,
+            no_cache: query.flag("nocache"),
+            pull: query.flag("pull"),
+            quiet: query.flag("q"),
+            ..BuildOptions::default()
+        },
         cache_from: cache_images(call)?,
         registry_auth: registry_config(call)?,
         ..BuildRequest::default()
@@ -72,7 +76,9 @@ struct Options {
     /// Base64, by id.
     secrets: HashMap<String, String>,
     /// Sockets of agents, by id.
-    ssh: HashMap<String, PathBuf>,
+    ssh: BTreeMap<String, PathBuf>,
+    /// What is to be said of the image, as `type=provenance,…`.
+    attest: Vec<String>,
     contexts: Vec<ContextOption>,
     no_cache_filter: Vec<String>,
     rewrite_timestamp: bool,
@@ -135,9 +141,10 @@ async fn with_options(request: &mut BuildRequest, remote: Option<String>, mut up
         let content = base64::engine::general_purpose::STANDARD
             .decode(text)
             .map_err(|_| Error::invalid(format!("the secret {id} is not base64")))?;
-        request.secrets.insert(id, content);
+        request.options.secrets.insert(id, content.into());
     }
-    request.ssh = options.ssh;
+    request.options.ssh = options.ssh;
+    request.options.provenance = attestations(&options.attest).map_err(Error::invalid)?;
     request.contexts = options
         .contexts
         .into_iter()
@@ -151,8 +158,8 @@ async fn with_options(request: &mut BuildRequest, remote: Option<String>, mut up
             (each.name, context)
         })
         .collect();
-    request.no_cache_stages = options.no_cache_filter;
-    request.rewrite_timestamp = options.rewrite_timestamp;
+    request.options.no_cache_stages = options.no_cache_filter;
+    request.options.rewrite_timestamp = options.rewrite_timestamp;
     request.check = options.check;
     request.tell_keys = options.tell_keys;
     request.cache_from = options

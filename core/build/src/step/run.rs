@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sampan_image::Platform;
 use sampan_image::tree::Tree;
 
 use super::{Files, StageRun, blocking, copy_fault, with_origin};
@@ -35,7 +36,7 @@ impl<B: Backend> StageRun<B> {
             ));
         }
         let network = match run.network.as_deref() {
-            None | Some("default") => self.build.request.network.clone(),
+            None | Some("default") => self.build.request.options.network().to_owned(),
             Some(other) => other.to_owned(),
         };
         let (args, script) = self.arguments(run);
@@ -50,7 +51,7 @@ impl<B: Backend> StageRun<B> {
         let mut key = KeyWriter::new("run", self.state.top());
         key.list(&args).list(&self.state.config.config.env).list(&arguments);
         key.text(self.state.workdir()).text(&self.state.config.config.user).text(&network);
-        key.list(&self.build.request.extra_hosts);
+        key.list(&self.build.request.options.extra_hosts);
         if let Some(epoch) = self.epoch() {
             key.text("epoch").text(&epoch);
         }
@@ -94,11 +95,11 @@ impl<B: Backend> StageRun<B> {
             cwd: self.state.workdir().to_owned(),
             user: self.state.config.config.user.clone(),
             network,
-            extra_hosts: self.build.request.extra_hosts.clone(),
-            shm_size: self.build.request.shm_size,
-            memory: self.build.request.memory,
-            memory_swap: self.build.request.memory_swap,
-            ulimits: self.build.request.ulimits.clone(),
+            extra_hosts: self.build.request.options.extra_hosts.clone(),
+            shm_size: self.build.request.options.shm_size,
+            memory: self.build.request.options.memory,
+            memory_swap: self.build.request.options.memory_swap,
+            ulimits: self.build.request.options.ulimits.clone(),
             mounts,
         };
         let targets: Vec<String> = run_step.mounts.iter().map(|mount| mount.target.clone()).collect();
@@ -107,7 +108,7 @@ impl<B: Backend> StageRun<B> {
             Stubs::before(&at, &targets).map_err(|error| BuildError::Backend(format!("look at the root: {error}")))
         })
         .await?;
-        let code = self.build.backend.run(&root, run_step, &self.output).await?;
+        let code = self.build.backend.run(&root, run_step, &self.output).await.map_err(|error| self.foreign(error))?;
         drop(folder);
         if code != 0 {
             let command = shown_command(&args);
@@ -123,6 +124,29 @@ impl<B: Backend> StageRun<B> {
         drop(root);
         let created = self.build.now();
         self.keep(key, &step, Entry { layer: Some(layer), created, description: step.clone() }).await
+    }
+
+    /// A program that the kernel does not know how to run, in a stage for another kind of machine.
+    fn foreign(&self, error: BuildError) -> BuildError {
+        let config = &self.state.config;
+        let platform = Platform {
+            os: config.os.clone(),
+            architecture: config.architecture.clone(),
+            variant: config.variant.clone(),
+            os_version: None,
+        };
+        match error {
+            BuildError::Unsupported(why)
+                if !config.architecture.is_empty() && Platform::host().suits(&platform).is_none() =>
+            {
+                BuildError::Unsupported(format!(
+                    "{why}: the stage is for {platform}, and this kernel runs programs for that only if an interpreter \
+                     is registered for them (binfmt_misc; the package qemu-user-static has one for many machines). Or \
+                     let the stage run here and make what is for there: FROM --platform=$BUILDPLATFORM"
+                ))
+            }
+            other => other,
+        }
     }
 
     fn has_env(&self, name: &str) -> bool {
@@ -191,7 +215,7 @@ impl<B: Backend> StageRun<B> {
             }
             MountKind::Tmpfs { size } => mounts.push(StepMount { target, source: MountSource::Tmpfs { size } }),
             MountKind::Secret { id, required, mode, uid, gid, env: variable } => {
-                let Some(content) = self.build.request.secrets.get(&id) else {
+                let Some(content) = self.build.request.options.secrets.get(&id) else {
                     if required {
                         return Err(BuildError::Invalid(format!(
                             "the secret {id} is not given: --secret id={id},src=FILE"
@@ -211,7 +235,7 @@ impl<B: Backend> StageRun<B> {
                 }
             }
             MountKind::Ssh { id, required, mode, uid, gid } => {
-                let Some(agent) = self.build.request.ssh.get(&id) else {
+                let Some(agent) = self.build.request.options.ssh.get(&id) else {
                     if required {
                         return Err(BuildError::Invalid(format!("the agent {id} is not given: --ssh {id}")));
                     }

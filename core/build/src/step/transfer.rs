@@ -13,6 +13,7 @@ use crate::error::{BuildError, Result};
 use crate::executor::say;
 use crate::instruction::{Transfer, TransferSource};
 use crate::owner::{ModeChange, resolve_owner};
+use crate::provenance::Material;
 use crate::remote::Remote;
 
 /// A transfer with its variables expanded.
@@ -92,12 +93,12 @@ impl<B: Backend> StageRun<B> {
                 let layer = self.build.backend.commit(&root, &parents, self.build.latest()).await?;
                 drop(root);
                 let entry = Entry { layer: Some(layer), created, description: step.clone() };
-                self.build.backend.remember(key, entry.clone()).await?;
+                self.remember(key, entry.clone()).await?;
                 entry
             }
         };
         if let Some(quick) = quick {
-            self.build.backend.remember(quick, entry.clone()).await?;
+            self.remember(quick, entry.clone()).await?;
         }
         drop(flight);
         self.transferred(transfer.link, key, &step, entry).await
@@ -211,6 +212,7 @@ impl<B: Backend> StageRun<B> {
             }
             say(&self.output, format!("Fetching {}\n", remote.shown())).await?;
             let fetched = self.build.backend.fetch(remote, copying.keep_git_dir, copying.checksum.as_deref()).await?;
+            self.build.note(Material::remote(remote, copying.checksum.as_deref()));
             if let Some(note) = fetched.note {
                 say(&self.output, format!("[Warning] {note}\n")).await?;
             }

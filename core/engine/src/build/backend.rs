@@ -4,13 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sampan_build::backend::{Backend, Fetched, Flights, Message, Output, Root, RunStep};
+use sampan_build::backend::{Backend, Fetched, Flights, Message, Output, Part, Root, RunStep};
 use sampan_build::cache::{Entry, Key};
 use sampan_build::error::{BuildError, Result};
 use sampan_build::exported::{Document, INLINE};
+use sampan_build::provenance;
 use sampan_build::remote::Remote;
 use sampan_image::registry::Reporter;
-use sampan_image::{ChainId, DiffId, Digest, ImageConfig, ImageRecord, ImageRef, LayerRef, Platform};
+use sampan_image::{
+    ChainId, DiffId, Digest, ImageConfig, ImageRecord, ImageRef, IndexEntry, LayerRef, Platform, Statement,
+};
 use tokio::sync::mpsc;
 
 use super::export;
@@ -34,9 +37,11 @@ pub(crate) struct EngineBackend {
     pub reporter: Reporter,
     /// The image tells in its configuration which steps its layers are of.
     pub inline: bool,
+    /// In which form statements on how an image was made are written.
+    pub provenance: Option<provenance::Version>,
     /// The results that the build has made or taken.
     pub used: Mutex<BTreeSet<Key>>,
-    /// The layers of the image that came of it.
+    /// The layers of the images that came of it.
     pub layers: Mutex<Vec<DiffId>>,
 }
 
@@ -66,7 +71,8 @@ async fn say(told: Option<&mpsc::Sender<BuildMessage>>, text: String) -> Result<
 impl EngineBackend {
     /// An image that is here and runs on the platform.
     fn here(&self, name: &str, platform: &Platform) -> Option<Arc<ImageRecord>> {
-        let image = self.engine.inner.images.resolve(name).ok()?;
+        let image = self.engine.inner.images.resolve_for(name, Some(&platform.to_string()));
+        let image = image.or_else(|_| self.engine.inner.images.resolve(name)).ok()?;
         let offered = Platform {
             os: image.config.os.clone(),
             architecture: image.config.architecture.clone(),
@@ -104,7 +110,8 @@ impl EngineBackend {
                 CacheSource::Registry(text) => {
                     let Some(name) = checked.caches.get(text) else { continue };
                     let auth = self.credentials(name).map(registry_auth);
-                    let found = Imported::of_registry(&self.engine, name, &checked.platform, auth).await;
+                    let platform = checked.platforms.first().cloned().unwrap_or_else(Platform::host);
+                    let found = Imported::of_registry(&self.engine, name, &platform, auth).await;
                     // An image that never left this host may have what is wanted.
                     found.or_else(|error| match self.engine.inner.images.store().by_name(name) {
                         Some(image) => Imported::of_image(&image).map_err(|_| error),
@@ -256,7 +263,7 @@ impl Backend for EngineBackend {
         names: Vec<ImageRef>,
     ) -> Result<Arc<ImageRecord>> {
         let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
-        self.layers.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&diff_ids);
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner).extend(&diff_ids);
         if self.inline {
             let document = Document::inline(&export::results(&self.engine, self.used(), None), &diff_ids);
             let document = serde_json::to_value(document).map_err(|error| BuildError::Backend(error.to_string()))?;
@@ -271,6 +278,35 @@ impl Backend for EngineBackend {
         }
         images.flush_soon();
         Ok(image)
+    }
+
+    async fn join(&self, parts: Vec<Part>, names: Vec<ImageRef>) -> Result<Digest> {
+        let images = &self.engine.inner.images;
+        let (version, tagged) = (self.provenance.unwrap_or_default(), names.clone());
+        let joined = images.blocking(move |store| {
+            let mut entries = Vec::new();
+            for part in parts {
+                // What an index names must not change: what would be packed when it is pushed is packed now.
+                let image = store.pack_layers(&part.image.id)?;
+                let mut statements = Vec::new();
+                if let Some(predicate) = &part.provenance {
+                    let of = (&part.platform, &image.manifest);
+                    let document = provenance::statement(version, predicate, &names, of);
+                    statements.push(Statement {
+                        predicate_type: version.predicate_type().to_owned(),
+                        document: serde_json::to_vec(&document).map_err(Error::internal)?,
+                    });
+                }
+                entries.push(IndexEntry { platform: part.platform, image, statements });
+            }
+            Ok(store.create_index(&entries, &names)?)
+        });
+        let index = joined.await.map_err(fault)?;
+        for name in tagged {
+            images.event("tag", &index.digest.to_string(), Some(name.familiar()));
+        }
+        images.flush_soon();
+        Ok(index.digest)
     }
 
     fn flights(&self) -> &Flights {

@@ -28,7 +28,9 @@ pub use sampan_build::backend::Ulimit;
 use sampan_build::context::Context;
 use sampan_build::error::BuildError;
 use sampan_build::executor::Named;
+pub use sampan_build::options::Options;
 pub use sampan_build::parser::duration;
+pub use sampan_build::provenance::attestations;
 use sampan_build::remote::Remote;
 use sampan_image::registry::Reporter;
 use sampan_image::{ImageRef, Platform};
@@ -53,21 +55,33 @@ pub async fn read_options(reader: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u
     parts::whole(reader, 8 << 20).await
 }
 
+/// Platforms of one build.
+const MAX_PLATFORMS: usize = 64;
+
 /// What a build is given, checked.
 struct Checked {
     names: Vec<ImageRef>,
-    platform: Platform,
+    platforms: Vec<Platform>,
     /// Names of caches in registries, by their texts.
     caches: HashMap<String, ImageRef>,
 }
 
 fn check(request: &BuildRequest) -> Result<Checked> {
     let names = request.tags.iter().map(|tag| ImageRef::parse(tag).map_err(Error::invalid)).collect::<Result<_>>()?;
-    let platform = match request.platform.as_deref().filter(|text| !text.is_empty()) {
-        Some(text) => Platform::parse(text)?,
-        None => Platform::host(),
-    };
-    for host in &request.extra_hosts {
+    let mut platforms = Vec::new();
+    for text in request.platforms.iter().filter(|text| !text.is_empty()) {
+        let platform = Platform::parse(text)?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    if platforms.is_empty() {
+        platforms.push(Platform::host());
+    }
+    if platforms.len() > MAX_PLATFORMS {
+        return Err(Error::invalid(format!("more than {MAX_PLATFORMS} platforms")));
+    }
+    for host in &request.options.extra_hosts {
         crate::containers::extra_host(host)?;
     }
     let sources = request.cache_from.iter().filter_map(|source| match source {
@@ -83,7 +97,7 @@ fn check(request: &BuildRequest) -> Result<Checked> {
         Ok((text.clone(), name))
     });
     let caches = caches.collect::<Result<_>>()?;
-    Ok(Checked { names, platform, caches })
+    Ok(Checked { names, platforms, caches })
 }
 
 /// What a build is given, taken in.
@@ -117,7 +131,7 @@ fn addresses(request: &BuildRequest) -> (Option<String>, Vec<(String, String)>) 
 
 /// Whether repositories are contexts with their history, as an argument of BuildKit's says.
 fn keeps_git(request: &BuildRequest) -> bool {
-    let asked = request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").and_then(Option::as_deref);
+    let asked = request.options.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").and_then(Option::as_deref);
     matches!(asked, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
@@ -286,6 +300,13 @@ fn told(message: Message) -> BuildMessage {
     match message {
         Message::Stream(text) => BuildMessage::text(text),
         Message::Image { id, manifest } => aux(serde_json::json!({ "ID": id, "Manifest": manifest })),
+        Message::Index { index, images } => {
+            let images: Vec<_> = images
+                .iter()
+                .map(|(platform, id)| serde_json::json!({ "Platform": platform.to_string(), "ID": id }))
+                .collect();
+            aux(serde_json::json!({ "ID": index, "Manifest": index, "Images": images }))
+        }
         Message::Warnings(found) => {
             let found: Vec<_> = found
                 .iter()
@@ -357,17 +378,18 @@ impl Engine {
             .await
             .unwrap_or_else(|error| Err(BuildError::Backend(format!("a worker thread failed: {error}"))))?;
         let (reporter, events) = mpsc::channel(64);
-        tokio::spawn(tell_transfers(events, sender.clone(), request.quiet));
+        tokio::spawn(tell_transfers(events, sender.clone(), request.options.quiet));
         let mut backend = EngineBackend {
             engine: self.clone(),
             auth: request.registry_auth,
             caches: received.caches,
             reporter: Reporter(reporter),
             inline: request.cache_to.iter().any(|target| target.place == CachePlace::Inline),
+            provenance: request.options.provenance.as_ref().map(|wanted| wanted.version),
             used: Mutex::default(),
             layers: Mutex::default(),
         };
-        let told_to = if request.quiet { None } else { Some(sender) };
+        let told_to = if request.options.quiet { None } else { Some(sender) };
         backend.find_caches(&request.cache_from, &checked, told_to).await?;
         let backend = Arc::new(backend);
         let (cache_to, caches) = (request.cache_to, checked.caches);
@@ -377,23 +399,8 @@ impl Engine {
             text: received.text,
             context: Arc::new(received.context),
             names: checked.names,
-            build_args: request.build_args,
-            labels: request.labels.into_iter().collect(),
-            target: request.target,
-            platform: checked.platform,
-            network: request.network.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned()),
-            extra_hosts: request.extra_hosts,
-            shm_size: request.shm_size,
-            memory: request.memory,
-            memory_swap: request.memory_swap,
-            ulimits: request.ulimits,
-            no_cache: request.no_cache,
-            no_cache_stages: request.no_cache_stages,
-            rewrite_timestamp: request.rewrite_timestamp,
-            pull: request.pull,
-            quiet: request.quiet,
-            secrets: request.secrets.into_iter().map(|(id, content)| (id, content.into())).collect(),
-            ssh: request.ssh.into_iter().collect(),
+            platforms: checked.platforms,
+            options: request.options,
             contexts: received.contexts,
         };
         let (output, mut messages) = mpsc::channel(64);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use sampan_build::backend::Ulimit;
+use sampan_build::options::Options;
 use tokio::io::AsyncRead;
 
 use crate::messages::Credentials;
@@ -106,44 +106,14 @@ pub struct BuildRequest {
     pub dockerfile_inline: Option<String>,
     /// Names for the image.
     pub tags: Vec<String>,
-    /// `ARG` values; `None` takes the default.
-    pub build_args: HashMap<String, Option<String>>,
-    /// Labels for the image.
-    pub labels: HashMap<String, String>,
-    /// The stage to build; the last by default.
-    pub target: Option<String>,
-    /// `os/arch[/variant]`.
-    pub platform: Option<String>,
-    /// Network of `RUN`: `default`, `none`, `host`, or a network's name.
-    pub network: Option<String>,
-    /// `host:address` for `RUN`.
-    pub extra_hosts: Vec<String>,
-    /// Bytes of `/dev/shm` for `RUN`.
-    pub shm_size: Option<i64>,
-    /// Bytes of memory for `RUN`.
-    pub memory: Option<i64>,
-    /// Bytes of memory and swap for `RUN`.
-    pub memory_swap: Option<i64>,
-    /// Limits of the processes of `RUN`.
-    pub ulimits: Vec<Ulimit>,
-    /// Use no cached result.
-    pub no_cache: bool,
-    /// Use none in these stages, by name or number.
-    pub no_cache_stages: Vec<String>,
-    /// Times in layers after `SOURCE_DATE_EPOCH` become that.
-    pub rewrite_timestamp: bool,
+    /// What it is built for, each `os/arch[/variant]`; this machine if there is none.
+    pub platforms: Vec<String>,
+    /// How.
+    pub options: Options,
     /// Build nothing: only read the Dockerfile, and say what is not well in it.
     pub check: bool,
     /// Tell the keys of the build's results, to export them.
     pub tell_keys: bool,
-    /// Ask registries for newer base images.
-    pub pull: bool,
-    /// Tell the id alone.
-    pub quiet: bool,
-    /// Secrets by id, for `RUN --mount=type=secret`.
-    pub secrets: HashMap<String, Vec<u8>>,
-    /// Sockets of agents on this host by id, for `RUN --mount=type=ssh`.
-    pub ssh: HashMap<String, PathBuf>,
     /// Further contexts by name, in the order in which they are uploaded.
     pub contexts: Vec<(String, NamedContext)>,
     /// Results of earlier builds, in the order in which they are asked.
@@ -161,7 +131,7 @@ impl fmt::Debug for BuildRequest {
             .field("context", &self.context)
             .field("dockerfile", &self.dockerfile)
             .field("tags", &self.tags)
-            .field("target", &self.target)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

@@ -351,6 +351,10 @@ async fn follow(shim: &Shim, mut events: ShimEvents, output: &Output) -> Result<
     loop {
         match events.recv().await {
             Some(Event::Started { .. }) => break,
+            // The kernel knows no such program: it may be one for another machine.
+            Some(Event::StartFailed(failure)) if failure.code == 126 && failure.cause.contains("exec format") => {
+                return Err(Error::unsupported(failure));
+            }
             Some(Event::StartFailed(failure)) => return Err(Error::cannot_start(failure)),
             Some(_) => {}
             None => return Err(Error::internal("the shim ended before the program began")),

@@ -124,7 +124,7 @@ async fn stages_secrets_and_failures() -> Result<()> {
     world.put("source", "text");
     let text = "COPY source /src/\nRUN --mount=type=secret,id=key cat /run/secrets/key > /dev/null && tr a-z A-Z < /src/source > /out\nFROM scratch\nCOPY --from=0 /out /out\n";
     let mut request = world.request(text);
-    request.secrets.insert("key".into(), b"hidden".to_vec());
+    request.options.secrets.insert("key".into(), b"hidden".as_slice().into());
     request.tags = vec!["made:here".into()];
     let (said, id, fault) = world.build(request).await;
     assert_eq!(fault, None, "{said}");

@@ -220,7 +220,11 @@ fn image_args(
         label: pairs(&found.labels),
         network: some(&found.network),
         no_cache: args.no_cache || found.no_cache,
-        platform: found.platforms.first().cloned().or_else(|| some(platform)),
+        platform: if found.platforms.is_empty() {
+            some(platform).into_iter().collect()
+        } else {
+            found.platforms.clone()
+        },
         progress: if args.quiet { "quiet" } else { "auto" }.to_owned(),
         pull: args.pull || found.pull,
         shm_size: found.shm_size.as_ref().map(|size| size.0),

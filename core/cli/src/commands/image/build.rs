@@ -92,9 +92,9 @@ pub struct BuildArgs {
     /// Output destination (format: "type=local,dest=path")
     #[arg(short, long, value_name = "output")]
     pub output: Vec<String>,
-    /// Set target platform for build
-    #[arg(long)]
-    pub platform: Option<String>,
+    /// Set target platform for build; an image for each of several
+    #[arg(long, value_delimiter = ',')]
+    pub platform: Vec<String>,
     /// Set type of progress output ("auto", "plain", "tty", "quiet", "rawjson")
     #[arg(long, default_value = "auto")]
     pub progress: String,
@@ -134,14 +134,14 @@ pub struct BuildArgs {
     /// Whole-machine rights (refused)
     #[arg(long, hide = true)]
     pub allow: Vec<String>,
-    /// Attestations (refused)
-    #[arg(long, hide = true)]
+    /// Attestation parameters (format: "type=provenance,mode=max")
+    #[arg(long, value_name = "attestation")]
     pub attest: Vec<String>,
-    /// Provenance attestation (refused unless false)
-    #[arg(long, hide = true)]
+    /// Shorthand for "--attest=type=provenance"
+    #[arg(long, value_name = "how", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub provenance: Option<String>,
-    /// SBOM attestation (refused unless false)
-    #[arg(long, hide = true)]
+    /// Shorthand for "--attest=type=sbom" (refused unless false)
+    #[arg(long, value_name = "how", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub sbom: Option<String>,
     /// The builder (only the engine's own)
     #[arg(long, hide = true)]
@@ -159,17 +159,9 @@ pub struct BuildArgs {
 
 fn refuse(args: &BuildArgs) -> Outcome {
     let no = |flag: &str, instead: &str| Err(Failure::new(format!("{flag} is not supported: {instead}")));
-    let off = |text: &str| matches!(text, "false" | "0") || text.split(',').any(|part| part == "disabled=true");
-    let asked = |text: &Option<String>| text.as_deref().is_some_and(|text| !off(text));
     match args {
         _ if args.squash => no("--squash", "use stages to keep images small"),
         _ if !args.allow.is_empty() => no("--allow", "steps have a container's rights and no more"),
-        _ if args.attest.iter().any(|text| !off(text)) || asked(&args.provenance) || asked(&args.sbom) => {
-            no("attestations", "build without --attest, --provenance and --sbom")
-        }
-        _ if args.platform.as_deref().is_some_and(|text| text.contains(',')) => {
-            no("--platform with several", "build one platform at a time")
-        }
         _ => Ok(()),
     }
 }
@@ -251,7 +243,7 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome<String> {
         let text = format!("{:#}\n", result.metadata(&outputs.names(args)));
         fs::write(path, text).map_err(|error| Failure::new(format!("write {}: {error}", path.display())))?;
     }
-    outputs.write(context, args, &result.id).await?;
+    outputs.write(context, args, &result).await?;
     upload::export_caches(context, args, &result).await?;
     Ok(result.id)
 }
@@ -259,8 +251,11 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome<String> {
 /// What the daemon told of a build.
 #[derive(Debug, Default)]
 pub struct Built {
-    id: String,
+    /// Of the image, or of the index that joins several.
+    pub id: String,
     manifest: String,
+    /// Platforms and ids of the images that an index joins.
+    images: Vec<(String, String)>,
     /// Of the results of all steps.
     pub keys: Value,
     /// Of those that the image is of.
@@ -269,6 +264,15 @@ pub struct Built {
 }
 
 impl Built {
+    /// The images by platform; without one where there is a single image.
+    pub fn images(&self) -> Vec<(Option<&str>, &str)> {
+        match self.images.as_slice() {
+            [] => vec![(None, &self.id)],
+            [(_, id)] => vec![(None, id)],
+            all => all.iter().map(|(platform, id)| (Some(platform.as_str()), id.as_str())).collect(),
+        }
+    }
+
     fn metadata(&self, names: &[String]) -> Value {
         let mut all = json!({ "containerimage.config.digest": self.id, "containerimage.digest": self.manifest });
         if !names.is_empty() {
@@ -323,6 +327,10 @@ async fn follow(response: http::Response<hyper::body::Incoming>, args: &BuildArg
         if let Some(id) = aux["ID"].as_str() {
             id.clone_into(&mut result.id);
             aux["Manifest"].as_str().unwrap_or_default().clone_into(&mut result.manifest);
+        }
+        for image in aux["Images"].as_array().into_iter().flatten() {
+            let text = |key: &str| image[key].as_str().unwrap_or_default().to_owned();
+            result.images.push((text("Platform"), text("ID")));
         }
         if aux["Keys"].is_array() {
             result.keys = aux["Keys"].clone();
@@ -439,7 +447,7 @@ fn query(args: &BuildArgs, names: &[String], sent: &Sent) -> Outcome<Query> {
         .maybe("dockerfile", sent.dockerfile.as_deref())
         .maybe("remote", sent.remote.as_deref())
         .maybe("target", args.target.as_deref())
-        .maybe("platform", args.platform.as_deref())
+        .maybe("platform", Some(args.platform.join(",")).filter(|text| !text.is_empty()))
         .maybe("networkmode", args.network.as_deref())
         .maybe("shmsize", args.shm_size.map(|size| size.to_string()))
         .maybe("memory", args.memory.map(|size| size.to_string()))

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::build::BuildArgs;
+use super::build::{BuildArgs, Built};
 use super::build_upload::fields;
 use super::pull::{self, PushArgs};
 use crate::archive;
@@ -52,6 +52,10 @@ impl Outputs {
         }
         if args.load {
             outputs.all.push(Output::Image { push: false });
+        }
+        if args.platform.len() > 1 && outputs.all.iter().any(|output| matches!(output, Output::Tar(_))) {
+            let instead = "use type=local, which makes a folder for each, or type=oci";
+            return Err(Failure::new(format!("--output type=tar takes the files of one platform: {instead}")));
         }
         let pushes = outputs.all.contains(&Output::Image { push: true });
         if pushes && outputs.names(args).is_empty() {
@@ -115,12 +119,23 @@ impl Outputs {
     }
 
     /// Writes what was built.
-    pub async fn write(&self, context: &Context, args: &BuildArgs, id: &str) -> Outcome {
+    pub async fn write(&self, context: &Context, args: &BuildArgs, built: &Built) -> Outcome {
         let names = self.names(args);
+        let id = &built.id;
         for output in &self.all {
             match output {
-                Output::Local(dest) => export(context, id, Some(dest), true).await?,
-                Output::Tar(dest) => export(context, id, dest.as_deref(), false).await?,
+                Output::Local(dest) => {
+                    for (platform, id) in built.images() {
+                        // As it is named elsewhere: `linux_arm64`.
+                        let dest = platform.map_or_else(|| dest.clone(), |each| dest.join(each.replace('/', "_")));
+                        export(context, id, Some(&dest), true).await?;
+                    }
+                }
+                Output::Tar(dest) => {
+                    for (_, id) in built.images() {
+                        export(context, id, dest.as_deref(), false).await?;
+                    }
+                }
                 Output::Archive(dest) => {
                     write_out(save(context, &names, id).await?, dest.as_deref()).await?;
                 }
@@ -144,7 +159,9 @@ impl Outputs {
             }
         }
         if self.files_only() && names.is_empty() {
-            forget(context, id).await;
+            for (_, id) in built.images() {
+                forget(context, id).await;
+            }
         }
         Ok(())
     }

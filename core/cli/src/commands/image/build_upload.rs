@@ -56,6 +56,7 @@ pub struct Extras {
     rewrite_timestamp: bool,
     check: bool,
     tell_keys: bool,
+    attest: Vec<String>,
 }
 
 impl std::fmt::Debug for Extras {
@@ -81,6 +82,7 @@ impl Extras {
             no_cache_filter: args.no_cache_filter.clone(),
             rewrite_timestamp: outputs.rewrite_timestamp,
             check: args.check,
+            attest: attestations(args),
             ..Self::default()
         };
         for target in cache_targets(args)? {
@@ -162,15 +164,32 @@ impl Extras {
             || self.rewrite_timestamp
             || self.check
             || self.tell_keys
+            || !self.attest.is_empty()
     }
 
     fn options(&self) -> Value {
         json!({
             "secrets": self.secrets, "ssh": self.ssh, "contexts": self.contexts, "cacheFrom": self.cache_from,
             "noCacheFilter": self.no_cache_filter, "rewriteTimestamp": self.rewrite_timestamp, "check": self.check,
-            "tellKeys": self.tell_keys, "cacheTo": self.cache_to,
+            "tellKeys": self.tell_keys, "cacheTo": self.cache_to, "attest": self.attest,
         })
     }
+}
+
+/// What is to be said of the image; nothing when all of it is turned off.
+fn attestations(args: &BuildArgs) -> Vec<String> {
+    let short = |kind: &str, text: &Option<String>| {
+        text.as_deref().map(|text| match text {
+            "true" | "1" | "" => format!("type={kind}"),
+            "false" | "0" => format!("type={kind},disabled=true"),
+            more => format!("type={kind},{more}"),
+        })
+    };
+    let mut all = args.attest.clone();
+    all.extend(short("provenance", &args.provenance));
+    all.extend(short("sbom", &args.sbom));
+    let off = |text: &String| text.split(',').any(|part| matches!(part, "disabled=true" | "disabled" | "disabled=1"));
+    if all.iter().all(off) { Vec::new() } else { all }
 }
 
 /// `id=name[,src=file|env=variable]`: its id and content.
