@@ -8,10 +8,12 @@ use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use std::io;
 use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use sampan_engine::{Error, Filters, Result};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 /// A JSON body may be this long. Docker's own largest (a service with its configs) stay well below.
 pub const JSON_LIMIT: usize = 4 << 20;
@@ -210,7 +212,7 @@ impl Call {
             None => Box::pin(tokio::io::empty()),
             Some(body) => {
                 let stream = body.into_data_stream().map_err(io::Error::other);
-                Box::pin(tokio_util::io::StreamReader::new(stream))
+                Box::pin(Uploaded { rest: Some(Box::pin(tokio_util::io::StreamReader::new(stream))) })
             }
         }
     }
@@ -218,6 +220,42 @@ impl Call {
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// A body that is read on for a while when nobody wants the rest of it: who is still sending it hears the answer then,
+/// and not that the connection broke.
+struct Uploaded {
+    /// None once it was read to its end.
+    rest: Option<Upload>,
+}
+
+/// Of what nobody wants so much is read, for so long.
+const UNWANTED: (u64, Duration) = (64 << 20, Duration::from_secs(10));
+
+impl AsyncRead for Uploaded {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let Some(rest) = &mut this.rest else { return Poll::Ready(Ok(())) };
+        let (before, room) = (buffer.filled().len(), buffer.remaining());
+        let polled = rest.as_mut().poll_read(cx, buffer);
+        let ended = matches!(polled, Poll::Ready(Ok(()))) && buffer.filled().len() == before && room > 0;
+        if ended || matches!(polled, Poll::Ready(Err(_))) {
+            this.rest = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Uploaded {
+    fn drop(&mut self) {
+        let (most, time) = UNWANTED;
+        if let (Some(rest), Ok(runtime)) = (self.rest.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                let mut rest = rest.take(most);
+                drop(tokio::time::timeout(time, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await);
+            });
+        }
     }
 }
 
