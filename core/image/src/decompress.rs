@@ -8,9 +8,9 @@ use flate2::bufread::MultiGzDecoder;
 
 const BUFFER: usize = 256 << 10;
 /// A stream may always grow to this; beyond it the ratio counts.
-const FREE: u64 = 4 << 30;
-/// Deflate's own limit is a bit over a thousand.
-const MAX_RATIO: u64 = 1100;
+const FREE: u64 = 2 << 30;
+/// Layers of programs and data stay far below it, deflate's own limit is a bit over a thousand.
+const MAX_RATIO: u64 = 200;
 
 /// How a tar is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

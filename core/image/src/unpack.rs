@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,14 @@ const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 const OVERLAY: &[u8] = b"trusted.overlay.";
 /// How many links are followed through lower layers for one name.
 const MAX_LINKS: usize = 40;
+
+/// Fewer zeros than this are written as they are.
+const LEAST_HOLE: usize = 64 << 10;
+
+fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    bytes.chunks(ZEROS.len()).all(|piece| piece == &ZEROS[..piece.len()])
+}
 
 /// What one archive may hold.
 #[derive(Debug, Clone, Copy)]
@@ -261,13 +269,7 @@ impl Unpack<'_> {
         let mut file =
             self.make(path, folder, name, "create", || tree::create_file(folder, name, entry.mode & 0o777))?;
         match &entry.parts {
-            None => loop {
-                let chunk = tar.chunk().map_err(UnpackError::Archive)?;
-                if chunk.is_empty() {
-                    break;
-                }
-                file.write_all(chunk).step(path, "write")?;
-            },
+            None => self.content(path, &mut file, tar)?,
             Some(parts) => self.sparse(path, &file, parts, entry.size, tar)?,
         }
         let (uid, gid) = self.owner(path, entry)?;
@@ -282,6 +284,30 @@ impl Unpack<'_> {
         self.attributes(path, folder, name, &entry.xattrs)?;
         let time = nix::sys::time::TimeSpec::new(entry.mtime.0, i64::from(entry.mtime.1));
         nix::sys::stat::futimens(&file, &time, &time).step(path, "set the time")
+    }
+
+    /// Writes an entry's bytes. What is all zeros is left out of the file, where it reads the same: whoever packs much of
+    /// nothing fills no disk.
+    fn content<R: Read>(&self, path: &[u8], file: &mut File, tar: &mut TarReader<R>) -> Result<(), UnpackError> {
+        let (mut at, mut hole) = (0_u64, false);
+        loop {
+            let chunk = tar.chunk().map_err(UnpackError::Archive)?;
+            if chunk.is_empty() {
+                break;
+            }
+            let length = chunk.len() as u64;
+            if chunk.len() >= LEAST_HOLE && is_zero(chunk) {
+                hole = true;
+            } else {
+                if hole {
+                    file.seek(SeekFrom::Start(at)).step(path, "write")?;
+                    hole = false;
+                }
+                file.write_all(chunk).step(path, "write")?;
+            }
+            at += length;
+        }
+        if hole { file.set_len(at).step(path, "set the size") } else { Ok(()) }
     }
 
     fn sparse<R: Read>(

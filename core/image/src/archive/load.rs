@@ -147,7 +147,7 @@ fn take_index(
                     hold.add(*digest);
                     contents.keep(digest)?;
                 }
-                Content::Kept(blobs[1..].to_vec())
+                Content::Kept(blobs.iter().skip(1).copied().collect())
             }
         });
     }

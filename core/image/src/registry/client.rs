@@ -14,8 +14,9 @@ use serde::Deserialize;
 
 use super::RegistryClient;
 use super::auth::{Challenge, RegistryAuth, escape};
+use super::nearness::Nearness;
 use super::proxy::{Proxies, in_network, is_loopback};
-use super::transport::{Body, SendError, Transport, full};
+use super::transport::{Body, Peer, SendError, Transport, full};
 use crate::error::ImageError;
 use crate::manifest::MAX_DOCUMENT;
 use crate::reference::{DEFAULT_DOMAIN, ImageRef};
@@ -142,6 +143,8 @@ pub struct Repository {
     token: Mutex<Option<HeaderValue>>,
     /// What a token service gave to come again with, instead of a password.
     pub identity: Mutex<Option<String>>,
+    /// How near the registry has been at the farthest.
+    nearness: Mutex<Option<Nearness>>,
 }
 
 /// Why a request came to nothing.
@@ -248,6 +251,26 @@ impl Repository {
             patience: client.config.patience,
             token: Mutex::new(token),
             identity: Mutex::new(None),
+            nearness: Mutex::new(None),
+        }
+    }
+
+    /// For what the registry's documents name elsewhere: nobody is told who asks, and nothing is reached that is nearer
+    /// than the registry itself has been.
+    pub fn elsewhere(&self) -> Self {
+        let limit = self.nearness.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(Nearness::Anywhere);
+        Self {
+            transport: self.transport.within(limit),
+            endpoint: Endpoint { base: self.endpoint.base.clone(), own: false },
+            path: self.path.clone(),
+            actions: self.actions,
+            auth: None,
+            sources: Vec::new(),
+            pause: self.pause,
+            patience: self.patience,
+            token: Mutex::new(None),
+            identity: Mutex::new(None),
+            nearness: Mutex::new(None),
         }
     }
 
@@ -348,8 +371,17 @@ impl Repository {
         if !same_host(url, &self.endpoint.base) {
             request.headers_mut().remove(header::AUTHORIZATION);
         }
-        let sent = self.transport.send(request).await;
-        sent.map_err(|source| RequestError::Unreachable { url: shown(url), source })
+        let response = match self.transport.send(request).await {
+            Ok(response) => response,
+            Err(SendError::TooNear(why)) => return Err(RequestError::Answer { url: shown(url), why }),
+            Err(source) => return Err(RequestError::Unreachable { url: shown(url), source }),
+        };
+        if same_host(url, &self.endpoint.base) {
+            let peer = response.extensions().get::<Peer>().map_or(Nearness::Anywhere, |peer| peer.0);
+            let mut nearness = self.nearness.lock().unwrap_or_else(PoisonError::into_inner);
+            *nearness = Some(nearness.map_or(peer, |known| known.min(peer)));
+        }
+        Ok(response)
     }
 
     fn prepare(&self, method: &Method, url: &str, extra: &Extra, body: Body) -> Result<Request<Body>, RequestError> {

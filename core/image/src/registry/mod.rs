@@ -11,6 +11,7 @@ mod fetch;
 mod lists;
 mod login;
 mod look;
+mod nearness;
 mod proxy;
 mod pull;
 mod push;

@@ -29,8 +29,9 @@ const PARALLEL: usize = 3;
 /// How often progress is told.
 pub(super) const REPORT: Duration = Duration::from_millis(100);
 const MAX_NESTING: usize = 3;
-/// Bytes of all that an index says about one image.
-const MAX_STATEMENTS: u64 = 256 << 20;
+/// Manifests by which an index says something about one image, and bytes of all that they name.
+const MAX_STATEMENTS: usize = 64;
+const MAX_STATEMENT_BYTES: u64 = 256 << 20;
 
 /// A finished pull.
 #[derive(Debug, Clone)]
@@ -359,11 +360,12 @@ async fn put_index(
     let taking = Taking::new(store);
     let mut hold = store.hold([Digest::of(document)]);
     let mut contents = Vec::new();
-    let mut room = MAX_STATEMENTS;
+    let (mut room, mut kept) = (MAX_STATEMENT_BYTES, 0);
     for descriptor in &index.manifests {
         contents.push(if descriptor.digest == manifest {
             Content::Image(id)
-        } else if subject(descriptor) == Some(manifest) {
+        } else if subject(descriptor) == Some(manifest) && kept < MAX_STATEMENTS {
+            kept += 1;
             match keep(client, repository, store, descriptor, reporter, &taking, &mut hold, &mut room).await {
                 Ok(blobs) => Content::Kept(blobs),
                 Err(error) => {
@@ -402,7 +404,7 @@ async fn keep(
     let parts: Vec<&Descriptor> = manifest.layers.iter().chain([&manifest.config]).collect();
     let size = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.size));
     *room = room.checked_sub(size).ok_or_else(|| {
-        ImageError::refused(&what, format!("more than {MAX_STATEMENTS} bytes are said about the image"))
+        ImageError::refused(&what, format!("more than {MAX_STATEMENT_BYTES} bytes are said about the image"))
     })?;
     let mut blobs = Vec::new();
     for part in parts {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::client::RegistryConfig;
+use super::nearness::Nearness;
 use super::proxy::{Proxies, Proxy, is_loopback};
 
 const CONNECT: Duration = Duration::from_secs(20);
@@ -163,7 +165,13 @@ impl ServerCertVerifier for Unverified {
 pub struct Connector {
     roots: Arc<RootCertStore>,
     config: Arc<RegistryConfig>,
+    /// Nothing nearer is connected to, whatever its name.
+    limit: Nearness,
 }
+
+/// How near the peer of a connection is; in the extensions of its answers. What a proxy reaches is not known.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub Nearness);
 
 /// A connection of either kind.
 pub enum Stream {
@@ -208,11 +216,16 @@ pub struct Pooled {
     stream: TokioIo<Stream>,
     /// Whether requests go to a proxy, which wants whole addresses in them.
     proxied: bool,
+    peer: Option<Peer>,
 }
 
 impl Connection for Pooled {
     fn connected(&self) -> Connected {
-        Connected::new().proxy(self.proxied)
+        let connected = Connected::new().proxy(self.proxied);
+        match self.peer {
+            Some(peer) => connected.extra(peer),
+            None => connected,
+        }
     }
 }
 
@@ -272,7 +285,14 @@ impl Connector {
         let stream = match &proxy {
             Some(proxy) if secure => tunnel(proxy, host, port).await?,
             Some(proxy) => proxy.connect().await?,
-            None => TcpStream::connect((bare, port)).await?,
+            None => self.direct(bare, port).await?,
+        };
+        if proxy.is_some() && Nearness::of_text(bare).is_some_and(|near| near > self.limit) {
+            return Err(too_near(bare, Nearness::of_text(bare)));
+        }
+        let peer = match &proxy {
+            Some(_) => None,
+            None => Some(Peer(Nearness::of(stream.peer_addr()?.ip()))),
         };
         stream.set_nodelay(true)?;
         let stream = if secure {
@@ -283,7 +303,22 @@ impl Connector {
         } else {
             Stream::Plain(stream)
         };
-        Ok(Pooled { stream: TokioIo::new(stream), proxied })
+        Ok(Pooled { stream: TokioIo::new(stream), proxied, peer })
+    }
+
+    /// A connection to one of the addresses that a name has now; the same are judged and used.
+    async fn direct(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+        let (near, far): (Vec<SocketAddr>, Vec<SocketAddr>) =
+            found.into_iter().partition(|address| Nearness::of(address.ip()) > self.limit);
+        match near.first() {
+            Some(address) if far.is_empty() => {
+                let shown =
+                    if host.parse::<IpAddr>().is_ok() { host.to_owned() } else { format!("{host} ({})", address.ip()) };
+                Err(too_near(&shown, Some(Nearness::of(address.ip()))))
+            }
+            _ => TcpStream::connect(far.as_slice()).await,
+        }
     }
 
     /// How one host is spoken to over TLS.
@@ -306,6 +341,12 @@ impl Connector {
             None => Ok(builder.with_no_client_auth()),
         }
     }
+}
+
+/// What is not connected to.
+fn too_near(host: &str, nearness: Option<Nearness>) -> io::Error {
+    let what = nearness.unwrap_or(Nearness::Machine).shown();
+    io::Error::new(io::ErrorKind::PermissionDenied, format!("{host} is {what}, which the registry is not"))
 }
 
 /// Asks a proxy for a connection to the registry.
@@ -336,15 +377,34 @@ pub struct Transport {
     /// How long a registry may be silent.
     patience: Duration,
     config: Arc<RegistryConfig>,
+    connector: Connector,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     #[error("{}", chain(.0))]
-    Client(#[from] ClientError),
+    Client(ClientError),
     #[error("no answer within {} seconds", .0.as_secs())]
     Silent(Duration),
+    /// The address is nearer than may be.
+    #[error("{0}")]
+    TooNear(String),
+}
+
+impl SendError {
+    fn of(error: ClientError) -> Self {
+        let mut next: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+        while let Some(cause) = next {
+            if let Some(io) = cause.downcast_ref::<io::Error>()
+                && io.kind() == io::ErrorKind::PermissionDenied
+            {
+                return Self::TooNear(io.to_string());
+            }
+            next = cause.source();
+        }
+        Self::Client(error)
+    }
 }
 
 /// An error with its causes: hyper's own text says only "client error".
@@ -360,16 +420,25 @@ fn chain(error: &ClientError) -> String {
 
 impl Transport {
     pub fn new(config: &Arc<RegistryConfig>) -> Self {
-        let connector = Connector { roots: Arc::new(roots()), config: config.clone() };
-        let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(15)).build(connector);
-        Self { client, patience: config.patience, config: Arc::clone(config) }
+        Self::by(Connector { roots: Arc::new(roots()), config: config.clone(), limit: Nearness::Machine })
+    }
+
+    fn by(connector: Connector) -> Self {
+        let client =
+            Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(15)).build(connector.clone());
+        Self { client, patience: connector.config.patience, config: Arc::clone(&connector.config), connector }
+    }
+
+    /// One that connects to nothing nearer, with connections of its own.
+    pub fn within(&self, limit: Nearness) -> Self {
+        Self::by(Connector { limit, ..self.connector.clone() })
     }
 
     /// Sends one request; redirects and refusals are answers.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
         let request = for_proxy(request, &self.config.proxies);
         match tokio::time::timeout(self.patience, self.client.request(request)).await {
-            Ok(answer) => Ok(answer?),
+            Ok(answer) => answer.map_err(SendError::of),
             Err(_) => Err(SendError::Silent(self.patience)),
         }
     }
@@ -382,7 +451,7 @@ impl Transport {
         let mut before = 0;
         loop {
             tokio::select! {
-                answer = &mut sending => return Ok(answer?),
+                answer = &mut sending => return answer.map_err(SendError::of),
                 () = tokio::time::sleep(self.patience) => {
                     let now = sent.load(Ordering::Relaxed);
                     if now == before {
@@ -411,6 +480,23 @@ fn for_proxy(mut request: Request<Body>, proxies: &Proxies) -> Request<Body> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn names_are_judged_by_what_they_resolve_to() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let near = Transport::new(&Arc::new(RegistryConfig::default()));
+        for limit in [Nearness::Anywhere, Nearness::Network] {
+            let far = near.within(limit);
+            for host in ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]"] {
+                let request = Request::get(format!("http://{host}:{port}/")).body(full(Vec::new())).unwrap();
+                let error = far.send(request).await.unwrap_err();
+                assert!(matches!(&error, SendError::TooNear(why) if why.contains("this machine")), "{host}: {error}");
+            }
+        }
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err(), "somebody connected");
+    }
 
     #[test]
     fn half_a_client_certificate_is_named() {

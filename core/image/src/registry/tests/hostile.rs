@@ -689,3 +689,99 @@ async fn a_login_brings_a_token_that_takes_the_place_of_the_password() {
     assert!(asked.0.contains("offline_token=true") && asked.0.contains("account=me"), "{}", asked.0);
     assert!(!asked.0.contains("secret"));
 }
+
+/// Whoever writes a manifest does not reach by it what only this machine reaches: not by an address, and not by one that
+/// an address redirects to.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_layers_reach_nothing_nearer_than_their_registry() {
+    let small = small();
+    let secret = Hostile::start(vec![("/".to_owned(), fixed("200 OK", small.layer.clone()))]);
+    let target = format!("http://127.0.0.1:{}/secret", secret.port);
+    let mut manifest: serde_json::Value = serde_json::from_slice(&small.manifest).unwrap();
+    manifest["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.nondistributable.v1.tar");
+    manifest["layers"][0]["urls"] = json!([target, "http://layers.example/layer", "http://layers.example/relative"]);
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    let moved = format!("307 Temporary Redirect\r\nLocation: {target}");
+    // All but the addresses of this machine is reached by a proxy, which plays the registry and another server.
+    let proxy = Hostile::start(vec![
+        (
+            "http://registry.example/v2/x/manifests/".to_owned(),
+            fixed("200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json", manifest),
+        ),
+        (
+            format!("http://registry.example/v2/x/blobs/{}", Digest::of(&small.config)),
+            fixed("200 OK", small.config.clone()),
+        ),
+        ("http://layers.example/layer".to_owned(), fixed(&moved, Vec::new())),
+    ]);
+    let config = RegistryConfig {
+        insecure: vec!["registry.example".to_owned()],
+        proxies: Proxies {
+            http: Some(format!("http://127.0.0.1:{}", proxy.port)),
+            https: Some("http://127.0.0.1:1".to_owned()),
+            none: Some("127.0.0.1".to_owned()),
+        },
+        ..quick()
+    };
+    let store = Shared::new();
+    let error = pull_by(&RegistryClient::new(config), &store, "registry.example/x:1", None).await.unwrap_err();
+    assert!(error.to_string().contains("an address of this machine"), "{error}");
+    assert_eq!(proxy.count("http://layers.example/layer"), 1, "{error}");
+    assert_eq!(secret.count("/secret"), 0, "the address of this machine was reached");
+    store.assert_empty();
+}
+
+/// Ten gibibytes of nothing, packed into ten megabytes: the head of a file, and the same piece again and again.
+fn bomb(pack: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+    const PIECE: usize = 64 << 20;
+    let mut head = tar::Header::new_gnu();
+    head.set_path("zeros").unwrap();
+    head.set_size(10 << 30);
+    head.set_mode(0o644);
+    head.set_entry_type(tar::EntryType::Regular);
+    head.set_cksum();
+    let mut layer = pack(head.as_bytes());
+    let piece = pack(&vec![0; PIECE]);
+    for _ in 0..(10 << 30) / PIECE {
+        layer.extend_from_slice(&piece);
+    }
+    layer.extend(pack(&[0; 1024]));
+    assert!(layer.len() < 12 << 20, "{} bytes", layer.len());
+    layer
+}
+
+async fn a_bomb_is_refused(layer: Vec<u8>, media_type: &str) {
+    let config = json!({"architecture": crate::config::host_architecture().0, "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(b"what it would be")]}});
+    let config = serde_json::to_vec(&config).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&manifest_of(&config, &layer)).unwrap();
+    manifest["layers"][0]["mediaType"] = json!(media_type);
+    let server = Hostile::start(vec![
+        ("/v2/x/manifests/".to_owned(), manifest_answer(serde_json::to_vec(&manifest).unwrap())),
+        (format!("/v2/x/blobs/{}", Digest::of(&config)), fixed("200 OK", config)),
+        ("/v2/x/blobs/".to_owned(), fixed("200 OK", layer)),
+    ]);
+    let store = Shared::new();
+    let error = try_pull(&store, &server.name(), None).await.unwrap_err();
+    assert!(error.to_string().contains("times its packed size"), "{error}");
+    store.assert_empty();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bomb_of_gzip_is_refused_before_it_goes_off() {
+    use std::io::Write as _;
+    let pack = |bytes: &[u8]| {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    };
+    a_bomb_is_refused(bomb(pack), "application/vnd.oci.image.layer.v1.tar+gzip").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bomb_of_zstd_is_refused_before_it_goes_off() {
+    // What is passed over makes it as long as one of gzip.
+    let passed = [&0x184d_2a50_u32.to_le_bytes()[..], &60_000_u32.to_le_bytes(), &[7; 60_000]].concat();
+    let pack = |bytes: &[u8]| [zstd::encode_all(bytes, 3).unwrap(), passed.clone()].concat();
+    a_bomb_is_refused(bomb(pack), "application/vnd.oci.image.layer.v1.tar+zstd").await;
+}
