@@ -426,6 +426,40 @@ fn what_cannot_run_here_or_is_not_told_is_refused_by_name() {
     let listed = std::process::Command::new("tar").args(["-xOf", &archive, "index.json"]).output().unwrap();
     let index: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
     assert_eq!(index["manifests"][0]["mediaType"], "application/vnd.oci.image.index.v1+json");
+    // It has no name: the index is removed by its digest, with its images.
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    let count = || host.ok(&["images", "-q"]).lines().count();
+    assert_eq!(count(), 3);
+    host.ok(&["rmi", digest]);
+    assert_eq!(count(), 1, "the one that was there before");
     let (_, error) = host.fails(&["build", "--platform", "linux/amd64,linux/s390x", "-o", "-", &folder]);
     assert!(error.contains("type=local"), "{error}");
+}
+
+#[test]
+fn a_dockerfile_is_asked_without_a_build() {
+    let test = "a_dockerfile_is_asked_without_a_build";
+    let Some(host) = Host::start(test) else { return };
+    let text = "# VERSION of all\nARG VERSION=1\nFROM scratch AS base\n\n# app is what runs\nFROM base AS app\nARG VERSION\n\
+                RUN --mount=type=secret,id=token,required=true true\nMAINTAINER me\n";
+    let folder = host.context(&[("Dockerfile", text)]);
+    assert_eq!(
+        host.ok(&["build", "--call", "targets", &folder]),
+        "TARGET        DESCRIPTION\nbase\napp (default) is what runs"
+    );
+    let shown = host.ok(&["build", "--call=outline", "--build-arg", "VERSION=2", &folder]);
+    assert!(shown.contains("TARGET:      app\n") && shown.contains("VERSION     2       of all\n"), "{shown}");
+    assert!(shown.ends_with("SECRET   REQUIRED\ntoken    true"), "{shown}");
+    let found: serde_json::Value =
+        serde_json::from_str(&host.ok(&["build", "--call=outline,format=json", &folder])).unwrap();
+    assert_eq!(found["args"][0]["value"], "1");
+    assert_eq!(found["secrets"][0]["location"]["ranges"][0]["start"]["line"], 8);
+    let asked = host.run(&["build", "--call=check,format=json", &folder]);
+    assert_eq!(asked.code, 1);
+    let found: serde_json::Value = serde_json::from_str(&asked.out).unwrap();
+    assert_eq!(found["warnings"][0]["ruleName"], "MaintainerDeprecated");
+    assert_eq!(host.ok(&["images", "-aq"]), "");
+    let folder = host.context(&[("Dockerfile", "FROM scratch\nRUN --device=vendor.example/gpu=all,required true\n")]);
+    let (_, error) = host.fails(&["build", &folder]);
+    assert!(error.contains("Dockerfile:2") && error.contains("no device vendor.example/gpu=all"), "{error}");
 }

@@ -716,3 +716,30 @@ fn another_builder_makes_the_same_of_a_dockerfile() {
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
+
+#[test]
+fn here_documents_are_scripts_files_and_input() {
+    let test = "here_documents_are_scripts_files_and_input";
+    let Some(host) = Host::with_image(test) else { return };
+    let text = format!(
+        "FROM {IMAGE}\nARG WHO=world\nENV KIND=image\n\
+         RUN <<EOF\nset -e\necho \"hello $WHO\" > /script\nfalse || echo went on >> /script\nEOF\n\
+         RUN <<-EOF\n\techo \"without tabs\" > /tabs\n\tEOF\n\
+         RUN <<'EOF'\necho '$WHO' of $KIND > /quoted\nEOF\n\
+         RUN <<EOF\n#!/bin/busybox sh\necho $0 | grep -q EOF && echo by its own program > /shebang\nEOF\n\
+         RUN sh -e <<one && cat <<two >> /input\necho first $WHO > /input\none\nsecond $KIND\ntwo\n\
+         RUN cat <<\"END\" > /raw\n$WHO `date`\nEND\n\
+         COPY <<EOF /file\nfor $WHO \\$WHO\nEOF\n\
+         COPY <<\"EOF\" <<-other /files/\n$KIND\nEOF\n\tmore of $KIND\n\tother\n\
+         COPY --chmod=0640 --chown=5:6 <<EOF /owned\nEOF\n"
+    );
+    let folder = host.context(&[("Dockerfile", &text)]);
+    host.build(&["-t", "here", &folder]);
+    let show = "for each in script tabs quoted shebang input raw file files/EOF files/other; do echo \"$each:\"; cat /$each; done; stat -c '%a %u:%g %s' /owned";
+    assert_eq!(
+        host.ok(&["run", "--rm", "here", "sh", "-c", show]),
+        "script:\nhello world\nwent on\ntabs:\nwithout tabs\nquoted:\n$WHO of image\nshebang:\nby its own program\n\
+         input:\nfirst world\nsecond image\nraw:\n$WHO `date`\nfile:\nfor world $WHO\nfiles/EOF:\n$KIND\n\
+         files/other:\nmore of image\n640 5:6 0"
+    );
+}

@@ -213,3 +213,46 @@ fn a_commit_is_an_image_of_what_has_changed() {
     assert_eq!(exported.code, 0);
     assert!(exported.out.contains("result"));
 }
+
+#[test]
+fn unused_images_go_by_what_is_asked() {
+    let test = "unused_images_go_by_what_is_asked";
+    let Some(host) = Host::start(test) else { return };
+    let folder = host.context(&[("Dockerfile", "FROM scratch\nARG NAME\nCOPY Dockerfile /$NAME\n")]);
+    for (name, label, tag) in
+        [("a", "stage=old", ""), ("b", "stage=new", ""), ("c", "stage=old", "kept:1"), ("d", "x", "")]
+    {
+        let mut arguments =
+            vec!["--build-arg".to_owned(), format!("NAME={name}"), "--label".to_owned(), label.to_owned()];
+        if !tag.is_empty() {
+            arguments.extend(["-t".to_owned(), tag.to_owned()]);
+        }
+        arguments.push(folder.clone());
+        host.build(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    let labels = || {
+        let ids = host.ok(&["images", "-q"]);
+        let found = ids.lines().map(|id| host.ok(&["image", "inspect", "-f", "{{json .Config.Labels}}", id]));
+        let mut found: Vec<String> = found.collect();
+        found.sort();
+        found.join(" ")
+    };
+    let all = r#"{"stage":"new"} {"stage":"old"} {"stage":"old"} {"x":""}"#;
+    assert_eq!(labels(), all);
+    let (_, error) = host.fails(&["image", "prune", "-f", "--filter", "colour=red"]);
+    assert!(error.contains("colour"), "{error}");
+    let (_, error) = host.fails(&["image", "prune", "-f", "--filter", "until=soon"]);
+    assert!(error.contains("until=soon"), "{error}");
+    // All were made just now.
+    host.ok(&["image", "prune", "-af", "--filter", "until=1h"]);
+    assert_eq!(labels(), all);
+    let out = host.ok(&["image", "prune", "-f", "--filter", "label=stage=old", "--filter", "until=0s"]);
+    assert!(out.contains("deleted: sha256:") && out.contains("Total reclaimed space: "), "{out}");
+    assert_eq!(labels(), r#"{"stage":"new"} {"stage":"old"} {"x":""}"#, "the one with a name stays");
+    host.ok(&["image", "prune", "-af", "--filter", "label!=stage"]);
+    assert_eq!(labels(), r#"{"stage":"new"} {"stage":"old"}"#);
+    host.ok(&["image", "prune", "-f"]);
+    assert_eq!(labels(), r#"{"stage":"old"}"#);
+    host.ok(&["image", "prune", "-af"]);
+    assert_eq!(labels(), "");
+}

@@ -26,8 +26,10 @@ pub enum Message {
     Image { id: Digest, manifest: Digest },
     /// The index that joins several images, and their ids by platform.
     Index { index: Digest, images: Vec<(Platform, Digest)> },
-    /// What the linter found.
-    Warnings(Vec<Warning>),
+    /// What the linter found, in which text.
+    Warnings(Vec<Warning>, String),
+    /// What was asked of the Dockerfile instead of an image.
+    Told(serde_json::Value),
 }
 
 /// Where progress goes. A slow reader slows the build.

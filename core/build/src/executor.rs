@@ -17,6 +17,7 @@ use crate::graph::{Base, Graph};
 use crate::instruction::{Dockerfile, Instruction, Kind};
 use crate::lint;
 use crate::options::Options;
+use crate::outline;
 use crate::parser;
 use crate::provenance::{self, Material, Provenance};
 use crate::scope::BuildArgs;
@@ -270,11 +271,34 @@ pub async fn check(request: &Request, output: &Output) -> Result<()> {
     let options = lint_options(&file)?;
     let found = lint::check(&file, &options, request.context.ignore());
     let count = found.len();
-    output.send(Message::Warnings(found)).await.map_err(|_| BuildError::Cancelled)?;
+    output.send(Message::Warnings(found, request.text.clone())).await.map_err(|_| BuildError::Cancelled)?;
     if options.error && count > 0 {
         return Err(BuildError::Invalid(format!("the check found {count} warnings, and check=error=true is set")));
     }
     Ok(())
+}
+
+/// What is asked of a Dockerfile without building it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// What the target takes.
+    Outline,
+    /// Which targets there are.
+    Targets,
+}
+
+/// Answers a question about a Dockerfile.
+pub async fn ask(request: &Request, question: Question, output: &Output) -> Result<()> {
+    let file = parser::parse(&request.dockerfile, &request.text)?;
+    let platforms = request.platforms();
+    let args = request.args(platforms.first().unwrap_or(&Platform::host()));
+    let graph = request.plan(&file, &args)?;
+    let answer = match question {
+        Question::Outline => serde_json::to_value(outline::outline(&file, &graph, &args)),
+        Question::Targets => serde_json::to_value(outline::targets(&file, &graph)),
+    };
+    let answer = answer.map_err(|error| BuildError::Backend(error.to_string()))?;
+    output.send(Message::Told(answer)).await.map_err(|_| BuildError::Cancelled)
 }
 
 /// Tells what the stages say, one stage after the other.

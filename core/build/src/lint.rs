@@ -79,8 +79,9 @@ const AUTOMATIC: [&str; 9] = [
 #[must_use]
 pub fn check(file: &Dockerfile, options: &Options, ignore: &Ignore) -> Vec<Warning> {
     let ignore = options.tries("CopyIgnoredFile").then_some(ignore);
-    let mut lint =
-        Lint { file, found: Vec::new(), globals: BTreeMap::new(), stages: BTreeMap::new(), stage: None, ignore };
+    let describes = options.tries("InvalidDefinitionDescription");
+    let (found, globals, stages) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    let mut lint = Lint { file, found, globals, stages, stage: None, ignore, describes };
     lint.casing();
     for instruction in &file.instructions {
         lint.one(instruction);
@@ -89,6 +90,68 @@ pub fn check(file: &Dockerfile, options: &Options, ignore: &Ignore) -> Vec<Warni
     found.retain(|warning| !options.skips(warning.rule));
     found.sort_by_key(|warning| (warning.place.line, warning.place.column));
     found
+}
+
+/// What a rule is about, for reports.
+fn described(rule: &str) -> &'static str {
+    match rule {
+        "ConsistentInstructionCasing" => {
+            "All commands within the Dockerfile should use the same casing (either upper or lower)"
+        }
+        "CopyIgnoredFile" => "Attempting to Copy file that is excluded by .dockerignore",
+        "ExposeInvalidFormat" => "IP address and host-port mapping should not be used in EXPOSE instruction",
+        "ExposeProtoCasing" => "Protocol in EXPOSE instruction should be lowercase",
+        "FromAsCasing" => "The 'as' keyword should match the case of the 'from' keyword",
+        "FromPlatformFlagConstDisallowed" => "FROM --platform flag should not use a constant value",
+        "InvalidDefaultArgInFrom" => "Default value for global ARG results in an empty or invalid base image name",
+        "InvalidDefinitionDescription" => {
+            "Comment for build stage or argument should follow the format: `# <arg/stage name> <description>`. If this is not intended to be a description comment, add an empty line or comment between the instruction and the comment."
+        }
+        "JSONArgsRecommended" => {
+            "JSON arguments recommended for ENTRYPOINT/CMD to prevent unintended behavior related to OS signals"
+        }
+        "LegacyKeyValueFormat" => "Legacy key/value format with whitespace separator should not be used",
+        "MaintainerDeprecated" => {
+            "The MAINTAINER instruction is deprecated, use a label instead to define an image author"
+        }
+        "MultipleInstructionsDisallowed" => {
+            "Multiple instructions of the same type should not be used in the same stage"
+        }
+        "NoEmptyContinuation" => "Empty continuation lines will become errors in a future release",
+        "RedundantTargetPlatform" => {
+            "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior"
+        }
+        "ReservedStageName" => "Reserved words should not be used as stage names",
+        "SecretsUsedInArgOrEnv" => "Sensitive data should not be used in the ARG or ENV commands",
+        "StageNameCasing" => "Stage names should be lowercase",
+        "UndefinedArgInFrom" => "FROM command must use declared ARGs",
+        "UndefinedVar" => "Variables should be defined before their use",
+        "WorkdirRelativePath" => {
+            "Relative workdir without an absolute workdir declared within the build can have unexpected results if the base image changes"
+        }
+        _ => "",
+    }
+}
+
+/// What was found, in the form of BuildKit's frontend, which tools know.
+#[must_use]
+pub fn report(found: &[Warning], text: &str) -> serde_json::Value {
+    use base64::Engine as _;
+    let warnings: Vec<_> = found
+        .iter()
+        .map(|warning| {
+            let name = format!("{}: ", warning.rule);
+            let detail = warning.place.message.strip_prefix(&name).unwrap_or(&warning.place.message);
+            serde_json::json!({
+                "ruleName": warning.rule,
+                "description": described(warning.rule),
+                "detail": detail,
+                "location": crate::outline::Location::lines(warning.place.line, warning.place.line),
+            })
+        })
+        .collect();
+    let source = base64::engine::general_purpose::STANDARD.encode(text);
+    serde_json::json!({ "warnings": warnings, "sources": [source] })
 }
 
 /// What is known of the stage so far.
@@ -114,6 +177,8 @@ struct Lint<'a> {
     stages: BTreeMap<String, (BTreeSet<String>, bool)>,
     stage: Option<Stage>,
     ignore: Option<&'a Ignore>,
+    /// Comments above stages and arguments are looked at.
+    describes: bool,
 }
 
 /// The word that is the instruction as written.
@@ -162,11 +227,17 @@ impl Lint<'_> {
     fn one(&mut self, instruction: &Instruction) {
         self.empty_continuation(instruction);
         match &instruction.kind {
-            Kind::From(_) => {
+            Kind::From(from) => {
+                if from.name.is_some() {
+                    let written = instruction.text.split_whitespace().last().unwrap_or_default();
+                    self.describes(instruction, "build stage", &[written]);
+                }
                 self.from(instruction);
                 self.begin(instruction);
             }
             Kind::Arg(items) => {
+                let names: Vec<&str> = items.iter().map(|(name, _)| name.as_str()).collect();
+                self.describes(instruction, "ARG", &names);
                 if self.stage.is_none() {
                     self.globals.extend(items.iter().cloned());
                 }
@@ -237,6 +308,21 @@ impl Lint<'_> {
             }
             _ => {}
         }
+    }
+
+    /// A comment right above a definition is taken for its description.
+    fn describes(&mut self, instruction: &Instruction, what: &str, names: &[&str]) {
+        let comments = crate::outline::comments(&self.file.source, instruction);
+        let Some(last) = comments.last().filter(|_| self.describes) else { return };
+        if names.contains(&last.split(' ').next().unwrap_or_default()) {
+            return;
+        }
+        let name = match names {
+            [one] => one,
+            _ => "<arg_key>",
+        };
+        let message = format!("a comment for {what} should follow the format: `# {name} <description>`");
+        self.warn("InvalidDefinitionDescription", instruction, message);
     }
 
     fn from(&mut self, instruction: &Instruction) {
@@ -528,6 +614,12 @@ mod tests {
         assert!(rules(text, "").is_empty());
         assert_eq!(rules(text, "experimental=CopyIgnoredFile"), ["2:6 CopyIgnoredFile"]);
         assert_eq!(rules(text, "experimental=all"), ["2:6 CopyIgnoredFile"]);
+        let text = "# syntax=docker/dockerfile:1\nARG A\n# B is told\nARG B=1\n# not told\nARG C=1\n# D\n#\nARG D\n\n\
+                    # Base of all\nFROM scratch AS Base\n# words\n\nFROM scratch AS other\n# a scratch\nFROM scratch\n\
+                    # E or F\nARG E F\n# nothing\nARG G H\n# words\nFROM scratch AS last\n";
+        let found = rules(text, "experimental=InvalidDefinitionDescription;skip=StageNameCasing");
+        assert_eq!(found.join("\n").replace(" InvalidDefinitionDescription", ""), "6:1\n21:1\n23:1");
+        assert!(rules(text, "skip=StageNameCasing").is_empty());
     }
 
     #[test]

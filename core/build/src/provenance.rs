@@ -135,7 +135,9 @@ impl Material {
     /// An image by its name, and the manifest that was taken.
     #[must_use]
     pub fn image(name: &str, platform: &Platform, manifest: Digest) -> Self {
-        let uri = ImageRef::parse(name).map_or_else(|_| name.to_owned(), |name| package(&name, platform));
+        // An image that came with the build has no name but its id.
+        let known = if Digest::parse(name).is_ok() { None } else { ImageRef::parse(name).ok() };
+        let uri = known.map_or_else(|| name.to_owned(), |name| package(&name, platform));
         Self { uri, digest: Some(("sha256", manifest.hex())) }
     }
 

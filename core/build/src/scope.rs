@@ -53,6 +53,12 @@ impl BuildArgs {
         self.given.get(name).map(String::as_str)
     }
 
+    /// Whether the builder knows an argument by itself.
+    #[must_use]
+    pub fn is_automatic(&self, name: &str) -> bool {
+        self.automatic.contains_key(name)
+    }
+
     /// Proxies that the user gave, for RUN.
     pub fn proxies(&self) -> impl Iterator<Item = (&str, &str)> {
         self.given.iter().filter(|(name, _)| is_proxy(name)).map(|(name, value)| (name.as_str(), value.as_str()))

@@ -332,7 +332,6 @@ fn what_the_engine_cannot_do_is_refused_where_a_stack_runs_and_printed_where_it_
         "deploy: {mode: global-job}",
         "deploy: {resources: {reservations: {devices: [{capabilities: [gpu]}]}}}",
         "deploy: {resources: {reservations: {generic_resources: [{discrete_resource_spec: {kind: a, value: 1}}]}}}",
-        "build: {context: ., provenance: true}",
         "build: {context: ., sbom: true}",
         "volumes: [{type: image, source: x, target: /a}]",
         "volumes: [{type: cluster, source: x, target: /a}]",

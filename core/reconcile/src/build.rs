@@ -8,7 +8,7 @@ use sampan_compose::Project;
 use sampan_compose::build_options::{self, ContextKind};
 use sampan_compose::model::Build;
 use sampan_engine::build::{
-    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext, Options, Ulimit,
+    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext, Options, Ulimit, attestations,
 };
 use sampan_engine::{Error, Result};
 
@@ -25,12 +25,15 @@ pub async fn request(project: &Project, service: &str, build: &Build) -> Result<
     if !matches!(build.isolation.as_str(), "" | "default") {
         return Err(refuse("isolation", "there is one way to isolate on Linux: default"));
     }
-    if build.platforms.len() > 1 {
-        return Err(refuse("platforms", "one platform is built at a time"));
-    }
-    let platforms = match build.platforms.first() {
-        Some(platform) => vec![platform.clone()],
-        None => project.services.get(service).map(|found| found.platform.clone()).into_iter().collect(),
+    let platforms = if build.platforms.is_empty() {
+        project.services.get(service).map(|found| found.platform.clone()).into_iter().collect()
+    } else {
+        build.platforms.clone()
+    };
+    let provenance = match build.provenance.as_str() {
+        "" | "false" => None,
+        "true" => attestations(&["type=provenance"]).map_err(|why| wrong("provenance", &why))?,
+        more => attestations(&[format!("type=provenance,{more}")]).map_err(|why| wrong("provenance", &why))?,
     };
     let context = match ContextKind::of(&build.context) {
         ContextKind::Directory => BuildContext::Directory(PathBuf::from(&build.context)),
@@ -74,6 +77,7 @@ pub async fn request(project: &Project, service: &str, build: &Build) -> Result<
                 .map(|text| agent(text))
                 .collect::<Result<_, _>>()
                 .map_err(|why| wrong("ssh", &why))?,
+            provenance,
             ..Options::default()
         },
         contexts: contexts(project, build).map_err(|why| wrong("additional_contexts", &why))?,
@@ -214,6 +218,8 @@ mod tests {
             build.cache_from = vec!["r:5000/x:cache".into(), "type=local,src=missing".into()];
             build.cache_to = vec!["type=local,dest=cache,mode=max".into(), "type=inline".into()];
             build.no_cache_filter = vec!["tools".into()];
+            build.platforms = vec!["linux/amd64".into(), "linux/arm64".into()];
+            build.provenance = "mode=max".into();
             build.ulimits.insert("nofile".into(), sampan_compose::model::Ulimit { soft: 5, hard: 6, single: false });
         });
         let found = found.await.unwrap();
@@ -224,6 +230,8 @@ mod tests {
         let places: Vec<_> = found.cache_to.iter().map(|target| (&target.place, target.all)).collect();
         let folder = CachePlace::Directory("/srv/p/cache".into());
         assert_eq!(places, [(&folder, true), (&CachePlace::Inline, false)]);
+        assert_eq!(found.platforms, ["linux/amd64", "linux/arm64"]);
+        assert!(found.options.provenance.is_some());
         assert_eq!(found.options.no_cache_stages, ["tools"]);
         assert_eq!(found.options.ulimits, [Ulimit { name: "nofile".into(), soft: 5, hard: 6 }]);
         let remote = asked(|build| build.context = "https://h/r.git#v1:sub".into()).await.unwrap();

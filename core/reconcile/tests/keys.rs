@@ -143,6 +143,8 @@ const ELSEWHERE: &[&str] = &[
     "build: {context: ., cache_from: [a]}",
     "build: {context: ., cache_to: [a]}",
     "build: {context: ., no_cache: true}",
+    "build: {context: ., platforms: [linux/amd64, linux/arm64]}",
+    "build: {context: ., provenance: mode=max}",
     "deploy: {mode: global}",
     "deploy: {replicas: 2}",
     "deploy: {update_config: {order: start-first}, rollback_config: {parallelism: 0}}",
@@ -158,7 +160,6 @@ const ELSEWHERE: &[&str] = &[
 const REFUSED: &[(&str, &str)] = &[
     ("blkio_config: {weight_device: [{path: /dev/sda, weight: 5}]}", "weight"),
     ("build: {context: ., entitlements: [security.insecure]}", "rights"),
-    ("build: {context: ., platforms: [linux/amd64, linux/arm64]}", "one platform"),
     ("build: {context: ., privileged: true}", "rights"),
     ("build: {context: ., ssh: [default]}", "socket"),
     ("cgroup_parent: p", "own group"),

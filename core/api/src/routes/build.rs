@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use sampan_engine::build::{
-    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext, Options as BuildOptions, Ulimit,
-    attestations, read_options,
+    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, Call as BuildCall, NamedContext,
+    Options as BuildOptions, Ulimit, attestations, read_options,
 };
 use sampan_engine::{Engine, Error, Result};
 use serde::Deserialize;
@@ -82,10 +82,21 @@ struct Options {
     contexts: Vec<ContextOption>,
     no_cache_filter: Vec<String>,
     rewrite_timestamp: bool,
-    check: bool,
+    call: CallOption,
     tell_keys: bool,
     cache_from: Vec<SourceOption>,
     cache_to: Vec<TargetOption>,
+}
+
+/// What is to be done with the Dockerfile.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum CallOption {
+    #[default]
+    Build,
+    Check,
+    Outline,
+    Targets,
 }
 
 /// Where results of earlier builds are.
@@ -160,7 +171,12 @@ async fn with_options(request: &mut BuildRequest, remote: Option<String>, mut up
         .collect();
     request.options.no_cache_stages = options.no_cache_filter;
     request.options.rewrite_timestamp = options.rewrite_timestamp;
-    request.check = options.check;
+    request.call = match options.call {
+        CallOption::Build => BuildCall::Build,
+        CallOption::Check => BuildCall::Check,
+        CallOption::Outline => BuildCall::Outline,
+        CallOption::Targets => BuildCall::Targets,
+    };
     request.tell_keys = options.tell_keys;
     request.cache_from = options
         .cache_from

@@ -10,6 +10,7 @@ use super::{Files, StageRun, blocking, copy_fault, with_origin};
 use crate::backend::{Backend, MountSource, Root, RunStep, StepMount};
 use crate::cache::{Entry, KeyWriter};
 use crate::copy::{self, Selection};
+use crate::device;
 use crate::error::{BuildError, Result};
 use crate::executor::say;
 use crate::instruction::{Command, Instruction, Run};
@@ -30,10 +31,14 @@ impl<B: Backend> StageRun<B> {
                 "RUN --security=insecure needs the daemon's permission, which it does not give".to_owned(),
             ));
         }
-        if !run.devices.is_empty() {
-            return Err(BuildError::Unsupported(
-                "RUN --device needs devices that the daemon's configuration names, of which it has none".to_owned(),
-            ));
+        for text in &run.devices {
+            let device = device::parse(&self.word(text)?).map_err(BuildError::Invalid)?;
+            let why = format!("no device {} is known here: the daemon gives builds none", device.name);
+            if device.required {
+                return Err(BuildError::Unsupported(format!("--device={text}: {why}")));
+            }
+            say(&self.output, format!("[Warning] RUN --device={text}: {why}, and the step does not require it\n"))
+                .await?;
         }
         let network = match run.network.as_deref() {
             None | Some("default") => self.build.request.options.network().to_owned(),

@@ -46,11 +46,10 @@ pub(super) fn build(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Build> {
         ..Build::default()
     };
     build.extensions = fields.finish(cx, &[]);
-    for (key, given) in [("provenance", &build.provenance), ("sbom", &build.sbom)] {
-        if !matches!(given.as_str(), "" | "false") {
-            let at = node.entry(key).map_or(node.at, |entry| entry.at);
-            cx.session.unsupported(at, format!("`{key}` is not supported: builds make no attestations yet"));
-        }
+    if !matches!(build.sbom.as_str(), "" | "false") {
+        let at = node.entry("sbom").map_or(node.at, |entry| entry.at);
+        let why = "a list of an image's software is made by a scanner that looks into it, and none is run here";
+        cx.session.unsupported(at, format!("`sbom` is not supported: {why}"));
     }
     refuse(cx, node, &build);
     if !build.dockerfile.is_empty() && !build.dockerfile_inline.is_empty() {
@@ -72,9 +71,6 @@ pub(super) fn build(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Build> {
 fn refuse(cx: &mut Cx<'_, '_>, node: &Node, build: &Build) {
     let at = |key: &str| node.entry(key).map_or(node.at, |entry| entry.at);
     let mut refused: Vec<(&str, String)> = Vec::new();
-    if build.platforms.len() > 1 {
-        refused.push(("platforms", "one platform is built at a time".to_owned()));
-    }
     if build.privileged || build.entitlements.iter().any(|one| one != "network.host") {
         let key = if build.privileged { "privileged" } else { "entitlements" };
         refused.push((key, "steps of a build have the rights of a container, no more".to_owned()));

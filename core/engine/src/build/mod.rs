@@ -42,7 +42,7 @@ use backend::EngineBackend;
 pub(crate) use cache::Builds;
 use cache::Prune;
 use import::Imported;
-pub use request::{BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext};
+pub use request::{BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, Call, NamedContext};
 pub(crate) use root::recover;
 
 use crate::Engine;
@@ -307,16 +307,18 @@ fn told(message: Message) -> BuildMessage {
                 .collect();
             aux(serde_json::json!({ "ID": index, "Manifest": index, "Images": images }))
         }
-        Message::Warnings(found) => {
-            let found: Vec<_> = found
+        Message::Warnings(found, text) => {
+            let shown: Vec<_> = found
                 .iter()
                 .map(|warning| {
                     let place = &warning.place;
                     serde_json::json!({ "Rule": warning.rule, "Line": place.line, "Column": place.column, "Text": place.to_string() })
                 })
                 .collect();
-            aux(serde_json::json!({ "Warnings": found }))
+            let report = sampan_build::lint::report(&found, &text);
+            aux(serde_json::json!({ "Warnings": shown, "Call": report }))
         }
+        Message::Told(document) => aux(serde_json::json!({ "Call": document })),
         Message::Pull(value) => serde_json::from_value(value).unwrap_or_default(),
     }
 }
@@ -393,7 +395,7 @@ impl Engine {
         backend.find_caches(&request.cache_from, &checked, told_to).await?;
         let backend = Arc::new(backend);
         let (cache_to, caches) = (request.cache_to, checked.caches);
-        let (check, tell_keys) = (request.check, request.tell_keys);
+        let (call, tell_keys) = (request.call, request.tell_keys);
         let build = sampan_build::executor::Request {
             dockerfile: received.dockerfile,
             text: received.text,
@@ -413,10 +415,13 @@ impl Engine {
         };
         let of = Arc::clone(&backend);
         let work = async move {
-            if check {
-                return sampan_build::executor::check(&build, &output).await;
+            use sampan_build::executor::{self, Question};
+            match call {
+                Call::Build => executor::build(of, build, output).await.map(drop),
+                Call::Check => executor::check(&build, &output).await,
+                Call::Outline => executor::ask(&build, Question::Outline, &output).await,
+                Call::Targets => executor::ask(&build, Question::Targets, &output).await,
             }
-            sampan_build::executor::build(of, build, output).await.map(drop)
         };
         // The work owns the channel's sender, and ends the forwarding with itself.
         let (built, ()) = tokio::join!(work, forward);

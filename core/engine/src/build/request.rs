@@ -95,6 +95,20 @@ pub enum CachePlace {
     Inline,
 }
 
+/// What is to be done with a Dockerfile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Call {
+    /// An image is built.
+    #[default]
+    Build,
+    /// Only read: what is not well in it is said.
+    Check,
+    /// Only read: what the target takes is said.
+    Outline,
+    /// Only read: which targets there are is said.
+    Targets,
+}
+
 /// A build as asked for.
 #[derive(Default)]
 pub struct BuildRequest {
@@ -110,8 +124,8 @@ pub struct BuildRequest {
     pub platforms: Vec<String>,
     /// How.
     pub options: Options,
-    /// Build nothing: only read the Dockerfile, and say what is not well in it.
-    pub check: bool,
+    /// What is to be done with the Dockerfile.
+    pub call: Call,
     /// Tell the keys of the build's results, to export them.
     pub tell_keys: bool,
     /// Further contexts by name, in the order in which they are uploaded.

@@ -89,7 +89,8 @@ impl Removal<'_> {
     /// Removes one name, or by an id the image with its names.
     fn remove_one(&mut self, text: &str, image: &Arc<ImageRecord>) -> Result<()> {
         let names = self.store.names(&image.id);
-        if !is_id(text, &image.id) {
+        let of_index = self.store.index(text).is_some_and(|index| is_id(text, &index.digest));
+        if !is_id(text, &image.id) && !of_index {
             let name = ImageRef::parse(text).map_err(Error::invalid)?;
             if !self.force
                 && is_single(&names)

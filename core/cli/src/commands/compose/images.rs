@@ -34,8 +34,8 @@ pub struct BuildArgs {
     /// Print equivalent bake file (refused)
     #[arg(long, hide = true)]
     pub print: bool,
-    /// Add a provenance attestation (refused unless false)
-    #[arg(long, hide = true)]
+    /// Add a provenance attestation
+    #[arg(long)]
     pub provenance: Option<String>,
     /// Always attempt to pull a newer version of the image
     #[arg(long)]
@@ -68,8 +68,7 @@ impl BuildArgs {
         match self {
             _ if said(&self.builder) => refused("--builder", "the engine builds by itself"),
             _ if self.print => refused("--print", "this builder has no bake files"),
-            _ if said(&self.provenance) => refused("--provenance", "images are built without attestations"),
-            _ if said(&self.sbom) => refused("--sbom", "images are built without attestations"),
+            _ if said(&self.sbom) => refused("--sbom", "no scanner is run that would make a list of software"),
             _ => Ok(()),
         }
     }
@@ -183,7 +182,6 @@ fn image_args(
         (found.privileged, "privileged"),
         (found.entitlements.iter().any(|asked| asked != "network.host"), "entitlements"),
         (!matches!(found.isolation.as_str(), "" | "default"), "isolation"),
-        (found.platforms.len() > 1, "platforms"),
     ] {
         if given {
             return Err(format!("build.{key} is not supported by this command"));
@@ -208,7 +206,7 @@ fn image_args(
         cache_to: found.cache_to.clone(),
         check: args.check,
         no_cache_filter: found.no_cache_filter.clone(),
-        provenance: some(&found.provenance),
+        provenance: args.provenance.clone().or_else(|| some(&found.provenance)),
         sbom: some(&found.sbom),
         secret_values: secrets(model, found)?,
         ssh: found.ssh.iter().chain(&args.ssh).cloned().collect(),

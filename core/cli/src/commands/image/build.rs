@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use bollard_stubs::models::ResourcesUlimits;
-use http::Method;
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
@@ -13,6 +12,7 @@ use tokio::sync::mpsc;
 use sampan_compose::build_options::ContextKind;
 
 use super::auth::ConfigFile;
+use super::build_call::{Call, Method};
 use super::build_output::Outputs;
 use super::build_upload::{self as upload, Extras};
 use super::ignore::Ignore;
@@ -44,7 +44,7 @@ pub struct BuildArgs {
     /// Cache export destinations (e.g., "type=registry,ref=user/app:cache,mode=max", "type=inline")
     #[arg(long, value_name = "destination")]
     pub cache_to: Vec<String>,
-    /// What to do with the Dockerfile: build, or check
+    /// Set method for evaluating build ("check", "outline", "targets"; with ",format=json" as a document)
     #[arg(long, value_name = "method")]
     pub call: Option<String>,
     /// Check the Dockerfile, and build nothing
@@ -182,7 +182,7 @@ impl Sent {
 }
 
 /// `build`; without a context, of the project here.
-pub async fn run(context: Context, mut args: BuildArgs) -> Outcome {
+pub async fn run(context: Context, args: BuildArgs) -> Outcome {
     if args.context.is_empty() {
         compose::names::meant(&context, &[]).await?;
         let build = compose::images::BuildArgs {
@@ -197,14 +197,10 @@ pub async fn run(context: Context, mut args: BuildArgs) -> Outcome {
         };
         return compose::images::build(context, build).await;
     }
-    match args.call.as_deref() {
-        None | Some("build") => {}
-        Some("check" | "lint") => args.check = true,
-        Some(other) => return Err(Failure::usage(format!("--call {other}: expected build or check"))),
-    }
+    let call = Call::parse(args.call.as_deref(), args.check)?;
     refuse(&args)?;
     let id = build(&context, &args).await?;
-    if args.quiet && !args.check {
+    if args.quiet && call.method == Method::Build {
         say!("{id}")?;
     }
     Ok(())
@@ -213,7 +209,8 @@ pub async fn run(context: Context, mut args: BuildArgs) -> Outcome {
 /// Builds, showing what happens on standard error; the image's id.
 pub async fn build(context: &Context, args: &BuildArgs) -> Outcome<String> {
     let outputs = Outputs::parse(args)?;
-    let mut extras = Extras::gather(args, &outputs)?;
+    let call = Call::parse(args.call.as_deref(), args.check)?;
+    let mut extras = Extras::gather(args, &outputs, call.method)?;
     // Until the end of the build, whatever that is.
     let _agents = std::mem::take(&mut extras.agents);
     let sent = match &args.dockerfile_text {
@@ -227,14 +224,19 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome<String> {
     let path = format!("/build{query}");
     let response = if extras.needed() {
         let chunks = upload::framed(extras, sent.chunks)?;
-        context.client.upload_as(Method::POST, &path, upload::MEDIA_TYPE, chunks, &headers).await?
+        context.client.upload_as(http::Method::POST, &path, upload::MEDIA_TYPE, chunks, &headers).await?
     } else {
         let chunks = sent.chunks.unwrap_or_else(|| archive::upload(io::empty()));
-        context.client.upload(Method::POST, &path, chunks, &headers).await?
+        context.client.upload(http::Method::POST, &path, chunks, &headers).await?
     };
-    let result = follow(response, args).await?;
-    if args.check {
-        return check_result(&result);
+    let result = follow(response, args, call.method).await?;
+    match call.method {
+        Method::Build => {}
+        Method::Check if !call.json => return check_result(&result),
+        _ => {
+            call.show(&result.answer)?;
+            return if result.warnings.is_empty() { Ok(String::new()) } else { Err(Failure::exit(1)) };
+        }
     }
     if let Some(path) = &args.iidfile {
         fs::write(path, &result.id).map_err(|error| Failure::new(format!("write {}: {error}", path.display())))?;
@@ -261,6 +263,8 @@ pub struct Built {
     /// Of those that the image is of.
     pub image_keys: Value,
     warnings: Vec<Value>,
+    /// To what was asked of the Dockerfile instead.
+    answer: Value,
 }
 
 impl Built {
@@ -283,7 +287,7 @@ impl Built {
 }
 
 /// Shows a build's messages to its end.
-async fn follow(response: http::Response<hyper::body::Incoming>, args: &BuildArgs) -> Outcome<Built> {
+async fn follow(response: http::Response<hyper::body::Incoming>, args: &BuildArgs, method: Method) -> Outcome<Built> {
     let quiet = args.quiet || args.progress == "quiet";
     let raw = match args.progress.as_str() {
         "tty" if !io::stderr().is_terminal() => {
@@ -298,7 +302,7 @@ async fn follow(response: http::Response<hyper::body::Incoming>, args: &BuildArg
         }
     };
     let mut lines = JsonLines::new(response);
-    let mut window = window(args);
+    let mut window = if method == Method::Build { window(args) } else { None };
     let mut progress = Progress::new(if quiet || raw { To::Nowhere } else { To::Errors });
     let (mut told, mut step, mut result) = (String::new(), Step::default(), Built::default());
     loop {
@@ -336,6 +340,9 @@ async fn follow(response: http::Response<hyper::body::Incoming>, args: &BuildArg
             result.keys = aux["Keys"].clone();
             result.image_keys = aux["ImageKeys"].clone();
         }
+        if !aux["Call"].is_null() {
+            result.answer = aux["Call"].clone();
+        }
         result.warnings.extend(aux["Warnings"].as_array().into_iter().flatten().cloned());
         if let (Some(shown), Some(text)) = (&mut window, message["stream"].as_str()) {
             write(&shown.take(text, Instant::now()));
@@ -371,7 +378,7 @@ const REDRAW: Duration = Duration::from_millis(200);
 
 /// What is redrawn in place, where that can be.
 fn window(args: &BuildArgs) -> Option<BuildWindow> {
-    let wanted = matches!(args.progress.as_str(), "auto" | "tty") && !args.quiet && !args.check;
+    let wanted = matches!(args.progress.as_str(), "auto" | "tty") && !args.quiet;
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     if !wanted || dumb || !io::stderr().is_terminal() {
         return None;

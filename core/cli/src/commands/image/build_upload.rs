@@ -14,6 +14,7 @@ use sampan_compose::build_options::{self, CachePlace, CacheTarget, ContextKind};
 
 use super::build::{BuildArgs, Built, read_ignore};
 use super::build_agent::{OwnAgent, agent};
+use super::build_call;
 use super::build_layout::Layout;
 use super::build_output::Outputs;
 use crate::archive::{self, Owner, Take};
@@ -54,7 +55,7 @@ pub struct Extras {
     cache_to: Vec<Value>,
     no_cache_filter: Vec<String>,
     rewrite_timestamp: bool,
-    check: bool,
+    call: build_call::Method,
     tell_keys: bool,
     attest: Vec<String>,
 }
@@ -77,11 +78,11 @@ pub fn fields(flag: &str, text: &str) -> Outcome<Vec<(String, String)>> {
 
 impl Extras {
     /// Reads what the options name.
-    pub fn gather(args: &BuildArgs, outputs: &Outputs) -> Outcome<Self> {
+    pub fn gather(args: &BuildArgs, outputs: &Outputs, call: build_call::Method) -> Outcome<Self> {
         let mut extras = Self {
             no_cache_filter: args.no_cache_filter.clone(),
             rewrite_timestamp: outputs.rewrite_timestamp,
-            check: args.check,
+            call,
             attest: attestations(args),
             ..Self::default()
         };
@@ -162,7 +163,7 @@ impl Extras {
             || !self.cache_to.is_empty()
             || !self.no_cache_filter.is_empty()
             || self.rewrite_timestamp
-            || self.check
+            || self.call != build_call::Method::Build
             || self.tell_keys
             || !self.attest.is_empty()
     }
@@ -170,7 +171,7 @@ impl Extras {
     fn options(&self) -> Value {
         json!({
             "secrets": self.secrets, "ssh": self.ssh, "contexts": self.contexts, "cacheFrom": self.cache_from,
-            "noCacheFilter": self.no_cache_filter, "rewriteTimestamp": self.rewrite_timestamp, "check": self.check,
+            "noCacheFilter": self.no_cache_filter, "rewriteTimestamp": self.rewrite_timestamp, "call": self.call.name(),
             "tellKeys": self.tell_keys, "cacheTo": self.cache_to, "attest": self.attest,
         })
     }

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod build;
 pub mod build_agent;
+mod build_call;
 pub mod build_layout;
 pub mod build_output;
 pub mod build_upload;
