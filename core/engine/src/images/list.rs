@@ -75,7 +75,6 @@ impl Engine {
                     .map_or(0, |found| i64::try_from(found.len()).unwrap_or(i64::MAX)),
                 descriptor: index.filter(|_| manifests.is_some()).map(|index| Images::descriptor(&index)),
                 manifests,
-                ..ImageSummary::default()
             }
         };
         Ok(found.into_iter().map(summary).collect())
