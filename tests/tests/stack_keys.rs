@@ -149,6 +149,35 @@ volumes: {data: {labels: {kept: yes}}, empty: {}}
 }
 
 #[test]
+fn mounted_images_are_built_and_followed() {
+    let Some(host) = Host::with_image("mounted_images_are_built_and_followed") else { return };
+    host.write("stack/assets/Dockerfile", "FROM scratch\nCOPY page /www/page\n");
+    host.write("stack/assets/page", "one");
+    let compose = "
+services:
+  web:
+    image: IMAGE
+    init: true
+    command: [sleep, infinity]
+    volumes:
+      - {type: image, source: assets, target: /site, image: {subpath: www}}
+      - {type: image, source: IMAGE, target: /tools}
+  assets: {build: ./assets, scale: 0}
+";
+    up(&host, compose);
+    check(&host, "web", &[("cat /site/page; touch /site/x 2>/dev/null || echo read-only", "oneread-only")]);
+    check(&host, "web", &[("/tools/bin/busybox echo from-an-image", "from-an-image")]);
+    let id = host.inspect("demo-web-1")["Id"].clone();
+    let folder = host.path("stack");
+    host.ok_in(&folder, &["up", "-d"]);
+    assert_eq!(host.inspect("demo-web-1")["Id"], id, "nothing changed");
+    host.write("stack/assets/page", "two");
+    host.ok_in(&folder, &["up", "-d", "--build"]);
+    check(&host, "web", &[("cat /site/page", "two")]);
+    host.ok_in(&folder, &["down", "-t", "0"]);
+}
+
+#[test]
 fn a_services_place_on_its_networks_is_as_described() {
     let Some(host) = Host::with_image("a_services_place_on_its_networks_is_as_described") else { return };
     let compose = r#"

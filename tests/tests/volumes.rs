@@ -112,3 +112,50 @@ fn the_vfs_driver_serves_where_overlay_is_not_wanted() {
         "x\ngone"
     );
 }
+
+#[test]
+fn an_images_files_are_mounted_read_only_and_stay_while_they_are_used() {
+    let test = "an_images_files_are_mounted_read_only_and_stay_while_they_are_used";
+    let Some(mut host) = Host::with_image(test) else { return };
+    let context = host.context(&[("Dockerfile", "FROM scratch\nCOPY sub /sub\n"), ("sub/file", "from the image")]);
+    host.build(&["-t", "files", &context]);
+    let mounts = ["--mount", "type=image,source=files,target=/all", "--mount"];
+    let part = "type=image,source=files,target=/part,image-subpath=sub";
+    let run = [&["run", "-d", "--init", "--name", "user"][..], &mounts, &[part, IMAGE, "sleep", "infinity"]].concat();
+    host.ok(&run);
+    let look = "cat /all/sub/file /part/file; touch /all/x 2>/dev/null || echo read-only";
+    let shown = "from the imagefrom the imageread-only";
+    assert_eq!(host.ok(&["exec", "user", "sh", "-c", look]), shown);
+    let all = host.inspect("user")["Mounts"].as_array().unwrap().clone();
+    let whole = all.iter().find(|mount| mount["Destination"] == "/all").unwrap();
+    assert_eq!((&whole["Type"], &whole["Name"], &whole["RW"]), (&"image".into(), &"files".into(), &false.into()));
+    let source = std::path::PathBuf::from(whole["Source"].as_str().unwrap());
+    assert!(source.join("sub/file").exists());
+    let (_, error) = host.fails(&["rmi", "-f", "files"]);
+    assert!(error.contains("image is being used by running container"), "{error}");
+    host.crash_and_restart();
+    assert_eq!(host.ok(&["exec", "user", "sh", "-c", look]), shown, "the next daemon has adopted it");
+    host.ok(&["stop", "-t", "0", "user"]);
+    assert!(!source.exists(), "a container that does not run mounts nothing");
+    let (_, error) = host.fails(&["rmi", "files"]);
+    assert!(error.contains("container"), "{error}");
+    assert_eq!(host.run(&["image", "prune", "-a", "-f"]).code, 0);
+    host.ok(&["start", "user"]);
+    assert_eq!(host.ok(&["exec", "user", "sh", "-c", look]), shown);
+    // It ends while no daemon is there to clear up.
+    let pid = host.inspect("user")["State"]["Pid"].as_i64().unwrap();
+    let namespace = host.network_namespace();
+    host.kill_daemon();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.try_into().unwrap()), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    host.spawn_in(namespace);
+    host.wait_until("its end is known", || host.inspect("user")["State"]["Running"] == false);
+    host.wait_until("what it mounted is gone", || !source.exists());
+    host.ok(&["rm", "user"]);
+    let written = host.root().join("layer/overlay/containers");
+    assert_eq!(std::fs::read_dir(&written).map_or(0, |entries| entries.count()), 0, "{}", written.display());
+    host.ok(&["rmi", "files"]);
+    let (_, error) =
+        host.fails(&["create", "--pull", "never", "--mount", "type=image,source=files,target=/all", IMAGE]);
+    assert!(error.contains("No such image: files"), "{error}");
+}

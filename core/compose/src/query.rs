@@ -36,6 +36,22 @@ impl Project {
         if self.compatibility { '_' } else { '-' }
     }
 
+    /// The image behind a mount of type image: what a service of that name builds, or an image of that name.
+    #[must_use]
+    pub fn mounted_image(&self, source: &str) -> String {
+        match self.service(source) {
+            Some(found) if found.build.is_some() => self.image_name(source),
+            _ => source.to_owned(),
+        }
+    }
+
+    /// The images that a service mounts, in the order of its mounts.
+    #[must_use]
+    pub fn mounted_images(&self, service: &str) -> Vec<String> {
+        let mounts = self.service(service).into_iter().flat_map(|service| &service.volumes);
+        mounts.filter(|mount| mount.kind == MountType::Image).map(|mount| self.mounted_image(&mount.source)).collect()
+    }
+
     /// What the active services use; only this is created.
     #[must_use]
     pub fn used(&self) -> Used {

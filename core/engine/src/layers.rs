@@ -155,15 +155,17 @@ impl Layers {
         })
     }
 
-    /// Takes off the roots that an earlier daemon left, except those of containers that live.
-    pub(crate) fn clean(&self, live: &HashSet<String>) {
+    /// Takes off the roots that an earlier daemon left, except those of `live`. What was written below is kept for
+    /// `known`, the containers; any other root was an image's, mounted for one of them.
+    pub(crate) fn clean(&self, live: &HashSet<String>, known: &HashSet<String>) {
         let folder = self.shared.config.run.join("m");
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if live.contains(&name) {
                 continue;
             }
-            if let Err(error) = take_off(&entry.path()) {
+            let cleaned = if known.contains(&name) { self.unmount(&name) } else { self.remove(&name) };
+            if let Err(error) = cleaned {
                 tracing::warn!("{error}");
             }
         }
@@ -249,11 +251,15 @@ mod tests {
             assert!(!mounted.exists());
             assert!(layers.mount(&container, &parents).unwrap().join("own").exists(), "as after a reboot");
             // A daemon that died: roots of containers that live stay, others go.
-            layers.clean(&HashSet::from([container.clone()]));
+            let known = HashSet::from([container.clone()]);
+            let image = "d".repeat(64);
+            layers.mount(&image, &parents).unwrap();
+            layers.clean(&known, &known);
             assert!(mounted.join("own").exists());
-            layers.clean(&HashSet::new());
+            assert!(!root.config.rootfs(&image).exists(), "what an earlier daemon has mounted of an image");
+            layers.clean(&HashSet::new(), &known);
             assert!(!mounted.exists());
-            layers.mount(&container, &parents).unwrap();
+            assert!(layers.mount(&container, &parents).unwrap().join("own").exists(), "what was written is kept");
             layers.remove(&container).unwrap();
             assert!(!changed.exists() && !mounted.exists());
             LayerBackend::remove(&layers, &above).unwrap();

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bollard_stubs::models::{
     ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
     HostConfigCgroupnsModeEnum, HostConfigLogConfig, Ipam, IpamConfig, Mount, MountBindOptions,
-    MountBindOptionsPropagationEnum, MountTmpfsOptions, MountTypeEnum, MountVolumeOptions, NetworkCreateRequest,
-    NetworkingConfig, PortBinding, PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
-    VolumeCreateRequest,
+    MountBindOptionsPropagationEnum, MountImageOptions, MountTmpfsOptions, MountTypeEnum, MountVolumeOptions,
+    NetworkCreateRequest, NetworkingConfig, PortBinding, PortMap, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum, ThrottleDevice, VolumeCreateRequest,
 };
 use sampan_compose::Project;
 use sampan_compose::model::{
@@ -636,7 +636,13 @@ fn mount_of(project: &Project, mount: &VolumeMount) -> Result<Mount, String> {
                 });
             }
         }
-        other => {
+        MountType::Image => {
+            result.typ = Some(MountTypeEnum::IMAGE);
+            result.source = Some(project.mounted_image(&mount.source));
+            let subpath = mount.image.as_ref().and_then(|image| some(&image.subpath));
+            result.image_options = subpath.map(|subpath| MountImageOptions { subpath: Some(subpath) });
+        }
+        other @ (MountType::Npipe | MountType::Cluster) => {
             return Err(format!("volumes: {}: mounts of type {other:?} are not supported", mount.target).to_lowercase());
         }
     }

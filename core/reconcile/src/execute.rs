@@ -302,6 +302,13 @@ impl Executor {
         body.image = Some(image);
         let mut labels = wanted.labels(&project, service);
         labels.insert(labels::IMAGE.to_owned(), image_id.clone());
+        let mut mounted = Vec::new();
+        for name in project.mounted_images(service) {
+            mounted.push(self.engine.inspect_image(&name).await?.id.unwrap_or_default());
+        }
+        if !mounted.is_empty() {
+            labels.insert(labels::MOUNTED_IMAGES.to_owned(), mounted.join(","));
+        }
         body.labels = Some(labels);
         if !inherited.is_empty() {
             let mounts = body.host_config.get_or_insert_default().mounts.get_or_insert_default();

@@ -1,10 +1,11 @@
 //! Images of a project's services: which to build, which to pull, and doing so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sampan_compose::Project;
 use sampan_compose::model::units::parse_duration;
+use sampan_compose::model::{MountType, Service};
 use sampan_engine::{Engine, Error, ErrorKind, Result, timestamp};
 
 use crate::build;
@@ -34,14 +35,35 @@ pub enum Source {
     PullOrBuild,
 }
 
-/// Decides for each service. `present` names the images that the engine has. Pure.
+/// An image that a service needs: its own, or one that it mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// Who needs it.
+    pub service: String,
+    /// Its name.
+    pub image: String,
+    /// The service whose build makes it.
+    pub builder: String,
+    /// How it is come by.
+    pub source: Source,
+}
+
+impl Need {
+    /// Of the image that a service's containers are made of.
+    #[must_use]
+    pub fn own(project: &Project, service: &str, source: Source) -> Self {
+        Self { service: service.to_owned(), image: project.image_name(service), builder: service.to_owned(), source }
+    }
+}
+
+/// Decides for the images of each service. `present` names the images that the engine has. Pure.
 pub fn decide(
     project: &Project,
     services: &[String],
     present: &BTreeSet<String>,
     options: &ImageOptions,
-) -> std::result::Result<BTreeMap<String, Source>, String> {
-    let mut all = BTreeMap::new();
+) -> std::result::Result<Vec<Need>, String> {
+    let mut all = Vec::new();
     for name in services {
         let Some(service) = project.services.get(name) else { continue };
         let image = project.image_name(name);
@@ -67,9 +89,36 @@ pub fn decide(
             }
             (None, _) => Source::Pull,
         };
-        all.insert(name.clone(), source);
+        all.push(Need::own(project, name, source));
+        for builder in mounted(service) {
+            let image = project.mounted_image(builder);
+            let is_built = project.service(builder).is_some_and(|found| found.build.is_some());
+            if present.contains(&image) || is_built && services.contains(builder) {
+                continue;
+            }
+            let source = match (is_built, policy) {
+                (true, _) if options.no_build => {
+                    return Err(format!(
+                        "service {name}: the image {image} that it mounts is not there, and --no-build forbids to build it"
+                    ));
+                }
+                (true, _) => Source::Build,
+                (false, "never") => {
+                    return Err(format!(
+                        "service {name}: the image {image} that it mounts is not there, and its pull policy is never"
+                    ));
+                }
+                (false, _) => Source::Pull,
+            };
+            all.push(Need { service: name.clone(), image, builder: builder.clone(), source });
+        }
     }
     Ok(all)
+}
+
+/// What the mounts of images name.
+fn mounted(service: &Service) -> impl Iterator<Item = &String> {
+    service.volumes.iter().filter(|mount| mount.kind == MountType::Image).map(|mount| &mount.source)
 }
 
 /// Provides an image that is only ever fetched.
@@ -117,24 +166,18 @@ pub async fn fresh(
 }
 
 /// Provides an image for a service.
-pub async fn provide(
-    engine: &Engine,
-    project: &Project,
-    service: &str,
-    source: Source,
-    progress: &Progress,
-) -> Result<()> {
-    let image = project.image_name(service);
+pub async fn provide(engine: &Engine, project: &Project, need: &Need, progress: &Progress) -> Result<()> {
+    let Need { service, image, builder, source } = need;
     let platform = project.services.get(service).map(|found| found.platform.as_str()).filter(|text| !text.is_empty());
     match source {
         Source::Present => Ok(()),
-        Source::Build => make(engine, project, service, progress).await,
-        Source::Pull => pull(engine, &image, platform, service, progress).await,
-        Source::PullOrBuild => match pull(engine, &image, platform, service, progress).await {
+        Source::Build => make(engine, project, builder, progress).await,
+        Source::Pull => pull(engine, image, platform, service, progress).await,
+        Source::PullOrBuild => match pull(engine, image, platform, service, progress).await {
             Ok(()) => Ok(()),
             Err(error) => {
                 progress.log(service, format!("{}; building it", error.message)).await;
-                make(engine, project, service, progress).await
+                make(engine, project, builder, progress).await
             }
         },
     }
@@ -184,7 +227,7 @@ fn standing_on(project: &Project, service: &str) -> Result<Vec<String>> {
             return Ok(());
         }
         path.push(service.to_owned());
-        if let Some(found) = project.services.get(service).and_then(|found| found.build.as_ref()) {
+        if let Some(found) = project.service(service).and_then(|found| found.build.as_ref()) {
             for name in build::needs(found) {
                 visit(project, name, path, order)?;
             }
@@ -201,7 +244,7 @@ fn standing_on(project: &Project, service: &str) -> Result<Vec<String>> {
 
 async fn build(engine: &Engine, project: &Project, service: &str, progress: &Progress) -> Result<()> {
     let image = project.image_name(service);
-    let Some(found) = project.services.get(service).and_then(|found| found.build.as_ref()) else {
+    let Some(found) = project.service(service).and_then(|found| found.build.as_ref()) else {
         return Err(Error::invalid(format!("service {service} has nothing to build")));
     };
     progress.action(format!("Image {image}"), Some(service), "Building", None).await;
@@ -237,8 +280,9 @@ async fn build(engine: &Engine, project: &Project, service: &str, progress: &Pro
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use sampan_compose::Service;
-    use sampan_compose::model::Build;
+    use std::collections::BTreeMap;
+
+    use sampan_compose::model::{Build, VolumeMount};
 
     fn project(service: Service) -> Project {
         Project { name: "p".into(), services: BTreeMap::from([("web".to_owned(), service)]), ..Project::default() }
@@ -248,7 +292,42 @@ mod tests {
         let project = project(service);
         let image = project.image_name("web");
         let present = if present { BTreeSet::from([image]) } else { BTreeSet::new() };
-        decide(&project, &["web".to_owned()], &present, &options).map(|all| all["web"])
+        decide(&project, &["web".to_owned()], &present, &options).map(|all| all[0].source)
+    }
+
+    #[test]
+    fn images_that_are_mounted_are_brought_too() {
+        let mount = |source: &str| VolumeMount {
+            kind: MountType::Image,
+            source: source.into(),
+            target: format!("/{source}"),
+            ..VolumeMount::default()
+        };
+        let web = Service {
+            image: "nginx".into(),
+            volumes: vec![mount("tools"), mount("made"), mount("there")],
+            ..Service::default()
+        };
+        let made = Service { build: Some(Build { context: "/x".into(), ..Build::default() }), ..Service::default() };
+        let mut project = project(web);
+        project.services.insert("made".to_owned(), made);
+        let present: BTreeSet<String> = ["nginx", "there"].map(str::to_owned).into();
+        let decided = |services: &[&str], options: &ImageOptions| {
+            let services: Vec<String> = services.iter().map(|name| (*name).to_owned()).collect();
+            let all = decide(&project, &services, &present, options)?;
+            let missing = all.into_iter().filter(|need| need.source != Source::Present);
+            Ok(missing.map(|need| (need.service, need.image, need.source)).collect::<Vec<_>>())
+        };
+        let need = |service: &str, image: &str, source| (service.to_owned(), image.to_owned(), source);
+        let plain = ImageOptions::default();
+        let (pulled, built) = (need("web", "tools", Source::Pull), need("web", "p-made", Source::Build));
+        assert_eq!(decided(&["web"], &plain), Ok(vec![pulled.clone(), built]));
+        let once = need("made", "p-made", Source::Build);
+        assert_eq!(decided(&["made", "web"], &plain), Ok(vec![once, pulled]));
+        let never = ImageOptions { pull: Some("never".into()), ..plain.clone() };
+        assert!(decided(&["web"], &never).unwrap_err().contains("tools that it mounts"));
+        let no_build = ImageOptions { no_build: true, ..plain };
+        assert!(decided(&["web"], &no_build).unwrap_err().contains("p-made that it mounts"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use bollard_stubs::models::ContainerCreateBody;
+use bollard_stubs::models::{ContainerCreateBody, MountTypeEnum};
 use sampan_compose::Project;
 use sampan_engine::containers::{AttachOptions, RemoveOptions, WaitCondition};
 use sampan_engine::{Error, ErrorKind, Result};
@@ -101,6 +101,11 @@ impl Executor {
     async fn run_before(&self, service: &str, init: &InitContainer, container: &str) -> Result<(i64, String)> {
         if let (Some(policy), Some(image)) = (&init.pull, &init.body.image) {
             images::fetch(&self.engine, image, policy, service, &self.progress).await?;
+        }
+        let mounts = init.body.host_config.iter().flat_map(|host| host.mounts.iter().flatten());
+        for mount in mounts.filter(|mount| mount.typ == Some(MountTypeEnum::IMAGE)) {
+            let image = mount.source.as_deref().unwrap_or_default();
+            images::fetch(&self.engine, image, "missing", service, &self.progress).await?;
         }
         material::put(init.material.clone()).await?;
         let mut body = init.body.clone();

@@ -20,6 +20,8 @@ pub const PARTS: &str = "sampan.parts";
 pub const HOOKS: &str = "sampan.hooks";
 /// Id of the image that it was made from.
 pub const IMAGE: &str = "com.docker.compose.image";
+/// Ids of the images that it mounts, separated by commas.
+pub const MOUNTED_IMAGES: &str = "sampan.mounted-images";
 /// `service:condition:restart`, separated by commas.
 pub const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 /// The compose files, separated by commas.

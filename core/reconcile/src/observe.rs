@@ -94,6 +94,7 @@ fn container(engine: &Engine, summary: ContainerSummary) -> ObservedContainer {
         hash: labels::version(all),
         parts: label(labels::PARTS),
         image: summary.image_id.unwrap_or_default(),
+        mounted: all.get(labels::MOUNTED_IMAGES).cloned(),
         status,
         networks: networks.into_keys().collect(),
         started: standing.started_boot_ns,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use sampan_compose::Project;
+
 /// A project's objects in the engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -13,6 +15,24 @@ pub struct Observed {
     pub containers: Vec<ObservedContainer>,
     /// Ids of the images that services run, by the name they ask for.
     pub images: BTreeMap<String, String>,
+}
+
+impl Observed {
+    /// Ids of the images that a service's containers mount, if all are there.
+    #[must_use]
+    pub fn mounted(&self, project: &Project, service: &str) -> Option<String> {
+        let names = project.mounted_images(service);
+        let ids: Option<Vec<&str>> = names.iter().map(|name| self.images.get(name).map(String::as_str)).collect();
+        ids.filter(|ids| !ids.is_empty()).map(|ids| ids.join(","))
+    }
+
+    /// Whether a container is of the images that its service names by now. One that is not there tells nothing.
+    #[must_use]
+    pub fn has_images(&self, project: &Project, service: &str, container: &ObservedContainer) -> bool {
+        let own = self.images.get(&project.image_name(service));
+        let mounted = self.mounted(project, service).zip(container.mounted.as_ref());
+        own.is_none_or(|image| *image == container.image) && mounted.is_none_or(|(now, then)| now == *then)
+    }
 }
 
 /// A network or a volume.
@@ -47,6 +67,8 @@ pub struct ObservedContainer {
     pub parts: String,
     /// Id of its image.
     pub image: String,
+    /// Ids of the images that it mounts, as [`Observed::mounted`] writes them.
+    pub mounted: Option<String>,
     /// How it stands.
     pub status: Status,
     /// Names of the networks that it is in.

@@ -357,7 +357,9 @@ impl Executor {
         let of_image = image.ok().and_then(|image| image.config).and_then(|config| config.labels);
         let mut all: HashMap<String, String> = of_image.unwrap_or_default().into_iter().collect();
         let before = found.config.and_then(|config| config.labels).unwrap_or_default();
-        all.extend(before.into_iter().filter(|(name, _)| name == labels::IMAGE));
+        all.extend(
+            before.into_iter().filter(|(name, _)| [labels::IMAGE, labels::MOUNTED_IMAGES].contains(&name.as_str())),
+        );
         all.extend(wanted.labels(&*self.project()?, service));
         self.engine.relabel(id, all).await
     }

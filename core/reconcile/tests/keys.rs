@@ -131,6 +131,8 @@ const SHOWN: &[&str] = &[
     "volumes: [{type: bind, source: ./a, target: /a, bind: {create_host_path: false}}]",
     "volumes: [{type: bind, source: ./a, target: /a, bind: {propagation: rshared}}]",
     "volumes: [{type: bind, source: ./a, target: /a, bind: {recursive: disabled}}]",
+    "volumes: [{type: image, source: y, target: /y}]",
+    "volumes: [{type: image, source: y, target: /y, image: {subpath: a}}]",
     "volumes: [{type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 0700}}]",
     "volumes: [{type: volume, source: v, target: /v, volume: {subpath: a, labels: {a: b}}}]",
     "volumes_from: [other]",
@@ -192,7 +194,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("use_api_socket: true", "whole engine"),
     ("userns_mode: private", "user namespace"),
     ("volumes: [{type: cluster, source: a, target: /a}]", "not supported"),
-    ("volumes: [{type: image, source: y, target: /y, image: {subpath: a}}]", "not supported"),
     ("volumes: [{type: npipe, source: a, target: /a}]", "not supported"),
 ];
 

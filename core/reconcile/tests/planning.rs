@@ -48,6 +48,24 @@ fn an_edit_touches_its_service_and_what_is_bound_to_it() {
 }
 
 #[test]
+fn a_container_follows_the_images_that_it_mounts() {
+    let project = project("services: { web: { image: web, volumes: [{ type: image, source: tools, target: /t }] } }");
+    let mut observed = Observed::default();
+    observed.images.insert("tools".to_owned(), "sha256:1".to_owned());
+    let plan = up(&project, &observed, &PlanOptions::default());
+    apply(&project, &mut observed, &plan);
+    assert!(up(&project, &observed, &PlanOptions::default()).is_empty());
+    observed.images.insert("tools".to_owned(), "sha256:2".to_owned());
+    let plan = up(&project, &observed, &PlanOptions::default());
+    assert!(plan.to_string().contains("its image changed"), "{plan}");
+    apply(&project, &mut observed, &plan);
+    assert!(up(&project, &observed, &PlanOptions::default()).is_empty());
+    // Compose, which made it, has noted nothing.
+    observed.containers[0].mounted = None;
+    assert!(up(&project, &observed, &PlanOptions::default()).is_empty());
+}
+
+#[test]
 fn replicas_come_and_go_without_touching_the_others() {
     let one = project("services: { web: { image: web } }");
     let three = project("services: { web: { image: web, scale: 3 } }");

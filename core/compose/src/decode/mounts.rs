@@ -166,13 +166,11 @@ fn mount_type(cx: &mut Cx<'_, '_>, node: &Node) -> Option<MountType> {
         "bind" => Some(MountType::Bind),
         "volume" => Some(MountType::Volume),
         "tmpfs" => Some(MountType::Tmpfs),
-        other @ ("image" | "npipe" | "cluster") => {
-            cx.session.unsupported(node.at, format!("`type`: mounts of type {other} are not supported: a volume or a build brings files of another image"));
-            Some(match other {
-                "image" => MountType::Image,
-                "npipe" => MountType::Npipe,
-                _ => MountType::Cluster,
-            })
+        "image" => Some(MountType::Image),
+        other @ ("npipe" | "cluster") => {
+            let why = if other == "npipe" { "they are of Windows alone" } else { "only a cluster has such volumes" };
+            cx.session.unsupported(node.at, format!("`type`: mounts of type {other} are not supported: {why}"));
+            Some(if other == "npipe" { MountType::Npipe } else { MountType::Cluster })
         }
         other => {
             cx.bad(node, format!("`{other}` is not a type of mount; it is bind, volume, tmpfs or image"));
@@ -202,11 +200,15 @@ fn volume(cx: &mut Cx<'_, '_>, node: &Node) -> Option<VolumeOptions> {
         subpath: fields.get(cx, "subpath", Cx::string),
         labels: fields.get(cx, "labels", Cx::pairs),
     };
-    if options.subpath.starts_with('/') || options.subpath.split('/').any(|part| part == "..") {
-        cx.bad(node, format!("the subpath `{}` must stay inside the volume", options.subpath));
-    }
+    inside(cx, node, &options.subpath, "volume");
     fields.finish(cx, &[]);
     Some(options)
+}
+
+fn inside(cx: &mut Cx<'_, '_>, node: &Node, subpath: &str, of: &str) {
+    if subpath.starts_with('/') || subpath.split('/').any(|part| part == "..") {
+        cx.bad(node, format!("the subpath `{subpath}` must stay inside the {of}"));
+    }
 }
 
 fn tmpfs(cx: &mut Cx<'_, '_>, node: &Node) -> Option<TmpfsOptions> {
@@ -220,6 +222,7 @@ fn tmpfs(cx: &mut Cx<'_, '_>, node: &Node) -> Option<TmpfsOptions> {
 fn image(cx: &mut Cx<'_, '_>, node: &Node) -> Option<ImageOptions> {
     let mut fields = Fields::of(cx, node, "`image`")?;
     let options = ImageOptions { subpath: fields.get(cx, "subpath", Cx::string) };
+    inside(cx, node, &options.subpath, "image");
     fields.finish(cx, &[]);
     Some(options)
 }

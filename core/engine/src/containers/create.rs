@@ -11,11 +11,12 @@ use bollard_stubs::models::{
 
 use super::limits::Host;
 use super::mounts::{self, Planned};
-use super::record::{ContainerRecord, MountRecord, State};
+use super::record::{ContainerRecord, MountRecord, MountedImage, State};
 use super::validate::{self, Sharing};
 use super::{Container, Containers, merge, names};
 use crate::error::{Error, Result};
 use crate::events::now_ns;
+use crate::images::Images;
 use crate::{Engine, blocking, detached};
 
 impl Engine {
@@ -37,11 +38,11 @@ impl Engine {
             Err(_) => self.inspect_image(&image).await?,
         };
         require_platform(&image, platform)?;
-        let containers = self.inner.containers.clone();
+        let (containers, images) = (self.inner.containers.clone(), self.inner.images.clone());
         let name = name.map(str::to_owned);
         // A client that goes away does not leave half a container.
         detached(async move {
-            let created = containers.create(name.as_deref(), body, &image).await;
+            let created = containers.create(name.as_deref(), body, &image, &images).await;
             drop(using);
             created
         })
@@ -92,12 +93,35 @@ pub(super) fn chain(image: &ImageInspect) -> Vec<String> {
     chain
 }
 
+/// Where the mounts of a container that is being made come from.
+struct Surroundings<'a> {
+    containers: &'a Containers,
+    images: &'a Images,
+}
+
+impl mounts::Surroundings for Surroundings<'_> {
+    fn container(&self, name: &str) -> Result<Arc<ContainerRecord>> {
+        self.containers.find(name).map(|other| other.snapshot())
+    }
+
+    fn image(&self, name: &str) -> Result<MountedImage> {
+        let image = self.images.resolve(name)?;
+        let chain = image.layers.iter().rev().map(|layer| layer.chain_id.to_string()).collect();
+        Ok(MountedImage { id: image.id.to_string(), chain })
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+}
+
 impl Containers {
     async fn create(
         &self,
         name: Option<&str>,
         body: ContainerCreateBody,
         image: &ImageInspect,
+        images: &Images,
     ) -> Result<ContainerCreateResponse> {
         let (mut config, mut host, networking) = merge::split(body);
         if let Some(image) = &image.config {
@@ -114,8 +138,7 @@ impl Containers {
         self.share(&mut host)?;
         let networks = self.check_networks(&mut host, networking, config.network_disabled == Some(true)).await?;
         self.complete(&id, &mut config, &mut host);
-        let find = |name: &str| self.find(name).map(|other| other.snapshot());
-        let planned = mounts::plan(&config, &host, find, Path::exists)?;
+        let planned = mounts::plan(&config, &host, &Surroundings { containers: self, images })?;
         let log = host.log_config.clone().unwrap_or_default();
         let record = ContainerRecord {
             id,

@@ -7,7 +7,7 @@ use bollard_stubs::models::{
     NetworkSettings,
 };
 
-use super::record::{ContainerRecord, Status};
+use super::record::{ContainerRecord, MountRecord, Status};
 use super::validate::{self, Sharing};
 use super::{Container, Containers, list, security, spec, status};
 use crate::Engine;
@@ -42,6 +42,16 @@ impl Engine {
 }
 
 impl Containers {
+    fn mount_point(&self, record: &ContainerRecord, mount: &MountRecord) -> MountPoint {
+        let mut shown = list::mount_point(mount);
+        if mount.image.is_some() {
+            let root = self.shared().config.rootfs(&mount.root_name(&record.id));
+            let at = mount.subpath.as_ref().map_or_else(|| root.clone(), |subpath| root.join(subpath));
+            shown.source = Some(at.to_string_lossy().into_owned());
+        }
+        shown
+    }
+
     fn describe(&self, container: &Container) -> ContainerInspectResponse {
         let record = container.snapshot();
         let config = &self.shared().config;
@@ -77,7 +87,7 @@ impl Containers {
             exec_ids: Some(container.execs.ids()).filter(|ids| !ids.is_empty()),
             host_config: Some(host),
             graph_driver: Some(DriverData { name: self.layers().driver().to_owned(), data: self.driver_data(&record) }),
-            mounts: Some(record.mounts.iter().map(list::mount_point).collect()),
+            mounts: Some(record.mounts.iter().map(|mount| self.mount_point(&record, mount)).collect()),
             network_settings: Some(self.network_settings(&record)),
             config: Some(record.config.clone()),
             ..ContainerInspectResponse::default()

@@ -300,6 +300,7 @@ pub(super) fn mount_point(mount: &MountRecord) -> MountPoint {
         typ: Some(match mount.kind.as_str() {
             "bind" => MountPointTypeEnum::BIND,
             "tmpfs" => MountPointTypeEnum::TMPFS,
+            "image" => MountPointTypeEnum::IMAGE,
             _ => MountPointTypeEnum::VOLUME,
         }),
         name: mount.name.clone(),

@@ -8,7 +8,7 @@ use bollard_stubs::models::{
     ContainerConfig, HostConfig, Mount, MountBindOptionsPropagationEnum as Propagation, MountTypeEnum,
 };
 
-use super::record::{ContainerRecord, MountRecord};
+use super::record::{ContainerRecord, MountRecord, MountedImage};
 use crate::error::{Error, Result};
 
 /// A mount to be; a volume is made before the record is whole.
@@ -22,17 +22,21 @@ pub(crate) struct Planned {
     pub labels: HashMap<String, String>,
 }
 
-/// Everything that a container mounts, in the order of Docker's precedence. `other` finds the containers of
-/// `--volumes-from`, `exists` tells whether a path is there on the host.
-pub(crate) fn plan(
-    config: &ContainerConfig,
-    host: &HostConfig,
-    other: impl Fn(&str) -> Result<Arc<ContainerRecord>>,
-    exists: impl Fn(&Path) -> bool,
-) -> Result<Vec<Planned>> {
+/// What a plan asks of its surroundings.
+pub(crate) trait Surroundings {
+    /// A container of `--volumes-from`.
+    fn container(&self, name: &str) -> Result<Arc<ContainerRecord>>;
+    /// An image to mount.
+    fn image(&self, name: &str) -> Result<MountedImage>;
+    /// Whether a path is there on the host.
+    fn exists(&self, path: &Path) -> bool;
+}
+
+/// Everything that a container mounts, in the order of Docker's precedence.
+pub(crate) fn plan(config: &ContainerConfig, host: &HostConfig, around: &impl Surroundings) -> Result<Vec<Planned>> {
     let mut all: Vec<Planned> = Vec::new();
     for from in host.volumes_from.iter().flatten() {
-        for mount in volumes_from(from, &other)? {
+        for mount in volumes_from(from, around)? {
             put(&mut all, mount);
         }
     }
@@ -41,7 +45,7 @@ pub(crate) fn plan(
         asked.push(parse_bind(bind, host.volume_driver.as_deref())?);
     }
     for mount in host.mounts.iter().flatten() {
-        asked.push(parse_mount(mount, &exists)?);
+        asked.push(parse_mount(mount, around)?);
     }
     let mut seen: Vec<String> = Vec::new();
     for path in host.tmpfs.iter().flatten().map(|(path, _)| path) {
@@ -102,7 +106,7 @@ fn destination(path: &str) -> Result<String> {
     Ok(clean.to_string_lossy().into_owned())
 }
 
-fn volumes_from(text: &str, other: impl Fn(&str) -> Result<Arc<ContainerRecord>>) -> Result<Vec<Planned>> {
+fn volumes_from(text: &str, around: &impl Surroundings) -> Result<Vec<Planned>> {
     let (name, mode) = text.split_once(':').unwrap_or((text, ""));
     let writable = match mode {
         "" | "rw" | "z" | "Z" => true,
@@ -112,7 +116,7 @@ fn volumes_from(text: &str, other: impl Fn(&str) -> Result<Arc<ContainerRecord>>
     if name.is_empty() {
         return Err(Error::invalid(format!("malformed volumes-from: {text:?}: it names no container")));
     }
-    let record = other(name)?;
+    let record = around.container(name)?;
     Ok(record
         .mounts
         .iter()
@@ -195,14 +199,12 @@ fn clean(path: &str) -> String {
     clean.to_string_lossy().into_owned()
 }
 
-fn parse_mount(mount: &Mount, exists: impl Fn(&Path) -> bool) -> Result<Planned> {
+fn parse_mount(mount: &Mount, around: &impl Surroundings) -> Result<Planned> {
     let kind = match mount.typ {
         Some(MountTypeEnum::BIND) => "bind",
         Some(MountTypeEnum::VOLUME) => "volume",
         Some(MountTypeEnum::TMPFS) => "tmpfs",
-        Some(MountTypeEnum::IMAGE) => {
-            return Err(Error::unsupported("mounts of type image are not supported by this engine"));
-        }
+        Some(MountTypeEnum::IMAGE) => "image",
         Some(other) => {
             return Err(Error::unsupported(format!("mounts of type {other} are not supported on this host")));
         }
@@ -221,6 +223,7 @@ fn parse_mount(mount: &Mount, exists: impl Fn(&Path) -> bool) -> Result<Planned>
         ("bind", mount.bind_options.is_some(), "BindOptions"),
         ("volume", mount.volume_options.is_some(), "VolumeOptions"),
         ("tmpfs", mount.tmpfs_options.is_some(), "TmpfsOptions"),
+        ("image", mount.image_options.is_some(), "ImageOptions"),
     ] {
         if present && wanted != kind {
             return Err(invalid(&format!("field {name} must not be specified")));
@@ -228,13 +231,18 @@ fn parse_mount(mount: &Mount, exists: impl Fn(&Path) -> bool) -> Result<Planned>
     }
     let record = MountRecord { kind: kind.to_owned(), destination, rw: !read_only, ..MountRecord::default() };
     match kind {
-        "bind" => bind_mount(mount, source, record, exists).map_err(|error| invalid(&error)),
+        "bind" => bind_mount(mount, source, record, around).map_err(|error| invalid(&error)),
         "volume" => volume_mount(mount, source, record).map_err(|error| invalid(&error)),
+        "image" => {
+            let record = image_mount(mount, source, record).map_err(|error| invalid(&error))?;
+            // One that is not there is told as it is: clients fetch it.
+            Ok(Planned { record: MountRecord { image: Some(around.image(source)?), ..record }, ..Planned::default() })
+        }
         _ => tmpfs_mount(mount, source, record).map_err(|error| invalid(&error)),
     }
 }
 
-fn bind_mount(mount: &Mount, source: &str, mut record: MountRecord, exists: impl Fn(&Path) -> bool) -> Result<Planned> {
+fn bind_mount(mount: &Mount, source: &str, mut record: MountRecord, around: &impl Surroundings) -> Result<Planned> {
     if source.is_empty() {
         return Err(Error::invalid("field Source must not be empty"));
     }
@@ -244,7 +252,7 @@ fn bind_mount(mount: &Mount, source: &str, mut record: MountRecord, exists: impl
     let options = mount.bind_options.clone().unwrap_or_default();
     record.source = clean(source);
     record.create_source = options.create_mountpoint.unwrap_or(false);
-    if !record.create_source && !exists(Path::new(&record.source)) {
+    if !record.create_source && !around.exists(Path::new(&record.source)) {
         return Err(Error::invalid(format!("bind source path does not exist: {source}")));
     }
     record.propagation = match options.propagation {
@@ -269,10 +277,7 @@ fn volume_mount(mount: &Mount, source: &str, mut record: MountRecord) -> Result<
     record.name = Some(source.to_owned()).filter(|name| !name.is_empty());
     record.no_copy = options.no_copy.unwrap_or(false);
     if let Some(subpath) = options.subpath.filter(|path| !path.is_empty()) {
-        let path = Path::new(&subpath);
-        if path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-            return Err(Error::invalid(format!("the subpath {subpath:?} must be relative and stay below the volume")));
-        }
+        check_subpath(&subpath)?;
         if record.name.is_none() {
             return Err(Error::invalid("must not set Subpath when using anonymous volumes"));
         }
@@ -282,6 +287,26 @@ fn volume_mount(mount: &Mount, source: &str, mut record: MountRecord) -> Result<
     let driver = options.driver_config.unwrap_or_default();
     record.driver = driver.name.filter(|name| !name.is_empty());
     Ok(Planned { record, options: driver.options.unwrap_or_default(), labels: options.labels.unwrap_or_default() })
+}
+
+/// The files of an image, which nobody writes.
+fn image_mount(mount: &Mount, source: &str, record: MountRecord) -> Result<MountRecord> {
+    if source.is_empty() {
+        return Err(Error::invalid("field Source must not be empty"));
+    }
+    let subpath = mount.image_options.clone().and_then(|options| options.subpath).filter(|path| !path.is_empty());
+    if let Some(subpath) = &subpath {
+        check_subpath(subpath)?;
+    }
+    Ok(MountRecord { name: Some(source.to_owned()), subpath, rw: false, ..record })
+}
+
+fn check_subpath(subpath: &str) -> Result<()> {
+    let path = Path::new(subpath);
+    if path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+        return Err(Error::invalid(format!("the subpath {subpath:?} must be relative and stay below what is mounted")));
+    }
+    Ok(())
 }
 
 fn tmpfs_mount(mount: &Mount, source: &str, mut record: MountRecord) -> Result<Planned> {
@@ -364,13 +389,37 @@ pub(crate) fn tmpfs_options(given: &str) -> Result<Vec<String>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use bollard_stubs::models::{MountBindOptions, MountVolumeOptions};
+    use bollard_stubs::models::{MountBindOptions, MountImageOptions, MountVolumeOptions};
+
+    /// One container for `--volumes-from`, the image `tools`, and all paths or none.
+    #[derive(Default)]
+    struct Around {
+        container: Option<Arc<ContainerRecord>>,
+        nothing_on_the_host: bool,
+    }
+
+    impl Surroundings for Around {
+        fn container(&self, name: &str) -> Result<Arc<ContainerRecord>> {
+            self.container.clone().ok_or_else(|| Error::not_found(name))
+        }
+
+        fn image(&self, name: &str) -> Result<MountedImage> {
+            match name {
+                "tools" => Ok(MountedImage { id: "sha256:1".into(), chain: vec!["sha256:2".into()] }),
+                other => Err(Error::not_found(format!("No such image: {other}"))),
+            }
+        }
+
+        fn exists(&self, _: &Path) -> bool {
+            !self.nothing_on_the_host
+        }
+    }
 
     fn from(binds: &[&str], volumes: &[&str]) -> Result<Vec<Planned>> {
         let own = |list: &[&str]| Some(list.iter().map(|item| (*item).to_owned()).collect());
         let config = ContainerConfig { volumes: own(volumes), ..ContainerConfig::default() };
         let host = HostConfig { binds: own(binds), ..HostConfig::default() };
-        plan(&config, &host, |name| Err(Error::not_found(name)), |_| true)
+        plan(&config, &host, &Around::default())
     }
 
     #[test]
@@ -409,7 +458,7 @@ mod tests {
     fn mounts_are_checked() {
         let bind = |mount: Mount, there: bool| {
             let host = HostConfig { mounts: Some(vec![mount]), ..HostConfig::default() };
-            plan(&ContainerConfig::default(), &host, |name| Err(Error::not_found(name)), |_| there)
+            plan(&ContainerConfig::default(), &host, &Around { nothing_on_the_host: !there, ..Around::default() })
         };
         let mount = |kind, source: &str| Mount {
             typ: Some(kind),
@@ -433,7 +482,44 @@ mod tests {
         assert_eq!(bind(sub("a/b"), true).unwrap()[0].record.subpath.as_deref(), Some("a/b"));
         assert!(bind(sub("../b"), true).is_err());
         assert!(bind(mount(MountTypeEnum::TMPFS, "/x"), true).unwrap_err().message.contains("field Source"));
-        assert!(bind(mount(MountTypeEnum::IMAGE, "x"), true).unwrap_err().message.contains("type image"));
+    }
+
+    #[test]
+    fn images_are_mounted_read_only_and_whole_or_in_part() {
+        let one = |source: &str, subpath: Option<&str>, read_only| {
+            let options = subpath.map(|path| MountImageOptions { subpath: Some(path.into()) });
+            let mount = Mount {
+                typ: Some(MountTypeEnum::IMAGE),
+                source: Some(source.into()),
+                target: Some("/t".into()),
+                read_only,
+                image_options: options,
+                ..Mount::default()
+            };
+            let host = HostConfig { mounts: Some(vec![mount]), ..HostConfig::default() };
+            plan(&ContainerConfig::default(), &host, &Around::default())
+        };
+        let record = one("tools", Some("bin"), Some(false)).unwrap().remove(0).record;
+        assert_eq!((record.name.as_deref(), record.subpath.as_deref(), record.rw), (Some("tools"), Some("bin"), false));
+        assert_eq!(record.image.unwrap().chain, ["sha256:2"]);
+        for (source, subpath, wanted) in [
+            ("", None, "invalid mount config for type \"image\": field Source must not be empty"),
+            ("none", None, "No such image: none"),
+            (
+                "tools",
+                Some("../x"),
+                "invalid mount config for type \"image\": the subpath \"../x\" must be relative and stay below what is mounted",
+            ),
+        ] {
+            assert_eq!(one(source, subpath, None).unwrap_err().message, wanted);
+        }
+        let (first, second) = (record_at("/a"), record_at("/b"));
+        assert_ne!(first.root_name("c"), second.root_name("c"));
+        assert_ne!(first.root_name("c"), first.root_name("d"));
+    }
+
+    fn record_at(destination: &str) -> MountRecord {
+        MountRecord { destination: destination.into(), ..MountRecord::default() }
     }
 
     #[test]
@@ -449,7 +535,8 @@ mod tests {
             ..ContainerRecord::default()
         });
         let host = HostConfig { volumes_from: Some(vec!["web:ro".into()]), ..HostConfig::default() };
-        let all = plan(&ContainerConfig::default(), &host, |_| Ok(other.clone()), |_| true).unwrap();
+        let around = Around { container: Some(other), ..Around::default() };
+        let all = plan(&ContainerConfig::default(), &host, &around).unwrap();
         assert_eq!((all[0].record.name.as_deref(), all[0].record.rw), (Some("v"), false));
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bollard_stubs::models::{ContainerConfig, EndpointSettings, HostConfig, PortMap};
 use sampan_store::Collection;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// Containers by id.
 pub(crate) const CONTAINERS: Collection<ContainerRecord> = Collection::new("containers");
@@ -56,9 +57,9 @@ pub(crate) struct ContainerRecord {
 /// A mount of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MountRecord {
-    /// `bind`, `volume` or `tmpfs`.
+    /// `bind`, `volume`, `tmpfs` or `image`.
     pub kind: String,
-    /// Name of the volume.
+    /// Name of the volume, or of the image as it was asked for.
     pub name: Option<String>,
     /// Path on the host; empty for volumes until they are mounted.
     pub source: String,
@@ -83,10 +84,30 @@ pub(crate) struct MountRecord {
     /// Make the directory on the host when it is not there.
     #[serde(default)]
     pub create_source: bool,
-    /// Folder of the volume.
+    /// Folder of the volume or of the image.
     pub subpath: Option<String>,
     /// Options of a tmpfs.
     pub options: String,
+    /// The image whose files are mounted.
+    #[serde(default)]
+    pub image: Option<MountedImage>,
+}
+
+/// An image as it was when the container was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MountedImage {
+    /// `sha256:…`
+    pub id: String,
+    /// Chain ids of its layers, nearest first.
+    pub chain: Vec<String>,
+}
+
+impl MountRecord {
+    /// The layer driver's name of the root that shows an image's files: one for each mount of each container.
+    pub(crate) fn root_name(&self, container: &str) -> String {
+        let digest = Sha256::digest(format!("{container} {}", self.destination));
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// The state of a container.
@@ -156,6 +177,11 @@ impl Status {
 }
 
 impl ContainerRecord {
+    /// Names of the roots of images that it mounts.
+    pub(crate) fn image_roots(&self) -> impl Iterator<Item = String> {
+        self.mounts.iter().filter(|mount| mount.image.is_some()).map(|mount| mount.root_name(&self.id))
+    }
+
     /// `bridge`, `host`, `none`, `container:ID` or a network.
     pub(crate) fn network_mode(&self) -> &str {
         self.host.network_mode.as_deref().unwrap_or("bridge")

@@ -188,9 +188,13 @@ impl Containers {
             self.remove_bundle(stray).await;
         }
         let (cgroups, layers, kept) = (self.shared().cgroups.clone(), self.layers().clone(), live.clone());
+        let mut mounted = live.clone();
+        let alive = self.all().into_iter().filter(|container| live.contains(&container.id));
+        mounted.extend(alive.flat_map(|container| container.snapshot().image_roots().collect::<Vec<_>>()));
+        let containers = known.clone();
         let parent = self.shared().instance.cgroup_parent();
         let cleared = blocking(move || {
-            layers.clean(&kept);
+            layers.clean(&mounted, &containers);
             clear_cgroups(&cgroups, &parent, &kept);
             Ok(())
         });

@@ -192,17 +192,18 @@ impl Containers {
                     let path = self.volumes().mount(name, &record.id).await?;
                     match &mount.subpath {
                         None => path,
-                        Some(subpath) => {
-                            let at = self.shared().config.bundle(&record.id).join(format!("subpath-{number}"));
-                            let (subpath, to) = (subpath.clone(), at.clone());
-                            blocking(move || {
-                                populate::bind_subpath(&path, &subpath, &to).map_err(|error| {
-                                    Error::invalid(format!("cannot access subpath {subpath:?} of the volume: {error}"))
-                                })
-                            })
-                            .await?;
-                            at
-                        }
+                        Some(subpath) => self.bind_subpath(&record.id, number, path, subpath, "the volume").await?,
+                    }
+                }
+                "image" => {
+                    let (layers, root) = (self.layers().clone(), mount.root_name(&record.id));
+                    let chain = mount.image.clone().unwrap_or_default().chain;
+                    let path = blocking(move || layers.mount(&root, &chain)).await.map_err(|error| {
+                        error.context(format!("the image {}", mount.name.as_deref().unwrap_or_default()))
+                    })?;
+                    match &mount.subpath {
+                        None => path,
+                        Some(subpath) => self.bind_subpath(&record.id, number, path, subpath, "the image").await?,
                     }
                 }
                 "bind" => {
@@ -214,6 +215,25 @@ impl Containers {
             mounts.push((source, mount.clone()));
         }
         Ok(mounts)
+    }
+
+    /// A folder or file of what a container's mount has, bound at a place of its own.
+    async fn bind_subpath(
+        &self,
+        container: &str,
+        number: usize,
+        path: PathBuf,
+        subpath: &str,
+        of: &'static str,
+    ) -> Result<PathBuf> {
+        let at = self.shared().config.bundle(container).join(format!("subpath-{number}"));
+        let (subpath, to) = (subpath.to_owned(), at.clone());
+        blocking(move || {
+            populate::bind_subpath(&path, &subpath, &to)
+                .map_err(|error| Error::invalid(format!("cannot access subpath {subpath:?} of {of}: {error}")))
+        })
+        .await?;
+        Ok(at)
     }
 
     async fn join_networks(&self, record: &ContainerRecord) -> Result<Network> {
@@ -346,13 +366,17 @@ impl Containers {
         let network = self.networks().remove_sandbox(&record.id);
         let (layers, id) = (self.layers().clone(), record.id.clone());
         let bundle = self.shared().config.bundle(&record.id);
+        let image_roots: Vec<String> = record.image_roots().collect();
         let files = async {
             let unmounted = blocking(move || {
                 unmount_below(&bundle)?;
+                // Nobody writes there: nothing is kept for the next start.
+                image_roots.iter().try_for_each(|root| layers.remove(root))?;
                 layers.unmount(&id)
             })
             .await;
-            for name in record.mounts.iter().filter_map(|mount| mount.name.as_deref()) {
+            let volumes = record.mounts.iter().filter(|mount| mount.kind == "volume");
+            for name in volumes.filter_map(|mount| mount.name.as_deref()) {
                 if let Err(error) = self.volumes().unmount(name, &record.id).await {
                     tracing::warn!(container = %record.id, volume = name, %error, "a volume was not unmounted");
                 }

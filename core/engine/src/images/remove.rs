@@ -19,7 +19,7 @@ fn pin_owner(container: &str) -> String {
     format!("{PIN_PREFIX}{container}")
 }
 
-/// Containers of an image.
+/// Containers of an image, and those that mount its files.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Users {
     /// One that runs.
@@ -209,11 +209,14 @@ impl Engine {
         let mut users: HashMap<Digest, Users> = HashMap::new();
         for container in self.inner.containers.all() {
             let record = container.record();
-            let Ok(id) = Digest::parse(&record.image) else { continue };
-            let entry = users.entry(id).or_default();
             let running = matches!(record.state.status, Status::Running | Status::Paused | Status::Restarting);
-            *(if running { &mut entry.running } else { &mut entry.stopped }) = Some(container.id.clone());
-            entry.all.push(container.id.clone());
+            let mounted = record.mounts.iter().filter_map(|mount| Some(&mount.image.as_ref()?.id));
+            let ids: HashSet<Digest> = mounted.chain([&record.image]).filter_map(|id| Digest::parse(id).ok()).collect();
+            for id in ids {
+                let entry = users.entry(id).or_default();
+                *(if running { &mut entry.running } else { &mut entry.stopped }) = Some(container.id.clone());
+                entry.all.push(container.id.clone());
+            }
         }
         users
     }

@@ -559,8 +559,7 @@ impl Planner<'_> {
 
     /// What becomes of a container that is there. `shares`: it must follow another one.
     fn fate(&self, name: &str, found: &ObservedContainer, desired: &DesiredContainer, shares: bool) -> Fate {
-        let image = self.observed.images.get(&self.project.image_name(name));
-        let same_image = image.is_none_or(|image| *image == found.image);
+        let same_image = self.observed.has_images(self.project, name, found);
         if self.options.no_recreate || self.options.frozen.contains(name) {
             Fate::Keep
         } else if self.forced(name) {
@@ -612,8 +611,7 @@ impl Planner<'_> {
 
     /// Whether a container is of the wanted definition and image.
     fn is_current(&self, name: &str, found: &ObservedContainer, wanted: &[DesiredContainer]) -> bool {
-        let image = self.observed.images.get(&self.project.image_name(name));
-        image.is_none_or(|image| *image == found.image)
+        self.observed.has_images(self.project, name, found)
             && wanted
                 .iter()
                 .any(|desired| desired.number == found.number && desired.is(&found.hash, self.project, name))

@@ -21,7 +21,8 @@ use crate::request::Bounds;
 
 impl Stack {
     pub(super) async fn observe(&self, project: &Project, services: &[String]) -> Result<Observed, String> {
-        let images = services.iter().map(|service| project.image_name(service)).collect();
+        let mut images: BTreeSet<String> = services.iter().map(|service| project.image_name(service)).collect();
+        images.extend(services.iter().flat_map(|service| project.mounted_images(service)));
         observe(&self.engine, &self.name, &images).await.map_err(|error| error.message)
     }
 
@@ -92,10 +93,8 @@ impl Stack {
         let sources = images::decide(project, &services, &present, images)?;
         let mut work: FuturesUnordered<_> = sources
             .iter()
-            .filter(|(_, source)| **source != Source::Present)
-            .map(|(service, source)| async move {
-                (service, images::provide(&self.engine, project, service, *source, progress).await)
-            })
+            .filter(|need| need.source != Source::Present)
+            .map(|need| async move { (&need.service, images::provide(&self.engine, project, need, progress).await) })
             .collect();
         let brought = !work.is_empty();
         let mut superseded = cancel.clone();

@@ -42,11 +42,9 @@ impl Stack {
         let mut observed = self.observe(&project, &services).await?;
         let wanted = ImageOptions { build: options.build, no_build: options.no_build, pull: options.pull.clone() };
         let present = observed.images.keys().cloned().collect();
-        for (service, source) in images::decide(&project, &services, &present, &wanted)? {
-            if source != Source::Present {
-                images::provide(&self.engine, &project, &service, source, progress)
-                    .await
-                    .map_err(|error| error.message)?;
+        for need in images::decide(&project, &services, &present, &wanted)? {
+            if need.source != Source::Present {
+                images::provide(&self.engine, &project, &need, progress).await.map_err(|error| error.message)?;
             }
         }
         observed.containers.clear();

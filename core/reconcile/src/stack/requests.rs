@@ -12,7 +12,7 @@ use super::{Stack, load};
 use crate::desired;
 use crate::diff;
 use crate::execute::Executor;
-use crate::images::{self, ImageOptions, Source};
+use crate::images::{self, ImageOptions, Need, Source};
 use crate::labels;
 use crate::observe::{observe, summaries};
 use crate::observed::Status;
@@ -167,9 +167,9 @@ impl Stack {
         let present = images::fresh(&self.engine, project, &services, present).await;
         let mut lines: Vec<String> = images::decide(project, &services, &present, images)?
             .into_iter()
-            .filter_map(|(service, source)| {
-                let image = project.image_name(&service);
-                match source {
+            .filter_map(|need| {
+                let image = need.image;
+                match need.source {
                     Source::Present => None,
                     Source::Build => Some(format!("build image {image}")),
                     Source::Pull => Some(format!("pull image {image}")),
@@ -417,7 +417,9 @@ impl Stack {
                 Verb::Pull if found.build.is_none() => Source::Pull,
                 _ => continue,
             };
-            if let Err(error) = images::provide(&self.engine, project, service, source, progress).await {
+            if let Err(error) =
+                images::provide(&self.engine, project, &Need::own(project, service, source), progress).await
+            {
                 progress.error(error.message).await;
                 ok = false;
             }

@@ -125,6 +125,7 @@ pub fn apply_some(project: &Project, observed: &mut Observed, plan: &Plan, reach
                     hash: hash(service, *replica),
                     parts: parts(service, *replica),
                     image: image(observed, service),
+                    mounted: observed.mounted(project, service),
                     networks: networks(service),
                     bound: bound(observed, service),
                     ..ObservedContainer::default()
@@ -138,6 +139,7 @@ pub fn apply_some(project: &Project, observed: &mut Observed, plan: &Plan, reach
             }
             Action::Recreate { service, number, name, old, .. } => {
                 let image = image(observed, service);
+                let mounted = observed.mounted(project, service);
                 let bound = bound(observed, service);
                 let container = observed.containers.iter_mut().find(|container| container.id == *old).unwrap();
                 let fresh = fresh();
@@ -150,6 +152,7 @@ pub fn apply_some(project: &Project, observed: &mut Observed, plan: &Plan, reach
                     hash: hash(service, *number),
                     parts: parts(service, *number),
                     image,
+                    mounted,
                     status: Status::Running,
                     networks: networks(service),
                     ..container.clone()
@@ -157,6 +160,7 @@ pub fn apply_some(project: &Project, observed: &mut Observed, plan: &Plan, reach
             }
             Action::Update { service, replicas, .. } => {
                 let image = image(observed, service);
+                let mounted = observed.mounted(project, service);
                 let bound = bound(observed, service);
                 for replica in replicas {
                     // One that an update which was cut short has made is taken as it is.
@@ -175,6 +179,7 @@ pub fn apply_some(project: &Project, observed: &mut Observed, plan: &Plan, reach
                         hash: hash(service, replica.number),
                         parts: parts(service, replica.number),
                         image: image.clone(),
+                        mounted: mounted.clone(),
                         status: Status::Running,
                         networks: networks(service),
                         ..old.clone()

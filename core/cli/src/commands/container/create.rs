@@ -2,7 +2,7 @@
 
 use bollard_stubs::models::{
     ContainerCreateBody, DeviceMapping, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
-    ResourcesBlkioWeightDevice, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
+    MountTypeEnum, ResourcesBlkioWeightDevice, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
 };
 use serde_json::Value;
 use std::collections::HashMap;
@@ -581,20 +581,29 @@ pub async fn create(context: &Context, args: &CreateArgs, body: &ContainerCreate
         .with_code(125));
     }
     let client = &context.client;
-    let pull = || pull::for_run(context, &args.image, args.platform.as_deref(), args.quiet);
+    let pull = async |image: &str| {
+        let pulled = pull::for_run(context, image, args.platform.as_deref(), args.quiet).await;
+        pulled.map_err(|failure| failure.with_code(125))
+    };
     if args.pull == Pull::Always {
-        pull().await.map_err(|failure| failure.with_code(125))?;
+        pull(&args.image).await?;
     }
-    let created = match send(client, args, body).await {
-        Err(failure) if failure.is_not_found() && args.pull == Pull::Missing && names_image(&failure) => {
-            tell!("Unable to find image '{}' locally", pull::familiar(&args.image));
-            if names::is_service(context, &args.image).await {
-                tell!("{0} is a service of the project here: `sampan compose run {0}` runs it", args.image);
-            }
-            pull().await.map_err(|failure| failure.with_code(125))?;
-            send(client, args, body).await
+    let mut fetched: Vec<&str> = Vec::new();
+    let created = loop {
+        let failure = match send(client, args, body).await {
+            Err(failure) if failure.is_not_found() && args.pull == Pull::Missing => failure,
+            other => break other,
+        };
+        // The container's own image, or one that it mounts.
+        let Some(image) = missing_image(&failure, args, body).filter(|image| !fetched.contains(image)) else {
+            break Err(failure);
+        };
+        tell!("Unable to find image '{}' locally", pull::familiar(image));
+        if image == args.image && names::is_service(context, image).await {
+            tell!("{image} is a service of the project here: `sampan compose run {image}` runs it");
         }
-        other => other,
+        pull(image).await?;
+        fetched.push(image);
     };
     let created = created.map_err(|failure| failure.of_program().with_code(125))?;
     for warning in created["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -607,9 +616,16 @@ pub async fn create(context: &Context, args: &CreateArgs, body: &ContainerCreate
     Ok(id)
 }
 
-/// Whether it is the image that is missing, and not a network or a volume's driver.
-fn names_image(failure: &Failure) -> bool {
-    failure.message.to_ascii_lowercase().contains("image")
+/// The image that is missing, if it is one, and not a network or a volume's driver.
+fn missing_image<'a>(failure: &Failure, args: &'a CreateArgs, body: &'a ContainerCreateBody) -> Option<&'a str> {
+    if !failure.message.to_ascii_lowercase().contains("image") {
+        return None;
+    }
+    let mounts = body.host_config.iter().flat_map(|host| host.mounts.iter().flatten());
+    let images =
+        mounts.filter(|mount| mount.typ == Some(MountTypeEnum::IMAGE)).filter_map(|mount| mount.source.as_deref());
+    let told = |image: &&str| failure.message.ends_with(&format!("No such image: {image}"));
+    Some(images.filter(|image| *image != args.image).find(told).unwrap_or(&args.image))
 }
 
 async fn send(client: &Client, args: &CreateArgs, body: &ContainerCreateBody) -> Outcome<Value> {
