@@ -234,3 +234,87 @@ fn a_thousand_short_lives_leave_nothing() {
     }
     host.wait_until("descriptors and links are back", || descriptors() <= before + 4 && host.links() == links);
 }
+
+#[test]
+fn a_container_lies_in_the_cgroup_that_is_asked_for_and_leaves_nothing_there() {
+    let test = "a_container_lies_in_the_cgroup_that_is_asked_for_and_leaves_nothing_there";
+    let Some(host) = Host::with_image(test) else { return };
+    let top = format!("/sampan-{}-other", host.instance());
+    let places = [
+        ("ci/jobs".to_owned(), format!("/sampan-{}/ci/jobs", host.instance())),
+        (format!("{top}/a"), format!("{top}/a")),
+    ];
+    let roots = || std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    for (asked, lies) in places {
+        let name = asked.replace('/', "_").trim_start_matches('_').to_owned();
+        host.ok(&[
+            "run",
+            "-d",
+            "--init",
+            "--name",
+            &name,
+            "--cgroup-parent",
+            &asked,
+            "-m",
+            "64m",
+            IMAGE,
+            "sleep",
+            "infinity",
+        ]);
+        let found = host.inspect(&name);
+        let (pid, id) = (found["State"]["Pid"].as_i64().unwrap(), found["Id"].as_str().unwrap().to_owned());
+        let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        assert!(cgroups.contains(&format!("{lies}/{id}")), "{lies}: {cgroups}");
+        assert!(host.ok(&["stats", "--no-stream", "--format", "{{.MemUsage}}", &name]).contains("64MiB"));
+        host.ok(&["pause", &name]);
+        host.ok(&["unpause", &name]);
+        host.ok(&["rm", "-f", &name]);
+        let relative = lies.trim_start_matches('/');
+        let left: Vec<_> = roots()
+            .chain(["/sys/fs/cgroup".into()])
+            .map(|root| root.join(relative))
+            .filter(|path| path.exists())
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    let (_, error) = host.fails(&["create", "--cgroup-parent", "a/../b", IMAGE]);
+    assert!(error.contains("invalid cgroup parent"), "{error}");
+}
+
+#[test]
+fn swappiness_and_waiting_for_memory_are_version_1s_and_warned_of_otherwise() {
+    let test = "swappiness_and_waiting_for_memory_are_version_1s_and_warned_of_otherwise";
+    let Some(host) = Host::with_image(test) else { return };
+    let words = [
+        "create",
+        "--name",
+        "swaps",
+        "-m",
+        "64m",
+        "--memory-swappiness",
+        "10",
+        "--oom-kill-disable",
+        IMAGE,
+        "sleep",
+        "infinity",
+    ];
+    let made = host.run(&words);
+    assert_eq!(made.code, 0, "{}", made.err);
+    if !std::path::Path::new("/sys/fs/cgroup/memory/memory.swappiness").exists() {
+        assert!(
+            made.err.contains("Memory swappiness discarded.") && made.err.contains("OomKillDisable discarded."),
+            "{}",
+            made.err
+        );
+        return;
+    }
+    assert_eq!(made.err, "");
+    host.ok(&["start", "swaps"]);
+    let id = host.inspect("swaps")["Id"].as_str().unwrap().to_owned();
+    let read = |file: &str| {
+        let path = format!("/sys/fs/cgroup/memory/sampan-{}/{id}/memory.{file}", host.instance());
+        std::fs::read_to_string(path).unwrap()
+    };
+    assert_eq!(read("swappiness").trim(), "10");
+    assert!(read("oom_control").contains("oom_kill_disable 1"));
+}

@@ -199,7 +199,7 @@ services:
         mac_address: 02:42:0a:62:01:0a
         interface_name: front0
         aliases: [frontal]
-      back: {interface_name: back0, gw_priority: 10, priority: 5}
+      back: {interface_name: back0, gw_priority: 10, priority: 5, link_local_ips: [169.254.8.8, "fe80::8:8"]}
       closed: {}
   peer:
     image: IMAGE
@@ -227,6 +227,8 @@ networks:
             ("ip -4 -o addr show front0 | awk '{print $4}'", "10.98.1.10/24"),
             ("ip -6 -o addr show front0 scope global | awk '{print $4}'", "fd98:1::10/64"),
             ("ip route | awk '/default/ {print $3, $5}'", "10.98.2.1 back0"),
+            ("ip -4 -o addr show back0 | awk '{print $4}' | tail -1", "169.254.8.8/16"),
+            ("ip -6 -o addr show back0 | grep -c fe80::8:8/64", "1"),
             ("grep -c -E '^(search example.test|options .*ndots:3)' /etc/resolv.conf", "2"),
             ("grep -E 'other|six' /etc/hosts | awk '{print $1, $2}'", "192.0.2.7 other\n2001:db8::7 six"),
         ],

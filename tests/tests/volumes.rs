@@ -131,7 +131,8 @@ fn an_images_files_are_mounted_read_only_and_stay_while_they_are_used() {
     assert_eq!((&whole["Type"], &whole["Name"], &whole["RW"]), (&"image".into(), &"files".into(), &false.into()));
     let source = std::path::PathBuf::from(whole["Source"].as_str().unwrap());
     assert!(source.join("sub/file").exists());
-    let (_, error) = host.fails(&["rmi", "-f", "files"]);
+    let id = host.ok(&["images", "-q", "--no-trunc", "files"]);
+    let (_, error) = host.fails(&["rmi", "-f", &id]);
     assert!(error.contains("image is being used by running container"), "{error}");
     host.crash_and_restart();
     assert_eq!(host.ok(&["exec", "user", "sh", "-c", look]), shown, "the next daemon has adopted it");

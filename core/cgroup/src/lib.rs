@@ -8,6 +8,7 @@
 
 mod devices;
 mod limits;
+mod marks;
 mod stats;
 mod v1;
 mod v2;
@@ -17,6 +18,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use devices::{Access, DeviceKind, DeviceRule, default_rules};
@@ -69,6 +71,8 @@ pub struct Hierarchy {
     /// Where each controller lives: the root of its hierarchy (version 1), or one root for all.
     controllers: BTreeMap<String, PathBuf>,
     unified: Option<PathBuf>,
+    /// Held while parents that cgroups share are made or removed.
+    shared: Arc<Mutex<()>>,
 }
 
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
@@ -88,7 +92,13 @@ impl Hierarchy {
             for built_in in ["freezer", "devices"] {
                 controllers.insert(built_in.to_owned(), root.to_owned());
             }
-            return Ok(Self { version: Version::V2, hybrid: false, controllers, unified: Some(root.to_owned()) });
+            return Ok(Self {
+                version: Version::V2,
+                hybrid: false,
+                controllers,
+                unified: Some(root.to_owned()),
+                shared: Arc::default(),
+            });
         }
         let mut controllers = BTreeMap::new();
         let mut unified = None;
@@ -131,7 +141,7 @@ impl Hierarchy {
         if controllers.is_empty() && unified.is_none() {
             return Err(CgroupError::Absent);
         }
-        Ok(Self { version: Version::V1, hybrid: unified.is_some(), controllers, unified })
+        Ok(Self { version: Version::V1, hybrid: unified.is_some(), controllers, unified, shared: Arc::default() })
     }
 
     /// The generation in use.
@@ -155,6 +165,22 @@ impl Hierarchy {
     #[must_use]
     pub fn has(&self, controller: &str) -> bool {
         self.controllers.contains_key(controller)
+    }
+
+    /// Whether a group's memory has a swappiness of its own.
+    #[must_use]
+    pub fn has_swappiness(&self) -> bool {
+        self.has_memory_file("memory.swappiness")
+    }
+
+    /// Whether the kernel can be kept from killing for want of memory in a group.
+    #[must_use]
+    pub fn can_disable_oom_kills(&self) -> bool {
+        self.has_memory_file("memory.oom_control")
+    }
+
+    fn has_memory_file(&self, name: &str) -> bool {
+        self.version == Version::V1 && self.controllers.get("memory").is_some_and(|root| root.join(name).exists())
     }
 
     /// The mount points to show inside a container under version 1: name of the folder and where it lies.
@@ -209,6 +235,39 @@ impl Cgroup {
             Version::V1 => v1::ensure(self),
             Version::V2 => v2::ensure(self),
         }
+    }
+
+    /// As [`Self::ensure`]; those above it that were missing are noted as `owner`'s, where the kernel keeps such notes.
+    pub fn ensure_for(&self, owner: &str) -> Result<(), CgroupError> {
+        let _shared = self.shared();
+        let mut missing: Vec<PathBuf> = Vec::new();
+        for directory in self.directories() {
+            // A hierarchy's root is always there: the walk ends below it.
+            let above = directory.ancestors().skip(1).take_while(|above| !above.exists());
+            missing.extend(above.map(Path::to_owned));
+        }
+        self.ensure()?;
+        for directory in missing {
+            marks::set(&directory, owner);
+        }
+        Ok(())
+    }
+
+    /// Removes what is empty above it and was made for `owner`, up to but without `top`.
+    pub fn remove_parents(&self, owner: &str, top: &str) {
+        let _shared = self.shared();
+        let top = Path::new(top.trim_matches('/'));
+        for directory in self.directories() {
+            for above in directory.ancestors().skip(1) {
+                if above.ends_with(top) || !marks::is(above, owner) || fs::remove_dir(above).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn shared(&self) -> MutexGuard<'_, ()> {
+        self.hierarchy.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Applies the limits that are given; the others stay.
@@ -405,6 +464,40 @@ fn make_directory(path: &Path) -> Result<(), CgroupError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn parents_go_when_they_are_empty_and_were_made_for_their_owner() {
+        let test = "parents_go_when_they_are_empty_and_were_made_for_their_owner";
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: {test} needs root");
+            return;
+        }
+        let Ok(hierarchy) = Hierarchy::detect() else {
+            println!("skipped: {test} needs a cgroup mount");
+            return;
+        };
+        let top = format!("/sampan-test-parents-{}", std::process::id());
+        let found = hierarchy.cgroup(&format!("{top}/found"));
+        let (one, two) = (format!("{top}/found/a/b/one"), format!("{top}/found/a/two"));
+        let (one, two) = (hierarchy.cgroup(&one), hierarchy.cgroup(&two));
+        found.ensure().unwrap();
+        one.ensure_for("me").unwrap();
+        two.ensure_for("me").unwrap();
+        let is_there = |path: &str| hierarchy.cgroup(&format!("{top}/{path}")).directories()[0].exists();
+        one.remove().unwrap();
+        one.remove_parents("another", "/none");
+        assert!(is_there("found/a/b"), "another's");
+        one.remove_parents("me", "/none");
+        assert!(!is_there("found/a/b") && is_there("found/a/two"), "what is not empty stays");
+        two.remove().unwrap();
+        two.remove_parents("me", "/none");
+        assert!(!is_there("found/a") && is_there("found"), "what was there before stays");
+        one.ensure_for("me").unwrap();
+        one.remove().unwrap();
+        one.remove_parents("me", &format!("{top}/found/a"));
+        assert!(!is_there("found/a/b") && is_there("found/a"), "the top stays");
+        hierarchy.cgroup(&top).remove().unwrap();
+    }
 
     #[test]
     fn a_cgroup_limits_counts_kills_and_goes() {

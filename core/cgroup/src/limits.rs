@@ -14,6 +14,10 @@ pub struct Limits {
     pub memory_swap: Option<i64>,
     /// Bytes that are protected from reclaim pressure.
     pub memory_reservation: Option<i64>,
+    /// How readily memory is swapped out, 0 to 100; version 1 alone.
+    pub swappiness: Option<u64>,
+    /// Processes wait when memory runs out, and are not killed; version 1 alone.
+    pub oom_kill_disable: bool,
     /// Relative weight, 2 to 262144; 1024 is the usual.
     pub cpu_shares: Option<u64>,
     /// Microseconds of run time in each period.

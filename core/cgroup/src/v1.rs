@@ -48,6 +48,12 @@ pub(crate) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError>
     if let Some(bytes) = limits.memory_reservation {
         set(cgroup, "memory", "a memory reservation", "memory.soft_limit_in_bytes", &bytes.to_string())?;
     }
+    if let Some(swappiness) = limits.swappiness {
+        set(cgroup, "memory", "swappiness", "memory.swappiness", &swappiness.to_string())?;
+    }
+    if limits.oom_kill_disable {
+        set(cgroup, "memory", "to disable kills for want of memory", "memory.oom_control", "1")?;
+    }
     if let Some(shares) = limits.cpu_shares {
         set(cgroup, "cpu", "a share of the processors", "cpu.shares", &shares.to_string())?;
     }

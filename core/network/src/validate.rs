@@ -151,6 +151,18 @@ impl Validated {
         self.acts.iter().filter_map(gateway).collect()
     }
 
+    /// Gives the endpoint's link further addresses, which its user asked for and the core has checked.
+    pub fn add_addresses(&mut self, addresses: &[IpNet]) {
+        let Some((at, label)) = self.acts.iter().enumerate().rev().find_map(|(at, act)| match act {
+            Act::Address { label, .. } => Some((at + 1, label.clone())),
+            _ => None,
+        }) else {
+            return;
+        };
+        let further = addresses.iter().map(|cidr| Act::Address { label: label.clone(), cidr: *cidr });
+        self.acts.splice(at..at, further.collect::<Vec<_>>());
+    }
+
     /// The plan for an endpoint whose traffic to everywhere leaves by another network.
     pub fn remove_default_routes(&mut self) {
         self.acts.retain(|act| !matches!(act, Act::Route { destination, .. } if destination.prefix_len() == 0));
@@ -476,6 +488,19 @@ mod tests {
             Step::Up("inside".into()),
             Step::Route(Route { destination: "0.0.0.0/0".into(), gateway: Some("172.18.0.1".into()), label: None }),
         ]
+    }
+
+    #[test]
+    fn further_addresses_come_behind_the_links_own() {
+        let mut plan = Validated::default();
+        plan.add_addresses(&["169.254.1.1/16".parse().unwrap()]);
+        assert!(plan.acts().is_empty(), "there is no link to have them");
+        let own: IpNet = "10.0.0.2/24".parse().unwrap();
+        let further: IpNet = "169.254.1.1/16".parse().unwrap();
+        let address = |cidr| Act::Address { label: "in".to_owned(), cidr };
+        plan.acts = vec![address(own), Act::Up("in".to_owned())];
+        plan.add_addresses(&[further]);
+        assert_eq!(plan.acts(), [address(own), address(further), Act::Up("in".to_owned())]);
     }
 
     #[test]

@@ -332,7 +332,12 @@ impl Executor {
             self.project.as_ref().and_then(|project| project.services.get(service)).map(|found| found.platform.clone());
         let platform = platform.filter(|platform| !platform.is_empty());
         match self.engine.create(Some(name), body, platform.as_deref()).await {
-            Ok(_) => Ok(()),
+            Ok(made) => {
+                for warning in made.warnings {
+                    self.progress.warning(format!("{name}: {warning}")).await;
+                }
+                Ok(())
+            }
             // A plan that was cut short has made it already; another's container of that name is the user's to remove.
             Err(error) if error.kind == ErrorKind::Conflict && self.is_ours(name, &wanted.hash, &image_id).await => {
                 Ok(())

@@ -316,7 +316,7 @@ mod tests {
             let services: Vec<String> = services.iter().map(|name| (*name).to_owned()).collect();
             let all = decide(&project, &services, &present, options)?;
             let missing = all.into_iter().filter(|need| need.source != Source::Present);
-            Ok(missing.map(|need| (need.service, need.image, need.source)).collect::<Vec<_>>())
+            Ok::<_, String>(missing.map(|need| (need.service, need.image, need.source)).collect::<Vec<_>>())
         };
         let need = |service: &str, image: &str, source| (service.to_owned(), image.to_owned(), source);
         let plain = ImageOptions::default();

@@ -59,6 +59,8 @@ pub fn cgroup_limits(spec: &Spec) -> Limits {
         limits.memory = memory.limit();
         limits.memory_swap = memory.swap();
         limits.memory_reservation = memory.reservation();
+        limits.swappiness = memory.swappiness();
+        limits.oom_kill_disable = memory.disable_oom_killer() == Some(true);
     }
     if let Some(cpu) = resources.cpu() {
         limits.cpu_shares = cpu.shares();

@@ -12,7 +12,6 @@ use crate::node::{Node, Value};
 
 /// Keys that are decoded and that the engine can't act on, each with the reason.
 const REFUSED: &[(&str, &str)] = &[
-    ("cgroup_parent", "containers lie in the engine's own group, where it finds them again after a crash"),
     ("cpu_count", "it is of Windows alone"),
     ("cpu_percent", "it is of Windows alone"),
     ("cpu_rt_period", "real-time groups do not exist in the unified cgroup hierarchy"),
@@ -20,11 +19,12 @@ const REFUSED: &[(&str, &str)] = &[
     ("credential_spec", "it is of Windows alone"),
     ("external_links", "links to containers of other stacks need the old bridge; share a network instead"),
     ("gpus", "there is no device driver to ask; name the device files under `devices`"),
-    ("mem_swappiness", "the unified cgroup hierarchy has no swappiness of a group"),
     ("models", "this engine runs no language models"),
-    ("oom_kill_disable", "the unified cgroup hierarchy can't keep a group from being killed; see `oom_score_adj`"),
     ("provider", "this engine starts no programs outside containers"),
-    ("storage_opt", "no layer driver of this engine takes options for a container"),
+    (
+        "storage_opt",
+        "no layer driver of this engine sets project quotas; bound what is written by a `tmpfs` or a volume",
+    ),
     ("use_api_socket", "it gives a container the whole engine; mount the socket under `volumes` instead"),
 ];
 
@@ -89,14 +89,6 @@ fn values(cx: &mut Cx<'_, '_>, node: &Node, service: &Service) {
                 cx.session.unsupported(at, format!("`security_opt`: `{option}` is of Windows alone"))
             }
             _ => {}
-        }
-    }
-    for (name, network) in &service.networks {
-        if network.as_ref().is_some_and(|network| !network.link_local_ips.is_empty()) {
-            let found = node.get("networks").and_then(|networks| networks.get(name));
-            let at = found.and_then(|network| network.entry("link_local_ips")).map_or(node.at, |entry| entry.at);
-            let why = "an endpoint has the addresses of its network's pools alone";
-            cx.session.unsupported(at, format!("`link_local_ips` is not supported: {why}"));
         }
     }
 }

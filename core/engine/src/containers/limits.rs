@@ -20,6 +20,10 @@ pub(crate) struct Host {
     pub node_set: String,
     /// Names of the cgroup controllers.
     pub controllers: Vec<String>,
+    /// A group's memory has a swappiness of its own.
+    pub swappiness: bool,
+    /// The kernel can be kept from killing for want of memory.
+    pub oom_kill_disable: bool,
 }
 
 impl Host {
@@ -36,6 +40,8 @@ impl Host {
             cpu_set,
             node_set: read("/sys/devices/system/node/online", "0".to_owned()),
             controllers: cgroups.controllers().map(str::to_owned).collect(),
+            swappiness: cgroups.has_swappiness(),
+            oom_kill_disable: cgroups.can_disable_oom_kills(),
         }
     }
 
@@ -71,6 +77,12 @@ pub(crate) fn check(host: &mut HostConfig, has: &Host) -> Result<Vec<String>> {
     unsupported(host)?;
     discard(host, has, &mut warnings);
     memory(host)?;
+    if host.oom_kill_disable == Some(true) && given(host.memory).is_none() {
+        warnings.push(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources."
+                .to_owned(),
+        );
+    }
     processors(host, has)?;
     if let Some(weight) = host.blkio_weight.filter(|weight| *weight != 0)
         && !(10..=1000).contains(&weight)
@@ -99,12 +111,6 @@ fn unsupported(host: &HostConfig) -> Result<()> {
     if given(host.cpu_realtime_period).is_some() || given(host.cpu_realtime_runtime).is_some() {
         return refuse("a limit of realtime scheduling (--cpu-rt-period, --cpu-rt-runtime)");
     }
-    if host.memory_swappiness.is_some_and(|value| value != -1) {
-        return refuse("MemorySwappiness (--memory-swappiness)");
-    }
-    if host.oom_kill_disable == Some(true) {
-        return refuse("OomKillDisable (--oom-kill-disable)");
-    }
     for (value, option) in [
         (host.cpu_count, "CpuCount"),
         (host.cpu_percent, "CpuPercent"),
@@ -123,7 +129,7 @@ fn unsupported(host: &HostConfig) -> Result<()> {
 
 /// As Docker: a limit whose controller the host lacks is left out, and said so.
 fn discard(host: &mut HostConfig, has: &Host, warnings: &mut Vec<String>) {
-    let mut warn = |what: &str| {
+    let warn = |warnings: &mut Vec<String>, what: &str| {
         warnings
             .push(format!("Your kernel does not support {what} or the cgroup is not mounted. Limitation discarded."));
     };
@@ -132,26 +138,39 @@ fn discard(host: &mut HostConfig, has: &Host, warnings: &mut Vec<String>) {
             || given(host.memory_swap).is_some()
             || given(host.memory_reservation).is_some())
     {
-        warn("memory limit capabilities");
+        warn(warnings, "memory limit capabilities");
         (host.memory, host.memory_swap, host.memory_reservation) = (None, None, None);
     }
     if !has.has("cpu")
         && [host.cpu_shares, host.cpu_quota, host.cpu_period, host.nano_cpus].into_iter().any(|v| given(v).is_some())
     {
-        warn("CPU limits");
+        warn(warnings, "CPU limits");
         (host.cpu_shares, host.cpu_quota, host.cpu_period, host.nano_cpus) = (None, None, None, None);
+    }
+    // Docker's own way to say that it is left as it is.
+    host.memory_swappiness = host.memory_swappiness.filter(|value| *value != -1);
+    if host.memory_swappiness.is_some() && !has.swappiness {
+        warnings.push(
+            "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded."
+                .to_owned(),
+        );
+        host.memory_swappiness = None;
+    }
+    if host.oom_kill_disable == Some(true) && !has.oom_kill_disable {
+        warnings.push("Your kernel does not support OomKillDisable. OomKillDisable discarded.".to_owned());
+        host.oom_kill_disable = None;
     }
     let set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     if !has.has("cpuset") && (set(&host.cpuset_cpus) || set(&host.cpuset_mems)) {
-        warn("cpuset");
+        warn(warnings, "cpuset");
         (host.cpuset_cpus, host.cpuset_mems) = (None, None);
     }
     if !has.has("pids") && host.pids_limit.is_some_and(|limit| limit > 0) {
-        warn("PIDs limit");
+        warn(warnings, "PIDs limit");
         host.pids_limit = None;
     }
     if !has.has("blkio") && !has.has("io") && host.blkio_weight.is_some_and(|weight| weight > 0) {
-        warn("Block I/O weight");
+        warn(warnings, "Block I/O weight");
         host.blkio_weight = None;
     }
     let lists = [
@@ -164,7 +183,7 @@ fn discard(host: &mut HostConfig, has: &Host, warnings: &mut Vec<String>) {
         && !has.has("io")
         && lists.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
     {
-        warn("limits of block devices");
+        warn(warnings, "limits of block devices");
         lists.into_iter().for_each(|list| *list = None);
     }
 }
@@ -174,6 +193,11 @@ fn memory(host: &mut HostConfig) -> Result<()> {
         (given(host.memory).unwrap_or(0), given(host.memory_swap).unwrap_or(0), host.memory_reservation.unwrap_or(0));
     if memory < 0 || (memory > 0 && memory < LEAST_MEMORY) {
         return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
+    }
+    if let Some(swappiness) = host.memory_swappiness
+        && !(0..=100).contains(&swappiness)
+    {
+        return Err(Error::invalid(format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100")));
     }
     if swap < -1 {
         return Err(Error::invalid(format!("invalid memory swap limit {swap}: give bytes, or -1 for unlimited swap")));
@@ -288,6 +312,8 @@ pub(crate) fn of(host: &HostConfig) -> Limits {
         memory: given(host.memory),
         memory_swap: given(host.memory_swap),
         memory_reservation: given(host.memory_reservation),
+        swappiness: host.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        oom_kill_disable: host.oom_kill_disable == Some(true),
         cpu_shares: unsigned(host.cpu_shares).map(|shares| shares.clamp(2, 262_144)),
         cpu_quota: nano.map(|nano| nano.saturating_mul(PERIOD) / 1_000_000_000).or(given(host.cpu_quota)),
         cpu_period: nano.map(|_| PERIOD.unsigned_abs()).or(unsigned(host.cpu_period)),
@@ -328,6 +354,8 @@ pub(crate) fn some_host() -> Host {
         cpu_set: "0-3".into(),
         node_set: "0".into(),
         controllers: ["cpu", "cpuset", "memory", "pids", "blkio"].map(str::to_owned).to_vec(),
+        swappiness: true,
+        oom_kill_disable: true,
     }
 }
 
@@ -368,7 +396,10 @@ mod tests {
             "Requested CPUs are not available - requested 2-5, available: 0-3"
         );
         assert_eq!(refused(HostConfig { cpuset_cpus: Some("x".into()), ..d() }), "Invalid value x for cpuset cpus");
-        assert!(refused(HostConfig { oom_kill_disable: Some(true), ..d() }).contains("--oom-kill-disable"));
+        assert_eq!(
+            refused(HostConfig { memory_swappiness: Some(101), ..d() }),
+            "Invalid value: 101, valid memory swappiness range is 0-100"
+        );
         let ulimit = |name: &str, soft, hard| HostConfig {
             ulimits: Some(vec![ResourcesUlimits { name: Some(name.into()), soft: Some(soft), hard: Some(hard) }]),
             ..HostConfig::default()

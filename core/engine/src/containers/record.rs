@@ -177,6 +177,11 @@ impl Status {
 }
 
 impl ContainerRecord {
+    /// Where its cgroup lies, when it was asked for.
+    pub(crate) fn cgroup_parent(&self) -> Option<&str> {
+        self.host.cgroup_parent.as_deref().filter(|parent| !parent.is_empty())
+    }
+
     /// Names of the roots of images that it mounts.
     pub(crate) fn image_roots(&self) -> impl Iterator<Item = String> {
         self.mounts.iter().filter(|mount| mount.image.is_some()).map(|mount| mount.root_name(&self.id))

@@ -126,7 +126,7 @@ impl Containers {
         {
             tracing::warn!(container = %container.id, %error, "its networks were not adopted whole");
         }
-        let cgroup = self.cgroup(&container.id);
+        let cgroup = self.cgroup(&container.record());
         let frozen = blocking(move || Ok(cgroup.is_frozen())).await.unwrap_or(false);
         // The daemon may have gone between the program's start and its note.
         self.update(container, |record| {

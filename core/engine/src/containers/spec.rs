@@ -222,6 +222,8 @@ fn resources(record: &ContainerRecord, resolved: &Resolved) -> Result<Value> {
                 ("limit", limits.memory.map(Value::from)),
                 ("swap", limits.memory_swap.map(Value::from)),
                 ("reservation", limits.memory_reservation.map(Value::from)),
+                ("swappiness", limits.swappiness.map(Value::from)),
+                ("disableOOMKiller", limits.oom_kill_disable.then_some(Value::from(true))),
             ])),
         ),
         (

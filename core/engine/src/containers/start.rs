@@ -124,7 +124,14 @@ impl Containers {
         let resolved = self.resolve(record, rootfs, mounts, network)?;
         let work = {
             let (record, bundle) = (record.clone(), bundle.clone());
-            move || write_bundle(&record, &resolved, &bundle)
+            let cgroup = self.cgroup(&record);
+            let owner = self.shared().instance.as_str().to_owned();
+            move || {
+                if record.cgroup_parent().is_some() {
+                    cgroup.ensure_for(&owner).map_err(|error| Error::invalid(format!("cgroup parent: {error}")))?;
+                }
+                write_bundle(&record, &resolved, &bundle)
+            }
         };
         blocking(work).instrument(tracing::debug_span!("bundle")).await?;
         let (shim, mut events, pid) =
@@ -341,7 +348,7 @@ impl Containers {
         let files = [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")];
         Ok(Resolved {
             rootfs,
-            cgroup: format!("{}/{}", self.shared().instance.cgroup_parent(), record.id),
+            cgroup: self.cgroup_path(record),
             netns: network.netns,
             pid,
             ipc,
@@ -358,9 +365,15 @@ impl Containers {
     /// Takes off all that a start has made in the kernel. Idempotent; what fails is told, and tried again at the next
     /// start of the daemon.
     pub(super) async fn tear_down(&self, record: &ContainerRecord) {
-        let cgroup = self.shared().cgroups.cgroup(&format!("{}/{}", self.shared().instance.cgroup_parent(), record.id));
+        let cgroup = self.cgroup(record);
+        let shared = Arc::clone(self.shared());
+        let has_parent = record.cgroup_parent().is_some();
         let killed = blocking(move || {
-            cgroup.kill().and_then(|()| cgroup.remove()).map_err(|error| Error::internal(error.to_string()))
+            cgroup.kill().and_then(|()| cgroup.remove()).map_err(|error| Error::internal(error.to_string()))?;
+            if has_parent {
+                cgroup.remove_parents(shared.instance.as_str(), &shared.instance.cgroup_parent());
+            }
+            Ok(())
         })
         .await;
         let network = self.networks().remove_sandbox(&record.id);

@@ -63,7 +63,7 @@ impl Engine {
         if container.shim().is_none() {
             return Ok(empty);
         }
-        let cgroup = containers.cgroup(&container.id);
+        let cgroup = containers.cgroup(&container.record());
         blocking(move || Ok(sample(empty, &cgroup, pid))).await
     }
 }

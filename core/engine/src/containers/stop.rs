@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::libc::{SIGKILL, SIGTERM};
 
-use super::record::Status;
+use super::record::{ContainerRecord, Status};
 use super::{Container, Containers, signals};
 use crate::error::{Error, Result};
 use crate::events::now_ns;
@@ -126,7 +126,7 @@ impl Containers {
         if signalled.is_ok() && self.has_ended(container, Some(AFTER_KILL)).await {
             return Ok(());
         }
-        let cgroup = self.cgroup(&container.id);
+        let cgroup = self.cgroup(&container.record());
         let killed = blocking(move || cgroup.kill().map_err(|error| Error::internal(error.to_string()))).await;
         if self.has_ended(container, Some(AFTER_KILL)).await {
             return Ok(());
@@ -161,8 +161,18 @@ impl Containers {
         }
     }
 
-    pub(super) fn cgroup(&self, id: &str) -> sampan_cgroup::Cgroup {
-        self.shared().cgroups.cgroup(&format!("{}/{id}", self.shared().instance.cgroup_parent()))
+    pub(super) fn cgroup(&self, record: &ContainerRecord) -> sampan_cgroup::Cgroup {
+        self.shared().cgroups.cgroup(&self.cgroup_path(record))
+    }
+
+    /// The container's group: below the engine's own, or where `--cgroup-parent` says.
+    pub(super) fn cgroup_path(&self, record: &ContainerRecord) -> String {
+        let own = self.shared().instance.cgroup_parent();
+        match record.cgroup_parent() {
+            None => format!("{own}/{}", record.id),
+            Some(parent) if parent.starts_with('/') => format!("{}/{}", parent.trim_end_matches('/'), record.id),
+            Some(parent) => format!("{own}/{}/{}", parent.trim_end_matches('/'), record.id),
+        }
     }
 
     async fn restart(&self, container: &Arc<Container>, signal: Option<i32>, timeout: Option<i64>) -> Result<()> {
@@ -237,7 +247,7 @@ impl Containers {
             }
             _ => return Err(Error::conflict(format!("Container {} is not running", container.id))),
         }
-        let cgroup = self.cgroup(&container.id);
+        let cgroup = self.cgroup(&container.record());
         let frozen = blocking(move || {
             cgroup.freeze().map_err(|error| Error::internal(error.to_string())).inspect_err(|_| drop(cgroup.thaw()))
         })
@@ -254,7 +264,7 @@ impl Containers {
     }
 
     pub(super) async fn thaw(&self, container: &Arc<Container>) -> Result<()> {
-        let cgroup = self.cgroup(&container.id);
+        let cgroup = self.cgroup(&container.record());
         let thawed = blocking(move || cgroup.thaw().map_err(|error| Error::internal(error.to_string()))).await;
         if container.status() != Status::Paused {
             return Ok(());

@@ -330,7 +330,7 @@ impl Engine {
         let (container, _) = containers.running(id)?;
         let arguments = if arguments.trim().is_empty() { "-ef" } else { arguments };
         let columns = columns(arguments)?;
-        let cgroup = containers.cgroup(&container.id);
+        let cgroup = containers.cgroup(&container.record());
         blocking(move || {
             let seconds = now_ns() / 1_000_000_000;
             let first = |file: &str| fs::read_to_string(file).unwrap_or_default();

@@ -84,7 +84,7 @@ impl Containers {
         let warnings = limits::check(&mut host, &measured).map_err(refused)?;
         validate::restart_policy(&host).map_err(refused)?;
         if container.status().is_alive() {
-            let cgroup = self.cgroup(&container.id);
+            let cgroup = self.cgroup(&container.record());
             let wanted = limits::between(&before, &host, &measured);
             let applied = blocking(move || cgroup.apply(&wanted).map_err(|error| Error::internal(error.to_string())));
             applied.await.map_err(refused)?;

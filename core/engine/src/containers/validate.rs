@@ -99,12 +99,13 @@ fn unsupported(host: &HostConfig) -> Result<()> {
     if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
         return refuse("Links (--link), which user-defined networks have replaced,");
     }
-    if host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()) {
-        return refuse("StorageOpt (--storage-opt)");
+    for option in host.storage_opt.iter().flatten().map(|(option, _)| option) {
+        return Err(Error::invalid(match option.as_str() {
+            "size" => "--storage-opt size needs a layer driver that sets project quotas (overlay over xfs with the mount option pquota); this engine's have none".to_owned(),
+            _ => format!("unknown storage option {option}: only size is known"),
+        }));
     }
-    if host.cgroup_parent.as_ref().is_some_and(|parent| !parent.is_empty()) {
-        return refuse("CgroupParent (--cgroup-parent)");
-    }
+    cgroup_parent(host)?;
     if host.cgroup.as_ref().is_some_and(|cgroup| !cgroup.is_empty()) {
         return refuse("Cgroup");
     }
@@ -126,6 +127,29 @@ fn unsupported(host: &HostConfig) -> Result<()> {
         None | Some("" | "sampan" | "runc") => Ok(()),
         Some(other) => Err(Error::invalid(format!("unknown or invalid runtime name: {other}"))),
     }
+}
+
+/// A parent is a path below the root of the cgroups, or below the engine's own group.
+fn cgroup_parent(host: &HostConfig) -> Result<()> {
+    const DEEPEST: usize = 16;
+    let Some(parent) = host.cgroup_parent.as_deref().filter(|parent| !parent.is_empty()) else { return Ok(()) };
+    let invalid = |why: &str| Err(Error::invalid(format!("invalid cgroup parent {parent:?}: {why}")));
+    let parts: Vec<&str> = parent.trim_matches('/').split('/').collect();
+    if parts == [""] {
+        return invalid("name a group; containers do not lie in the root");
+    }
+    if parts.len() > DEEPEST {
+        return invalid("it is more than 16 groups deep");
+    }
+    for part in parts {
+        if matches!(part, "" | "." | "..") || part.len() > 255 || part.contains(|c: char| c.is_control()) {
+            return invalid("each part is a plain name, not empty, '.' or '..'");
+        }
+        if part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return invalid("64 hexadecimal digits are a container's own group");
+        }
+    }
+    Ok(())
 }
 
 /// Checks a restart policy, also one of `update`.
@@ -366,6 +390,25 @@ mod tests {
         assert!(host(|h| h.links = Some(vec!["db".into()])).contains("--link"));
         assert!(host(|h| h.userns_mode = Some("auto".into())).contains("--userns"));
         assert_eq!(host(|h| h.runtime = Some("kata".into())), "unknown or invalid runtime name: kata");
+        let sized = |option: &str| Some([(option.to_owned(), "1g".to_owned())].into());
+        assert!(host(|h| h.storage_opt = sized("size")).contains("project quotas"));
+        assert!(host(|h| h.storage_opt = sized("x")).contains("unknown storage option x"));
+    }
+
+    #[test]
+    fn a_cgroup_parent_is_a_plain_path() {
+        let parent = |text: &str| {
+            let host = HostConfig { cgroup_parent: Some(text.to_owned()), ..HostConfig::default() };
+            with(ContainerConfig::default(), host)
+        };
+        for good in ["", "/ci", "ci/jobs", "/system.slice/x.slice/"] {
+            assert!(parent(good).is_ok(), "{good}");
+        }
+        for bad in ["/", "..", "/a/../b", "a//b", "a/./b", "a\nb", &"a/".repeat(20), &"0a".repeat(32), &"x".repeat(300)]
+        {
+            let message = parent(bad).unwrap_err().message;
+            assert!(message.starts_with("invalid cgroup parent "), "{bad}: {message}");
+        }
     }
 
     #[test]

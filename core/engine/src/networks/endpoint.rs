@@ -164,6 +164,7 @@ impl Inner {
             locals: &[],
         };
         let mut plan = validate(&steps, &rules).map_err(|refusal| refused(&driver, "join", &refusal))?;
+        plan.add_addresses(&link_local_addresses(&endpoint.settings)?);
         endpoint.gateways = plan.default_gateways();
         if !self.state().gateways(&endpoint.container).is_empty() {
             plan.remove_default_routes();
@@ -343,6 +344,10 @@ fn check(network: &NetworkRecord, settings: &EndpointSettings) -> Result<()> {
             return Err(Error::invalid(format!("no configured subnet contains IP address {address} (network {name})")));
         }
     }
+    if !link_local_addresses(settings)?.is_empty() && network.attachment != Attachment::Joined {
+        let name = &network.name;
+        return Err(Error::invalid(format!("network {name} has no links for link-local addresses to be on")));
+    }
     if let Some(text) = settings.mac_address.as_deref().filter(|text| !text.is_empty()) {
         mac(text).map_err(|(rule, given)| Error::invalid(format!("invalid MAC address {given:?}: {rule}")))?;
     }
@@ -366,6 +371,34 @@ fn wanted_addresses(settings: &EndpointSettings) -> Result<[Option<IpAddr>; 2]> 
         },
     };
     Ok([read(&config.ipv4_address, true)?, read(&config.ipv6_address, false)?])
+}
+
+/// Addresses beside those of the network's pools, with Docker's lengths of prefixes.
+fn link_local_addresses(settings: &EndpointSettings) -> Result<Vec<IpNet>> {
+    const MOST: usize = 16;
+    let given: Vec<&String> =
+        settings.ipam_config.iter().flat_map(|config| config.link_local_ips.iter().flatten()).collect();
+    if given.len() > MOST {
+        return Err(Error::invalid(format!(
+            "an endpoint has at most {MOST} link-local addresses, not {}",
+            given.len()
+        )));
+    }
+    let mut all: Vec<IpNet> = Vec::new();
+    for text in given {
+        let invalid = |why: &str| Error::invalid(format!("invalid link-local IP address: {text}{why}"));
+        let outside = || invalid(": it does not lie in 169.254.0.0/16 or fe80::/10");
+        let (address, prefix) = match text.parse::<IpAddr>().map_err(|_| invalid(""))? {
+            IpAddr::V4(address) if address.is_link_local() => (IpAddr::V4(address), 16),
+            IpAddr::V6(address) if address.is_unicast_link_local() => (IpAddr::V6(address), 64),
+            _ => return Err(outside()),
+        };
+        let net = IpNet::new(address, prefix).map_err(|_| outside())?;
+        if !all.contains(&net) {
+            all.push(net);
+        }
+    }
+    Ok(all)
 }
 
 fn lease(state: &mut State, endpoint: &mut EndpointRecord) -> Result<()> {
@@ -430,4 +463,27 @@ fn interface(state: &State, network: &NetworkRecord, endpoint: &EndpointRecord) 
     let prefix = network.options.get("com.docker.network.container_iface_prefix").map_or("eth", String::as_str);
     let free = (0..1000).map(|number| format!("{prefix}{number}")).find(|name| !used(name));
     free.ok_or_else(|| Error::unavailable("the container has a thousand interfaces already"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use bollard_stubs::models::EndpointIpamConfig;
+
+    #[test]
+    fn link_local_addresses_are_just_that() {
+        let read = |texts: &[&str]| {
+            let list = texts.iter().map(|text| (*text).to_owned()).collect();
+            let config = EndpointIpamConfig { link_local_ips: Some(list), ..EndpointIpamConfig::default() };
+            let settings = EndpointSettings { ipam_config: Some(config), ..EndpointSettings::default() };
+            link_local_addresses(&settings).map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(read(&["169.254.8.8", "fe80::8", "169.254.8.8"]).unwrap(), ["169.254.8.8/16", "fe80::8/64"]);
+        for bad in ["", "x", "10.0.0.1", "127.0.0.1", "::1", "2001:db8::1", "169.254.1.1/16"] {
+            let message = read(&[bad]).unwrap_err().message;
+            assert!(message.starts_with(&format!("invalid link-local IP address: {bad}")), "{message}");
+        }
+        assert!(read(&["169.254.1.1"; 17]).is_err());
+    }
 }

@@ -369,9 +369,6 @@ fn refuse(args: &CreateArgs) -> Parsed<()> {
     if !args.gpus.is_empty() {
         return Err("--gpus is not supported: pass the device files with --device".to_owned());
     }
-    if !args.storage_opt.is_empty() {
-        return Err("--storage-opt is not supported by the storage drivers of this engine".to_owned());
-    }
     if let Some(isolation) = args.isolation.as_deref().filter(|isolation| !matches!(*isolation, "" | "default")) {
         return Err(format!("invalid isolation: {isolation}: only default is known on Linux"));
     }
@@ -561,6 +558,7 @@ fn host_config(
         sysctls: pairs(&args.sysctl),
         tmpfs: (!tmpfs.is_empty()).then_some(tmpfs),
         ulimits: list(&args.ulimit),
+        storage_opt: pairs(&args.storage_opt),
         userns_mode: args.userns.clone(),
         uts_mode: args.uts.clone(),
         volume_driver: args.volume_driver.clone(),
@@ -759,7 +757,6 @@ mod tests {
         for (words, part) in [
             (&["--link", "a", "x"][..], "--link"),
             (&["--gpus", "all", "x"], "--gpus"),
-            (&["--storage-opt", "size=1", "x"], "--storage-opt"),
             (&["--rm", "--restart", "always", "x"], "both --restart and --rm"),
             (&["-p", "a:b:c:d", "x"], "invalid IP address"),
             (&["-v", "a:b", "x"], "must be absolute"),
