@@ -99,7 +99,7 @@ fn unsupported(host: &HostConfig) -> Result<()> {
     if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
         return refuse("Links (--link), which user-defined networks have replaced,");
     }
-    for option in host.storage_opt.iter().flatten().map(|(option, _)| option) {
+    if let Some(option) = host.storage_opt.iter().flatten().map(|(option, _)| option).min() {
         return Err(Error::invalid(match option.as_str() {
             "size" => "--storage-opt size needs a layer driver that sets project quotas (overlay over xfs with the mount option pquota); this engine's have none".to_owned(),
             _ => format!("unknown storage option {option}: only size is known"),
