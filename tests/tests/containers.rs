@@ -318,3 +318,64 @@ fn swappiness_and_waiting_for_memory_are_version_1s_and_warned_of_otherwise() {
     assert_eq!(read("swappiness").trim(), "10");
     assert!(read("oom_control").contains("oom_kill_disable 1"));
 }
+
+#[test]
+fn devices_come_by_the_names_of_their_vendors() {
+    let test = "devices_come_by_the_names_of_their_vendors";
+    let own = tempfile::tempdir().unwrap();
+    let specifications = own.path().join("cdi");
+    std::fs::create_dir(&specifications).unwrap();
+    let config = own.path().join("daemon.json");
+    std::fs::write(&config, serde_json::json!({ "cdi-spec-dirs": [specifications] }).to_string()).unwrap();
+    let Some(host) = Host::start_with(test, &["--config-file", config.to_str().unwrap()]) else { return };
+    host.import_busybox();
+    let shared = host.write("shared/library", "of the vendor");
+    let specification = format!(
+        "cdiVersion: 0.6.0
+kind: nvidia.com/gpu
+devices:
+  - name: '0'
+    containerEdits:
+      deviceNodes: [{{path: /dev/gpu0, hostPath: /dev/null, fileMode: 0600}}]
+      env: [GPU=zero]
+  - name: hooked
+    containerEdits: {{hooks: [{{hookName: createContainer, path: /bin/true}}]}}
+containerEdits:
+  mounts: [{{hostPath: {}, containerPath: /opt/gpu, options: [ro, nosuid, rbind]}}]
+",
+        shared.parent().unwrap().display()
+    );
+    let (code, error) = host.fails(&["run", "--rm", "--gpus", "all", IMAGE, "true"]);
+    assert!(error.contains("could not select device driver \"\" with capabilities: [[gpu]]"), "{error}");
+    assert_eq!(code, 125);
+    // Drivers write them while the daemon runs.
+    std::fs::write(specifications.join("gpu.yaml"), specification).unwrap();
+    let look = "stat -c %a,%t,%T /dev/gpu0; echo x > /dev/gpu0 && cat /opt/gpu/library; touch /opt/gpu/x 2>/dev/null || echo ' read-only'";
+    let shown = "600,1,3\nof the vendor read-only";
+    for [flag, device] in [["--gpus", "1"], ["--gpus", "\"device=0\""], ["--device", "nvidia.com/gpu=0"]] {
+        assert_eq!(host.ok(&["run", "--rm", flag, device, IMAGE, "sh", "-c", look]), shown, "{flag} {device}");
+        assert_eq!(host.ok(&["run", "--rm", flag, device, "-e", "GPU=none", IMAGE, "sh", "-c", "echo $GPU"]), "zero");
+    }
+    for (name, part) in [("gpu=7", "unresolvable CDI devices nvidia.com/gpu=7"), ("gpu=hooked", "it has hooks")] {
+        let (_, error) = host.fails(&["run", "--rm", "--device", &format!("nvidia.com/{name}"), IMAGE, "true"]);
+        assert!(error.contains(part), "{error}");
+    }
+    let compose = format!(
+        "name: demo
+services:
+  one: {{image: {IMAGE}, init: true, command: [sleep, infinity], gpus: [{{count: 1}}]}}
+  two:
+    image: {IMAGE}
+    init: true
+    command: [sleep, infinity]
+    deploy: {{resources: {{reservations: {{devices: [{{capabilities: [gpu], device_ids: ['0']}}]}}}}}}
+  three: {{image: {IMAGE}, init: true, command: [sleep, infinity], devices: ['nvidia.com/gpu=0']}}
+"
+    );
+    let file = host.write("stack/compose.yaml", compose);
+    host.ok_in(file.parent().unwrap(), &["up", "-d"]);
+    for service in ["one", "two", "three"] {
+        assert_eq!(host.ok(&["exec", &format!("demo-{service}-1"), "sh", "-c", look]), shown, "{service}");
+    }
+    assert_eq!(host.api("GET", "/info", None).1["CDISpecDirs"][0], specifications.to_str().unwrap());
+}

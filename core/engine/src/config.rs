@@ -37,6 +37,8 @@ pub struct EngineConfig {
     pub build_cache_size: Option<u64>,
     /// How long an unused result of a build is kept.
     pub build_cache_age: Option<std::time::Duration>,
+    /// Where specifications of devices lie (Container Device Interface); later folders count more.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// Labels of the engine, shown by `info`.
     pub labels: Vec<String>,
     /// Whether containers go on when the daemon is told to stop.
@@ -63,6 +65,7 @@ impl EngineConfig {
             unused_image_all: false,
             build_cache_size: None,
             build_cache_age: None,
+            cdi_spec_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
             labels: Vec::new(),
             live_restore: false,
         }

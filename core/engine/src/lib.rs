@@ -10,6 +10,7 @@
 //! - what a driver decides, the engine executes; there is no driver behaviour here that a component could not replace.
 
 pub mod build;
+mod cdi;
 pub mod config;
 pub mod containers;
 pub mod error;

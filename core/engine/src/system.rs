@@ -138,6 +138,9 @@ impl Engine {
             https_proxy: Some(shown_proxy(shared, "HTTPS_PROXY")),
             no_proxy: Some(shown_proxy(shared, "NO_PROXY")),
             name: Some(read("/proc/sys/kernel/hostname")),
+            cdi_spec_dirs: Some(
+                shared.config.cdi_spec_dirs.iter().map(|folder| folder.to_string_lossy().into_owned()).collect(),
+            ),
             labels: Some(shared.config.labels.clone()),
             experimental_build: Some(false),
             server_version: Some(env!("CARGO_PKG_VERSION").to_owned()),

@@ -5,17 +5,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use bollard_stubs::models::{
-    ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
-    HostConfigCgroupnsModeEnum, HostConfigLogConfig, Ipam, IpamConfig, Mount, MountBindOptions,
-    MountBindOptionsPropagationEnum, MountImageOptions, MountTmpfsOptions, MountTypeEnum, MountVolumeOptions,
-    NetworkCreateRequest, NetworkingConfig, PortBinding, PortMap, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum, ThrottleDevice, VolumeCreateRequest,
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, Ipam, IpamConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountImageOptions,
+    MountTmpfsOptions, MountTypeEnum, MountVolumeOptions, NetworkCreateRequest, NetworkingConfig, PortBinding, PortMap,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice, VolumeCreateRequest,
 };
 use sampan_compose::Project;
 use sampan_compose::model::{
     Bytes, Condition, FileReference, MountType, Network, Port, SecretValue, Service, Ulimit, Volume, VolumeMount,
 };
 
+use crate::devices;
 use crate::hooks::Hooks;
 use crate::in_place::{self, Parts};
 use crate::labels;
@@ -428,21 +428,8 @@ fn host_config(project: &Project, name: &str, service: &Service, mounts: Vec<Mou
         cpuset_cpus: some(&service.cpuset),
         cgroup_parent: some(&service.cgroup_parent),
         pids_limit: limits.and_then(|limits| limits.pids).or(service.pids_limit),
-        devices: (!service.devices.is_empty()).then(|| {
-            service
-                .devices
-                .iter()
-                .map(|device| DeviceMapping {
-                    path_on_host: Some(device.source.clone()),
-                    path_in_container: Some(device.target.clone()),
-                    cgroup_permissions: Some(if device.permissions.is_empty() {
-                        "rwm".to_owned()
-                    } else {
-                        device.permissions.clone()
-                    }),
-                })
-                .collect()
-        }),
+        devices: devices::nodes(service),
+        device_requests: devices::requests(service),
         device_cgroup_rules: list(&service.device_cgroup_rules),
         oom_kill_disable: service.oom_kill_disable.then_some(true),
         oom_score_adj: service.oom_score_adj,

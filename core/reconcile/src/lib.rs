@@ -10,6 +10,7 @@
 mod build;
 pub mod desired;
 pub mod develop;
+mod devices;
 pub mod diff;
 mod execute;
 mod hooks;

@@ -26,6 +26,7 @@ struct ConfigFile {
     log_opts: HashMap<String, String>,
     insecure_registries: Vec<String>,
     registry_mirrors: Vec<String>,
+    cdi_spec_dirs: Option<Vec<PathBuf>>,
     labels: Vec<String>,
     live_restore: Option<bool>,
     builder: Builder,
@@ -176,6 +177,13 @@ pub fn gather(args: &DaemonArgs) -> Result<Settings, String> {
         https: file.proxies.https_proxy,
         none: file.proxies.no_proxy,
     };
+    if let Some(folders) = file.cdi_spec_dirs {
+        // An empty name is Docker's way to say: none.
+        engine.cdi_spec_dirs = folders.into_iter().filter(|folder| !folder.as_os_str().is_empty()).collect();
+    }
+    if let Some(folder) = engine.cdi_spec_dirs.iter().find(|folder| !folder.is_absolute()) {
+        return Err(format!("cdi-spec-dirs: {} is not an absolute path", folder.display()));
+    }
     engine.labels = [file.labels, args.label.clone()].concat();
     engine.live_restore = args.live_restore || file.live_restore.unwrap_or(false);
     let level = args

@@ -18,7 +18,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("cpu_rt_runtime", "real-time groups do not exist in the unified cgroup hierarchy"),
     ("credential_spec", "it is of Windows alone"),
     ("external_links", "links to containers of other stacks need the old bridge; share a network instead"),
-    ("gpus", "there is no device driver to ask; name the device files under `devices`"),
     ("models", "this engine runs no language models"),
     ("provider", "this engine starts no programs outside containers"),
     (
@@ -129,11 +128,7 @@ fn gpus(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<DeviceRequest>> {
 
 /// Devices reserved under `deploy`, which name their capabilities.
 pub(super) fn reserved_devices(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<DeviceRequest>> {
-    let devices = cx.list(node, |cx, item| device_request(cx, item, true))?;
-    if !devices.is_empty() {
-        cx.session.unsupported(node.at, "`devices` is not supported: there is no device driver to ask");
-    }
-    Some(devices)
+    cx.list(node, |cx, item| device_request(cx, item, true))
 }
 
 fn device_request(cx: &mut Cx<'_, '_>, item: &Node, named: bool) -> Option<DeviceRequest> {

@@ -214,7 +214,7 @@ async fn prepare(engine: &Engine, root: &BuildRoot, step: &RunStep, program: &mu
         ..Resolved::default()
     };
     let oci = spec::oci(&record, &resolved)?;
-    let shim = spec::shim(&record)?;
+    let shim = spec::shim(&record, &resolved)?;
     crate::blocking(move || {
         let write = |name: &str, bytes: &[u8]| {
             fs::write(bundle.join(name), bytes).map_err(|error| Error::internal(format!("write {name}: {error}")))

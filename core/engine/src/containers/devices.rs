@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use bollard_stubs::models::HostConfig;
 use serde_json::{Value, json};
 
+use super::record::MountRecord;
+use crate::cdi;
 use crate::error::{Error, Result};
 
 /// A device node to make.
@@ -166,6 +168,71 @@ pub(crate) fn all() -> Vec<Device> {
     found
 }
 
+/// Adds device nodes that specifications name; one at the same path is replaced.
+pub(crate) fn add(all: &mut Vec<Device>, nodes: &[cdi::DeviceNode]) -> Result<()> {
+    for node in nodes {
+        let outside = PathBuf::from(if node.host_path.is_empty() { &node.path } else { &node.host_path });
+        let failed = |why: &dyn std::fmt::Display| {
+            Error::invalid(format!("CDI device injection failed: device node {}: {why}", outside.display()))
+        };
+        let access = if node.permissions.is_empty() { "rwm" } else { &node.permissions };
+        let kind = match node.kind.as_str() {
+            "b" => Some('b'),
+            "c" | "u" => Some('c'),
+            _ => None,
+        };
+        let mut device = match (kind, node.major) {
+            // Described whole: it need not be there yet.
+            (Some(kind), Some(major)) => Device {
+                path: node.path.clone(),
+                kind,
+                major: major.into(),
+                minor: node.minor.unwrap_or(0).into(),
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+                access: access.to_owned(),
+            },
+            _ => {
+                let real = fs::canonicalize(&outside).map_err(|error| failed(&error))?;
+                let found = describe(&real, Path::new(&node.path), access);
+                let found = found.ok_or_else(|| failed(&"it is not a device node"))?;
+                if kind.is_some_and(|kind| kind != found.kind) {
+                    return Err(failed(&format!("it is of type {} and not {}", found.kind, node.kind)));
+                }
+                found
+            }
+        };
+        device.mode = node.file_mode.unwrap_or(device.mode);
+        device.uid = node.uid.unwrap_or(device.uid);
+        device.gid = node.gid.unwrap_or(device.gid);
+        all.retain(|other| other.path != device.path);
+        all.push(device);
+    }
+    Ok(())
+}
+
+/// A bind that a specification names: its source and how it is mounted.
+pub(crate) fn mount(wanted: &cdi::Mount) -> (PathBuf, MountRecord) {
+    let has = |option: &str| wanted.options.iter().any(|given| given == option);
+    let propagations = ["private", "rprivate", "slave", "rslave", "shared", "rshared"];
+    let propagation = wanted.options.iter().find(|option| propagations.contains(&option.as_str()));
+    let other = |option: &&String| {
+        !propagations.contains(&option.as_str()) && !["ro", "rw", "bind", "rbind"].contains(&option.as_str())
+    };
+    let record = MountRecord {
+        kind: "bind".to_owned(),
+        source: wanted.host_path.clone(),
+        destination: wanted.container_path.clone(),
+        rw: !has("ro"),
+        propagation: propagation.cloned().unwrap_or_default(),
+        non_recursive: has("bind") && !has("rbind"),
+        options: wanted.options.iter().filter(other).cloned().collect::<Vec<_>>().join(","),
+        ..MountRecord::default()
+    };
+    (PathBuf::from(&wanted.host_path), record)
+}
+
 fn collect(outside: &Path, inside: &Path, access: &str, found: &mut Vec<Device>) {
     for entry in fs::read_dir(outside).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -222,6 +289,36 @@ mod tests {
                     .starts_with(&format!("error gathering device information while adding custom device \"{bad}\""))
             );
         }
+    }
+
+    #[test]
+    fn nodes_of_specifications_are_looked_up_or_made_as_described() {
+        let mut all = wanted(&asking_for("/dev/null")).unwrap();
+        let node = |path: &str| cdi::DeviceNode { path: path.into(), ..cdi::DeviceNode::default() };
+        let as_on_host = cdi::DeviceNode { host_path: "/dev/zero".into(), file_mode: Some(0o600), ..node("/dev/null") };
+        let described =
+            cdi::DeviceNode { kind: "c".into(), major: Some(240), minor: Some(1), uid: Some(5), ..node("/dev/later") };
+        add(&mut all, &[as_on_host, described]).unwrap();
+        let found: Vec<_> = all.iter().map(|d| (d.path.as_str(), d.major, d.minor, d.mode, d.uid)).collect();
+        assert_eq!(found, [("/dev/null", 1, 5, 0o600, 0), ("/dev/later", 240, 1, 0o666, 5)]);
+        let other = cdi::DeviceNode { kind: "b".into(), ..node("/dev/null") };
+        for bad in [node("/dev/no-such"), node("/etc/passwd"), other] {
+            let message = add(&mut all, &[bad]).unwrap_err().message;
+            assert!(message.starts_with("CDI device injection failed: device node"), "{message}");
+        }
+    }
+
+    #[test]
+    fn binds_of_specifications_keep_their_options() {
+        let wanted = cdi::Mount {
+            host_path: "/a".into(),
+            container_path: "/b".into(),
+            options: ["ro", "nosuid", "bind", "rslave", "nodev"].map(str::to_owned).to_vec(),
+            kind: String::new(),
+        };
+        let (source, record) = mount(&wanted);
+        assert_eq!((source, record.rw, record.non_recursive), (PathBuf::from("/a"), false, true));
+        assert_eq!((record.propagation.as_str(), record.options.as_str()), ("rslave", "nosuid,nodev"));
     }
 
     #[test]

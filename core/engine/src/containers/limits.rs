@@ -121,9 +121,6 @@ fn unsupported(host: &HostConfig) -> Result<()> {
             return refuse(&format!("{option} (an option of Windows)"));
         }
     }
-    if filled(host.device_requests.as_ref().map(Vec::len)) {
-        return refuse("DeviceRequests (--gpus)");
-    }
     Ok(())
 }
 

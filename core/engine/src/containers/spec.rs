@@ -43,6 +43,10 @@ pub(crate) struct Resolved {
     pub mounts: Vec<(PathBuf, MountRecord)>,
     /// Devices to make.
     pub devices: Vec<Device>,
+    /// Variables that devices bring; they count more than the container's own.
+    pub env: Vec<String>,
+    /// Groups that devices bring.
+    pub groups: Vec<u32>,
     /// Limits of block devices, by OCI's names of the lists.
     pub throttles: Vec<(&'static str, Vec<Value>)>,
 }
@@ -61,7 +65,7 @@ pub(crate) fn oci(record: &ContainerRecord, resolved: &Resolved) -> Result<Value
         "terminal": config.tty == Some(true),
         "user": { "uid": 0, "gid": 0 },
         "args": arguments(record),
-        "env": environment(record, &resolved.hostname_variable),
+        "env": with(environment(record, &resolved.hostname_variable), &resolved.env),
         "cwd": config.working_dir.as_deref().filter(|path| !path.is_empty()).unwrap_or("/"),
         "capabilities": {
             "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
@@ -112,7 +116,7 @@ pub(crate) fn oci(record: &ContainerRecord, resolved: &Resolved) -> Result<Value
 }
 
 /// What the shim needs beside it.
-pub(crate) fn shim(record: &ContainerRecord) -> Result<ShimConfig> {
+pub(crate) fn shim(record: &ContainerRecord, resolved: &Resolved) -> Result<ShimConfig> {
     let (config, host) = (&record.config, &record.host);
     let security = SecurityOptions::parse(host.security_opt.as_deref().unwrap_or_default())?;
     let unconfined = host.privileged == Some(true) || security.seccomp_unconfined;
@@ -126,7 +130,10 @@ pub(crate) fn shim(record: &ContainerRecord) -> Result<ShimConfig> {
         init: host.init == Some(true),
         user: config.user.clone().unwrap_or_default(),
         // Without a user, groups are still the container's root's.
-        groups: host.group_add.clone().unwrap_or_default(),
+        groups: {
+            let of_devices = resolved.groups.iter().map(ToString::to_string);
+            host.group_add.iter().flatten().cloned().chain(of_devices).collect()
+        },
         seccomp: if unconfined { Seccomp::Unconfined } else { Seccomp::Default },
         size: size.filter(|(rows, columns)| *rows > 0 && *columns > 0),
         spool_limit: SPOOL_LIMIT,
@@ -158,6 +165,16 @@ pub(crate) fn environment(record: &ContainerRecord, hostname: &str) -> Vec<Strin
             (Some(at), false) => drop(all.remove(at)),
             (None, false) => {}
         }
+    }
+    all
+}
+
+/// An environment with further variables, which take the place of those of the same names.
+fn with(mut all: Vec<String>, further: &[String]) -> Vec<String> {
+    for variable in further {
+        let name = variable.split('=').next();
+        all.retain(|other| other.split('=').next() != name);
+        all.push(variable.clone());
     }
     all
 }
@@ -325,6 +342,7 @@ fn bind_options(wanted: &MountRecord) -> Vec<&str> {
         options.push(if wanted.read_only_recursive { "rro" } else { "ro" });
     }
     options.push(if wanted.propagation.is_empty() { "rprivate" } else { &wanted.propagation });
+    options.extend(wanted.options.split(',').filter(|option| !option.is_empty()));
     options
 }
 
@@ -430,9 +448,21 @@ mod tests {
         assert_eq!(spec["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 41);
         assert_eq!(spec["linux"]["maskedPaths"], json!([]));
         assert_eq!(spec["linux"]["resources"]["devices"], json!([{ "allow": true, "access": "rwm" }]));
-        assert_eq!(shim(&record).unwrap().seccomp, Seccomp::Unconfined);
+        assert_eq!(shim(&record, &resolved()).unwrap().seccomp, Seccomp::Unconfined);
         let sys = spec["mounts"].as_array().unwrap().iter().find(|mount| mount["destination"] == "/sys").unwrap();
         assert_eq!(sys["options"], json!(["nosuid", "noexec", "nodev"]));
+    }
+
+    #[test]
+    fn devices_bring_variables_groups_and_binds() {
+        let mut resolved = Resolved { env: vec!["MODE=device".into()], groups: vec![44], ..resolved() };
+        let bind = MountRecord { options: "nosuid,nodev".into(), destination: "/lib/x".into(), ..Default::default() };
+        resolved.mounts.push(("/lib/x".into(), bind));
+        let spec = oci(&record(), &resolved).unwrap();
+        assert_eq!(spec["process"]["env"], json!(["PATH=/app", "MODE=device"]));
+        let bind = spec["mounts"].as_array().unwrap().iter().find(|mount| mount["destination"] == "/lib/x").unwrap();
+        assert_eq!(bind["options"], json!(["rbind", "ro", "rprivate", "nosuid", "nodev"]));
+        assert_eq!(shim(&record(), &resolved).unwrap().groups, ["44"]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{Container, Containers, create, devices, drain, files, health, popula
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::now_ns;
 use crate::networks::{Join, Mode, Resolver};
-use crate::{Engine, blocking, detached};
+use crate::{Engine, blocking, cdi, detached};
 
 /// How long the way to the user's program may take; a source on a slow file system may hold it up.
 const LAUNCH: Duration = Duration::from_secs(120);
@@ -345,6 +345,12 @@ impl Containers {
             write_files(record, &network, &hostname, &directory)
                 .map_err(|error| Error::internal(format!("write files into {}: {error}", directory.display())))?;
         }
+        let requests = host.device_requests.as_deref().unwrap_or_default();
+        let brought = cdi::resolve(requests, &config.cdi_spec_dirs)?;
+        let mut given = if host.privileged == Some(true) { devices::all() } else { devices::wanted(host)? };
+        devices::add(&mut given, &brought.devices)?;
+        let mut mounts = mounts;
+        mounts.extend(brought.mounts.iter().map(devices::mount));
         let files = [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")];
         Ok(Resolved {
             rootfs,
@@ -357,7 +363,9 @@ impl Containers {
             hostname_variable: hostname,
             files: files.into_iter().map(|(name, at)| (directory.join(name), at)).collect(),
             mounts,
-            devices: if host.privileged == Some(true) { devices::all() } else { devices::wanted(host)? },
+            devices: given,
+            env: brought.env,
+            groups: brought.groups,
             throttles: devices::throttles(host)?,
         })
     }
@@ -503,7 +511,7 @@ fn write_bundle(record: &ContainerRecord, resolved: &Resolved, bundle: &Path) ->
         make().map_err(|error| Error::internal(format!("mount shared memory at {}: {error}", shm.display())))?;
     }
     let oci = spec::oci(record, resolved)?;
-    let shim = spec::shim(record)?;
+    let shim = spec::shim(record, resolved)?;
     let write = |name: &str, bytes: serde_json::Result<Vec<u8>>| -> Result<()> {
         let bytes = bytes.map_err(|error| Error::internal(format!("write {name}: {error}")))?;
         fs::write(bundle.join(name), bytes)

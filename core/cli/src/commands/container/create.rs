@@ -1,8 +1,8 @@
 //! `create`, and the options that it shares with `run`.
 
 use bollard_stubs::models::{
-    ContainerCreateBody, DeviceMapping, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount,
-    MountTypeEnum, ResourcesBlkioWeightDevice, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
+    ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountTypeEnum,
+    ResourcesBlkioWeightDevice, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
 };
 use serde_json::Value;
 use std::collections::HashMap;
@@ -75,7 +75,7 @@ pub struct CreateArgs {
     pub cpuset_mems: Option<String>,
     /// Add a host device to the container
     #[arg(long, value_parser = device::device)]
-    pub device: Vec<DeviceMapping>,
+    pub device: Vec<device::Device>,
     /// Add a rule to the cgroup allowed devices list
     #[arg(long, value_parser = device::cgroup_rule)]
     pub device_cgroup_rule: Vec<String>,
@@ -366,9 +366,6 @@ fn refuse(args: &CreateArgs) -> Parsed<()> {
     if !args.link.is_empty() {
         return Err("--link is not supported: put both containers on a network of their own, where they find each other by name".to_owned());
     }
-    if !args.gpus.is_empty() {
-        return Err("--gpus is not supported: pass the device files with --device".to_owned());
-    }
     if let Some(isolation) = args.isolation.as_deref().filter(|isolation| !matches!(*isolation, "" | "default")) {
         return Err(format!("invalid isolation: {isolation}: only default is known on Linux"));
     }
@@ -524,7 +521,8 @@ fn host_config(
         cpuset_cpus: args.cpuset_cpus.clone(),
         cpuset_mems: args.cpuset_mems.clone(),
         device_cgroup_rules: list(&args.device_cgroup_rule),
-        devices: list(&args.device),
+        device_requests: list(&device::requests(&args.device, &args.gpus)?),
+        devices: list(&device::nodes(&args.device)),
         dns: list(&args.dns),
         dns_options: list(&args.dns_option),
         dns_search: list(&args.dns_search),
@@ -756,7 +754,7 @@ mod tests {
     fn what_cannot_be_is_refused() {
         for (words, part) in [
             (&["--link", "a", "x"][..], "--link"),
-            (&["--gpus", "all", "x"], "--gpus"),
+            (&["--gpus", "some", "x"], "invalid count"),
             (&["--rm", "--restart", "always", "x"], "both --restart and --rm"),
             (&["-p", "a:b:c:d", "x"], "invalid IP address"),
             (&["-v", "a:b", "x"], "must be absolute"),
