@@ -422,3 +422,78 @@ networks: {one: {internal: true}}
     let (_, volume) = host.api("GET", "/volumes/demo_data", None);
     assert_eq!(label(volume["Labels"].clone()), "504ad458c80a54e9120954e1d0ad581a3e0d7b50499e9f2755876d04a2d3321a");
 }
+
+/// A program in a folder of its own, which is to lie first in `PATH`.
+fn program(host: &Host, name: &str, script: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let path = host.write(&format!("programs/{name}"), format!("#!/bin/busybox sh\n{script}"));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let folder = path.parent().unwrap().display().to_string();
+    format!("{folder}:{}", std::env::var("PATH").unwrap_or_default())
+}
+
+#[test]
+fn programs_provide_services_and_the_daemon_runs_none() {
+    let Some(host) = Host::with_image("programs_provide_services_and_the_daemon_runs_none") else { return };
+    let cloud = r#"
+[ "$2" = metadata ] && exit 1
+echo "$@" >> log
+case "$3" in up)
+    echo '{"type":"info","message":"making it"}'
+    echo '{"type":"get-service-config"}'
+    read -r config
+    echo "$config" > config
+    echo "{\"type\":\"setenv\",\"message\":\"URL=cloud://${4#--}\"}"
+    echo '{"type":"rawsetenv","message":"TOKEN=s3cret"}'
+esac
+"#;
+    let runner = r#"
+echo "model $@" >> log
+case "$1" in
+    ls) echo '[]' ;;
+    status) echo '{"running":true,"endpoint":"http://runner/v1"}' ;;
+esac
+"#;
+    program(&host, "cloud", cloud);
+    let path = program(&host, "docker-model", runner);
+    let compose = format!(
+        "
+name: demo
+services:
+  db: {{provider: {{type: cloud, options: {{size: 10}}}}}}
+  web: {{image: {IMAGE}, init: true, command: [sleep, infinity], depends_on: [db], models: [llm], environment: {{ROUND: one}}}}
+models: {{llm: {{model: ai/small, context_size: 100}}}}
+"
+    );
+    let file = host.write("stack/compose.yaml", &compose);
+    let folder = file.parent().unwrap();
+    let run = |words: &[&str]| host.command(words).current_dir(folder).env("PATH", &path).output().unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+    let up = run(&["up", "-d"]);
+    let told = String::from_utf8_lossy(&up.stderr).into_owned();
+    assert!(up.status.success() && told.contains("Service db  making it"), "{told}");
+    let look = "echo $DB_URL $TOKEN $LLM_URL $LLM_MODEL $ROUND";
+    let inside = || host.run(&["exec", "demo-web-1", "sh", "-c", look]).out.trim().to_owned();
+    assert_eq!(inside(), "cloud://size=10 s3cret http://runner/v1 ai/small one");
+    let ran =
+        "model ls --json\nmodel pull ai/small\nmodel configure --context-size 100 ai/small\nmodel status --json\n";
+    assert_eq!(read("log"), format!("compose --project-name=demo up --size=10 db\n{ran}"));
+    assert!(read("config").contains("\"provider\""), "{}", read("config"));
+    // The daemon follows the file with what it was told, and runs nothing.
+    std::fs::remove_file(folder.join("log")).unwrap();
+    std::fs::write(&file, compose.replace("ROUND: one", "ROUND: two")).unwrap();
+    host.wait_until("the edit is there", || inside() == "cloud://size=10 s3cret http://runner/v1 ai/small two");
+    std::fs::write(&file, compose.replace("size: 10", "size: 20")).unwrap();
+    host.wait_until("it says who has to run the program", || {
+        host.ok(&["stack", "ls"]).contains("which the program cloud provides")
+    });
+    assert_eq!((read("log"), inside().contains("size=10")), (String::new(), true), "what is up stays");
+    assert!(run(&["up", "-d"]).status.success());
+    assert_eq!(inside(), "cloud://size=20 s3cret http://runner/v1 ai/small one");
+    std::fs::remove_file(folder.join("log")).unwrap();
+    assert!(run(&["up", "-d", "--dry-run"]).status.success());
+    assert!(run(&["down", "-t", "0"]).status.success());
+    assert_eq!(read("log"), "compose --project-name=demo down --size=20 db\n");
+    let missing = host.run_in(folder, &["up", "-d"]);
+    assert!(missing.code != 0 && missing.err.contains("docker-cloud nor a program cloud"), "{}", missing.err);
+}

@@ -130,6 +130,15 @@ impl Check<'_, '_, '_> {
                 .iter()
                 .filter_map(|entry| Some((format!("volumes_from.{entry}"), volumes_source(entry)?))),
         );
+        let provided = |name: &str| self.all.get(name).is_some_and(|service| service.provider.is_some());
+        let without_container: Vec<(String, String)> = named
+            .iter()
+            .filter(|(_, other)| provided(other))
+            .map(|(tail, other)| (tail.clone(), (*other).to_owned()))
+            .collect();
+        for (tail, other) in without_container {
+            self.error(name, &tail, format!("service `{other}` is provided by a program and has no container"));
+        }
         named
             .extend(service.links.iter().map(|link| (format!("links.{link}"), link.split(':').next().unwrap_or(link))));
         let contexts = service.build.iter().flat_map(|build| build.additional_contexts.iter());

@@ -24,6 +24,7 @@ mod observe;
 pub mod observed;
 pub mod plan;
 mod progress;
+pub mod provided;
 mod replace;
 mod request;
 pub mod rollout;

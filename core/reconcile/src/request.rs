@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::PlanOptions;
 use crate::progress::Progress;
+use crate::provided::Provided;
 
 /// Stacks by project name.
 pub(crate) const STACKS: Collection<StackRecord> = Collection::new("stacks");
@@ -34,6 +35,8 @@ pub struct StackRequest {
     pub profiles: Vec<String>,
     /// `--compatibility`.
     pub compatibility: bool,
+    /// What the programs that provide services and models have said.
+    pub provided: Provided,
 }
 
 impl StackRequest {

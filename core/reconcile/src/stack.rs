@@ -472,7 +472,10 @@ impl From<Broken> for String {
 pub(crate) async fn load(request: &StackRequest) -> Result<Loaded, Broken> {
     let options = request.load_options();
     match tokio::task::spawn_blocking(move || sampan_compose::load(&options, &HostFiles)).await {
-        Ok(Ok(loaded)) => Ok(loaded),
+        Ok(Ok(mut loaded)) => match request.provided.apply(&mut loaded.project) {
+            Ok(()) => Ok(loaded),
+            Err(message) => Err(Broken { message, inputs: loaded.inputs }),
+        },
         Ok(Err(diagnostics)) => Err(Broken { message: diagnostics.to_string(), inputs: diagnostics.inputs.clone() }),
         Err(error) => Err(Broken { message: format!("load the project: {error}"), inputs: Vec::new() }),
     }

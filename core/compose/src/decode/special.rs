@@ -18,8 +18,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("cpu_rt_runtime", "real-time groups do not exist in the unified cgroup hierarchy"),
     ("credential_spec", "it is of Windows alone"),
     ("external_links", "links to containers of other stacks need the old bridge; share a network instead"),
-    ("models", "this engine runs no language models"),
-    ("provider", "this engine starts no programs outside containers"),
     (
         "storage_opt",
         "no layer driver of this engine sets project quotas; bound what is written by a `tmpfs` or a volume",
@@ -270,6 +268,10 @@ fn provider(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Provider> {
     provider.extensions = fields.finish(cx, &[]);
     if node.lacks("type") {
         cx.session.error(node.at, "a provider needs a `type`");
+    } else if provider.kind == "compose" || provider.kind.starts_with('-') || provider.kind.contains('/') {
+        let at = node.get("type").map_or(node.at, |kind| kind.at);
+        let message = format!("`type`: `{}` is not the name of a provider's program", provider.kind);
+        cx.session.error_help(at, message, "name a plugin (`model` is docker-model) or a program in PATH, not a path");
     }
     Some(provider)
 }
@@ -334,6 +336,10 @@ pub(super) fn model(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Model> {
         ..Model::default()
     };
     model.extensions = fields.finish(cx, &[]);
+    if model.model.starts_with('-') {
+        cx.session
+            .error(node.get("model").map_or(node.at, |model| model.at), "the name of a model does not begin with `-`");
+    }
     if node.lacks("model") {
         cx.session.error(node.at, "a model needs `model`, the image it is pulled from");
     }

@@ -26,7 +26,8 @@ impl Stack {
         progress: &Progress,
         cancel: watch::Receiver<bool>,
     ) -> Result<bool, String> {
-        let loaded = load(request).await?;
+        let request = self.with_provided(request.clone(), false);
+        let loaded = load(&request).await?;
         for warning in &loaded.warnings {
             progress.warning(warning.to_string()).await;
         }

@@ -31,6 +31,7 @@ impl Stack {
     ) -> Result<bool, String> {
         self.loaded_at = SystemTime::now();
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let request = self.with_provided(request, options.dry_run);
         let loaded = load(&request).await?;
         for warning in &loaded.warnings {
             progress.warning(warning.to_string()).await;
@@ -152,6 +153,15 @@ impl Stack {
             }
         }
         Ok(())
+    }
+
+    /// The request with what programs said at earlier ones; a dry run, which runs none, goes by that first.
+    pub(super) fn with_provided(&self, mut request: StackRequest, dry_run: bool) -> StackRequest {
+        if let Some(before) = self.record().map(|record| record.request.provided) {
+            let given = std::mem::take(&mut request.provided);
+            request.provided = if dry_run { before.or(&given) } else { given.or(&before) };
+        }
+        request
     }
 
     async fn dry_run(

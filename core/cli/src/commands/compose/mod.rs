@@ -13,6 +13,7 @@ pub mod look;
 pub mod names;
 pub mod problems;
 pub mod project;
+pub mod providers;
 pub mod reach;
 pub mod run;
 pub mod settings;

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::display::{self, Mode, Style};
 use super::exec::has_terminal;
 use super::project::{self, NUMBER, ONE_OFF, SERVICE};
+use super::providers;
 use super::settings::Orphans;
 use crate::client::{Client, Query, escape};
 use crate::commands::container::create::Streams;
@@ -109,8 +110,11 @@ pub struct RunArgs {
 pub async fn run(context: Context, args: RunArgs) -> Outcome {
     context.no_dry_run("run", "it would have to run the command")?;
     let client = &context.client;
-    let chosen = project::to_own(&context.project)?;
+    let mut chosen = project::to_own(&context.project)?;
     chosen.check(std::slice::from_ref(&args.service))?;
+    if !providers::before_up(&mut chosen, &mut vec![args.service.clone()], false).await? {
+        return Err(Failure::new(format!("service {} is provided by a program and has no container", args.service)));
+    }
     let Some(service) = chosen.project.as_ref().and_then(|model| model.service(&args.service)) else { return Ok(()) };
     let chosen_style = context.project.style()?;
     let style = if args.quiet { Style { mode: Mode::Quiet, ..chosen_style } } else { chosen_style };
@@ -118,7 +122,9 @@ pub async fn run(context: Context, args: RunArgs) -> Outcome {
     if orphans == Orphans::Removed {
         super::act::remove_orphans(&context).await?;
     }
-    let dependencies: Vec<String> = service.depends_on.keys().cloned().collect();
+    let model = chosen.project.as_ref();
+    let provided = |name: &String| model.is_some_and(|model| providers::is_provided(model, name));
+    let dependencies: Vec<String> = service.depends_on.keys().filter(|name| !provided(name)).cloned().collect();
     if !args.no_deps && !dependencies.is_empty() {
         // What it needs may have to be more than started.
         let wait = service.depends_on.values().any(|need| need.condition != sampan_compose::model::Condition::Started);

@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::display;
-use super::{ProjectArgs, project};
+use super::{ProjectArgs, project, providers};
 use crate::client::{JsonLines, escape};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -118,8 +118,11 @@ pub struct DiffArgs {
 pub async fn diff(context: Context, mut args: DiffArgs) -> Outcome {
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
     options.check()?;
-    let chosen = project::to_own(&options)?;
+    let mut chosen = project::to_own(&options)?;
     chosen.check(&args.services)?;
+    if !providers::before_up(&mut chosen, &mut args.services, true).await? {
+        return Ok(());
+    }
     let body = json!({ "request": chosen.request, "services": args.services, "options": { "dry_run": true } });
     let path = format!("/sampan/v1/stacks/{}/up", escape(&chosen.name));
     let response = context.client.call(Method::POST, &path, Some(&body)).await?;

@@ -10,7 +10,7 @@ use super::display::{self, Display, Mode, Style};
 use super::follow::{Follower, Turn, Wanted};
 use super::logs::colors;
 use super::settings::Orphans;
-use super::{ProjectArgs, project, reach};
+use super::{ProjectArgs, project, providers, reach};
 use crate::client::{Client, JsonLines, escape};
 use crate::commands::container::run::low_byte;
 use crate::context::Context;
@@ -195,12 +195,15 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
         tell!("WARN: --menu: there are no shortcuts; the daemon follows the files by itself, and --watch the sources");
     }
     let style = options.style()?;
-    let chosen = project::to_own(&options)?;
+    let mut chosen = project::to_own(&options)?;
     for services in [&args.services, &args.attach, &args.no_attach] {
         chosen.check(services)?;
     }
     chosen.check(args.exit_code_from.as_slice())?;
     chosen.check(&args.scale.iter().map(|(service, _)| service.clone()).collect::<Vec<_>>())?;
+    if !providers::before_up(&mut chosen, &mut args.services, options.dry_run).await? {
+        return Ok(());
+    }
     let client = &context.client;
     let since = now();
     let body = body(&args, chosen.request.as_ref().unwrap_or(&Value::Null), &options)?;
@@ -512,8 +515,11 @@ pub async fn watch(context: Context, mut args: WatchArgs) -> Outcome {
     let name = if args.no_up {
         project::find(&context.client, &options).await?.name
     } else {
-        let chosen = project::to_own(&options)?;
+        let mut chosen = project::to_own(&options)?;
         chosen.check(&args.services)?;
+        if !providers::before_up(&mut chosen, &mut args.services, false).await? {
+            return Ok(());
+        }
         let up_args = UpArgs { detach: true, services: args.services.clone(), ..UpArgs::default() };
         let style = options.style()?;
         let body = body(&up_args, &chosen.request.unwrap_or_default(), &options)?;
@@ -565,11 +571,22 @@ pub async fn down(context: Context, mut args: DownArgs) -> Outcome {
 
 /// Ends a stack.
 pub async fn down_named(client: &Client, chosen: &project::Chosen, args: &DownArgs, options: &ProjectArgs) -> Outcome {
+    let provided = async || match &chosen.project {
+        Some(model) => providers::down(model, &args.services, options.dry_run).await,
+        None => Ok(()),
+    };
+    let mut services = args.services.clone();
+    if let Some(model) = &chosen.project {
+        services.retain(|name| !providers::is_provided(model, name));
+    }
+    if services.is_empty() && !args.services.is_empty() {
+        return provided().await;
+    }
     let style = options.style()?;
     let orphans = options.orphans(args.remove_orphans.then_some(true))?;
     let body = json!({
         "request": chosen.request,
-        "services": args.services,
+        "services": services,
         "options": {
             "volumes": args.volumes,
             "rmi": args.rmi,
@@ -581,7 +598,9 @@ pub async fn down_named(client: &Client, chosen: &project::Chosen, args: &DownAr
     });
     let response =
         client.call(Method::POST, &format!("/sampan/v1/stacks/{}/down", escape(&chosen.name)), Some(&body)).await?;
-    display::show(response, style, "down").await?.outcome()
+    display::show(response, style, "down").await?.outcome()?;
+    // What programs provide goes when nothing uses it any more.
+    provided().await
 }
 
 #[cfg(test)]
