@@ -423,6 +423,11 @@ networks: {one: {internal: true}}
     assert_eq!(label(volume["Labels"].clone()), "504ad458c80a54e9120954e1d0ad581a3e0d7b50499e9f2755876d04a2d3321a");
 }
 
+/// What the daemon has to say about the stack `demo`.
+fn problem(host: &Host) -> String {
+    host.api("GET", "/sampan/v1/stacks/demo", None).1["problem"].as_str().unwrap_or_default().to_owned()
+}
+
 /// A program in a folder of its own, which is to lie first in `PATH`.
 fn program(host: &Host, name: &str, script: &str) -> String {
     use std::os::unix::fs::PermissionsExt;
@@ -485,7 +490,7 @@ models: {{llm: {{model: ai/small, context_size: 100}}}}
     host.wait_until("the edit is there", || inside() == "cloud://size=10 s3cret http://runner/v1 ai/small two");
     std::fs::write(&file, compose.replace("size: 10", "size: 20")).unwrap();
     host.wait_until("it says who has to run the program", || {
-        host.ok(&["stack", "ls"]).contains("which the program cloud provides")
+        problem(&host).contains("which the program cloud provides")
     });
     assert_eq!((read("log"), inside().contains("size=10")), (String::new(), true), "what is up stays");
     assert!(run(&["up", "-d"]).status.success());
@@ -496,4 +501,95 @@ models: {{llm: {{model: ai/small, context_size: 100}}}}
     assert_eq!(read("log"), "compose --project-name=demo down --size=20 db\n");
     let missing = host.run_in(folder, &["up", "-d"]);
     assert!(missing.code != 0 && missing.err.contains("docker-cloud nor a program cloud"), "{}", missing.err);
+}
+
+#[test]
+fn projects_are_published_and_taken_from_registries_and_repositories() {
+    let test = "projects_are_published_and_taken_from_registries_and_repositories";
+    let Some(host) = Host::with_image(test) else { return };
+    let Some(_registry) = sampan_tests::Registry::start(test, &host, "", "") else { return };
+    let run = |folder: &Path, words: &[&str], variables: &[(&str, &str)]| {
+        let mut command = host.command(words);
+        command.current_dir(folder).env("XDG_CACHE_HOME", host.path("cache")).stdin(std::process::Stdio::null());
+        command.envs(variables.iter().copied());
+        let done = host.in_network(move || command.output().unwrap());
+        (
+            done.status.success(),
+            String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr),
+        )
+    };
+    let base = format!("services: {{base: {{image: {IMAGE}, init: true, command: [sleep, infinity]}}}}\n");
+    host.write("source/base.yaml", base);
+    host.write("source/web.env", "FROM_FILE=in-the-file\n");
+    let compose = "
+name: published
+services:
+  web:
+    extends: {file: base.yaml, service: base}
+    env_file: web.env
+    environment: {GREETING: '${GREETING:-hello}'}
+";
+    let source = host.write("source/compose.yaml", compose);
+    let source = source.parent().unwrap();
+    let (done, told) = run(source, &["compose", "publish", "localhost:5000/team/app:1"], &[]);
+    assert!(!done && told.contains("--with-env"), "{told}");
+    let (done, told) = run(source, &["compose", "publish", "--with-env", "-y", "localhost:5000/team/app:1"], &[]);
+    assert!(done && told.contains("published  sha256:"), "{told}");
+    let elsewhere = host.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let from = ["-f", "oci://localhost:5000/team/app:1"];
+    let (done, told) = run(&elsewhere, &[&from[..], &["up", "-d"]].concat(), &[]);
+    assert!(!done && told.contains("variable GREETING (default \"hello\")") && told.contains("cancelled"), "{told}");
+    let (done, told) = run(&elsewhere, &[&from[..], &["up", "-d", "-y"]].concat(), &[("GREETING", "moin")]);
+    assert!(done, "{told}");
+    let look = "echo $GREETING $FROM_FILE";
+    assert_eq!(host.ok(&["exec", "published-web-1", "sh", "-c", look]), "moin in-the-file");
+    // The next version has another folder, and is the same stack.
+    std::fs::write(source.join("web.env"), "FROM_FILE=in-the-next\n").unwrap();
+    let (done, told) = run(source, &["compose", "publish", "--with-env", "-y", "localhost:5000/team/app:1"], &[]);
+    assert!(done, "{told}");
+    let (done, told) = run(&elsewhere, &[&from[..], &["up", "-d", "-y"]].concat(), &[("GREETING", "moin")]);
+    assert!(done, "{told}");
+    assert_eq!(host.ok(&["exec", "published-web-1", "sh", "-c", look]), "moin in-the-next");
+    let (done, told) = run(&elsewhere, &[&from[..], &["down", "-t", "0"]].concat(), &[]);
+    assert!(done, "{told}");
+
+    // A project of this host that takes one part from the registry and one from a repository.
+    if std::process::Command::new("git").arg("--version").output().is_err() {
+        println!("skipped: the part of {test} that needs git");
+        return;
+    }
+    let other = format!(
+        "services: {{other: {{image: {IMAGE}, init: true, command: [sleep, infinity], environment: [GREETING]}}}}\n"
+    );
+    host.write("repository/deploy/compose.yaml", other);
+    let repository = host.path("repository");
+    for words in [&["init", "-q", "-b", "main"][..], &["add", "-A"], &["commit", "-q", "-m", "x"]] {
+        sampan_tests::web::git(&repository, words);
+    }
+    let www = host.path("www");
+    std::fs::create_dir(&www).unwrap();
+    sampan_tests::web::git(&www, &["clone", "-q", "--bare", repository.to_str().unwrap(), "parts.git"]);
+    sampan_tests::web::git(&www.join("parts.git"), &["update-server-info"]);
+    let port = sampan_tests::web::serve(&host, www);
+    let whole = format!(
+        "name: demo
+include:
+  - oci://localhost:5000/team/app:1
+  - http://127.0.0.1:{port}/parts.git#main:deploy
+services: {{own: {{image: {IMAGE}, init: true, command: [sleep, infinity]}}}}
+"
+    );
+    let file = host.write("stack/compose.yaml", &whole);
+    let folder = file.parent().unwrap();
+    let (done, told) = run(folder, &["up", "-d", "-y"], &[("GREETING", "moin")]);
+    assert!(done, "{told}");
+    assert_eq!(host.ok(&["exec", "demo-web-1", "sh", "-c", look]), "moin in-the-next");
+    assert_eq!(host.ok(&["exec", "demo-other-1", "sh", "-c", "echo $GREETING"]), "moin");
+    // The daemon follows the file; what is new in it from elsewhere waits for the next `up`.
+    std::fs::write(&file, whole.replace("services: {own: {", "services: {own: {environment: [A=b], ")).unwrap();
+    host.wait_until("the edit is there", || host.run(&["exec", "demo-own-1", "sh", "-c", "echo $A"]).out == "b\n");
+    std::fs::write(&file, whole.replace("app:1", "app:2")).unwrap();
+    host.wait_until("it is told", || problem(&host).contains("was not fetched yet"));
+    host.ok(&["stack", "rm", "demo"]);
 }

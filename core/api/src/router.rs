@@ -86,6 +86,13 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
             let name = name.join("/");
             images::put_manifest(engine, &name, &mut call).await
         }
+        ("GET", ["sampan", "v1", "compositions", name @ ..]) if !name.is_empty() => {
+            images::composition(engine, &name.join("/"), &call).await
+        }
+        ("PUT", ["sampan", "v1", "compositions", name @ ..]) if !name.is_empty() => {
+            let name = name.join("/");
+            images::put_composition(engine, &name, &mut call).await
+        }
         ("POST", ["commit"]) => images::commit(engine, &mut call).await,
         ("POST", ["build"]) => build::build(engine, &mut call).await,
         ("POST", ["build", "prune"]) => build::prune(engine, &call).await,

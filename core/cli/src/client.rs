@@ -56,6 +56,12 @@ impl Client {
         }
     }
 
+    /// The same without its open connections, for use in another runtime.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { idle: Arc::default(), ..self.clone() }
+    }
+
     /// The socket's path.
     pub fn socket(&self) -> &std::path::Path {
         &self.socket

@@ -206,9 +206,10 @@ fn include_entry(session: &mut Session<'_>, item: &Node) -> Option<Include> {
         session.error(item.at, "an include needs a `path`");
         return None;
     }
-    if let Some((at, path)) = entry.paths.iter().find(|(_, path)| is_elsewhere(path)) {
-        elsewhere(session, *at, path);
-        return None;
+    for (at, path) in &mut entry.paths {
+        if is_elsewhere(path) {
+            *path = elsewhere(session, *at, path)?.to_string_lossy().into_owned();
+        }
     }
     Some(entry)
 }
@@ -218,10 +219,17 @@ pub(crate) fn is_elsewhere(path: &str) -> bool {
     path.contains("://") || path.starts_with("git@") || path.starts_with("github.com/")
 }
 
-/// Refuses it: what the daemon keeps a stack true to are files that it can watch.
-fn elsewhere(session: &mut Session<'_>, at: At, path: &str) {
-    let message = format!("`{path}` lies elsewhere; only files of this host are taken");
-    session.error_help(at, message, "fetch it first and name the file: a stack follows its files as they change");
+/// The file that was fetched for it.
+pub(crate) fn elsewhere(session: &mut Session<'_>, at: At, path: &str) -> Option<PathBuf> {
+    match session.fetched(path) {
+        Some(Ok(file)) => return Some(file),
+        Some(Err(why)) => session.error(at, format!("`{path}`: {why}")),
+        None => {
+            let message = format!("`{path}` lies elsewhere; only files of this host are taken here");
+            session.error_help(at, message, "fetch it first and name the file");
+        }
+    }
+    None
 }
 
 fn included_tree(
@@ -458,8 +466,7 @@ fn extends_target(session: &mut Session<'_>, extends: &Node) -> Option<(String, 
                 match (entry.key.as_str(), text) {
                     ("service", Some(text)) => name = Some(text),
                     ("file", Some(text)) if is_elsewhere(&text) => {
-                        elsewhere(session, entry.value.at, &text);
-                        return None;
+                        file = Some(elsewhere(session, entry.value.at, &text)?);
                     }
                     ("file", Some(text)) => file = Some(session.resolve(entry.value.at, &text)),
                     ("service" | "file", None) => {

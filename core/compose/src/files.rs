@@ -37,6 +37,13 @@ pub trait Files {
     /// What lies at the path.
     fn kind(&self, path: &Path) -> PathKind;
 
+    /// The file of this host that holds what a reference to elsewhere (`oci://…`, a git repository) leads to, or why
+    /// there is none. None: such references are not taken at all.
+    fn fetched(&self, reference: &str) -> Option<Result<PathBuf, String>> {
+        let _ = reference;
+        None
+    }
+
     /// Whether anything lies at the path.
     fn exists(&self, path: &Path) -> bool {
         self.kind(path) != PathKind::Missing

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::assemble::{Scope, env_file, read_documents, tree};
+use crate::assemble::{Scope, elsewhere, env_file, is_elsewhere, read_documents, tree};
 use crate::decode::{self, Cx, Places};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::discover::{FILE_NAMES, discover, is_project_name, name_of, name_of_directory};
 use crate::files::{Files, PathKind};
 use crate::interpolate::{Env, interpolate};
 use crate::model::Project;
-use crate::node::Node;
+use crate::node::{At, Node};
 use crate::normalize::{agree, normalize};
 use crate::session::{Session, clean};
 use crate::validate::validate;
@@ -228,17 +228,18 @@ fn env_files(options: &LoadOptions, session: &mut Session<'_>, dir: &Path, env: 
 
 /// The compose files, absolute: given, from the environment, or found.
 fn compose_files(options: &LoadOptions, session: &mut Session<'_>, dir: &Path, env: &Env) -> Option<Vec<PathBuf>> {
-    let absolute = |path: &Path| match path == Path::new("-") {
-        true => path.to_owned(),
-        false => clean(&options.working_dir.join(path)),
+    let mut absolute = |path: &Path| match path.to_str() {
+        Some("-") => Some(path.to_owned()),
+        Some(text) if is_elsewhere(text) => elsewhere(session, At::default(), text),
+        _ => Some(clean(&options.working_dir.join(path))),
     };
     if !options.files.is_empty() {
-        return Some(options.files.iter().map(|path| absolute(path)).collect());
+        return options.files.iter().map(|path| absolute(path)).collect();
     }
     if let Some(list) = env.get("COMPOSE_FILE").filter(|list| !list.is_empty()) {
         let separator = env.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
         let paths = list.split(separator).filter(|path| !path.is_empty());
-        return Some(paths.map(|path| absolute(Path::new(path))).collect());
+        return paths.map(|path| absolute(Path::new(path))).collect();
     }
     let found = discover(session, dir);
     if found.is_empty() {

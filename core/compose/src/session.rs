@@ -80,6 +80,11 @@ impl<'a> Session<'a> {
         self.files.kind(path)
     }
 
+    /// The file that holds what a reference to elsewhere leads to; none when such are not taken.
+    pub(crate) fn fetched(&self, reference: &str) -> Option<Result<PathBuf, String>> {
+        self.files.fetched(reference)
+    }
+
     /// Looks without making the path an input.
     pub(crate) fn peek(&self, path: &Path) -> PathKind {
         self.files.kind(path)

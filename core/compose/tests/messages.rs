@@ -32,7 +32,7 @@ snapshot!(
 snapshot!(
     a_known_key_that_is_not_handled_is_named,
     said(
-        "services:\n  web:\n    image: a\n    gpus: all\n    blkio_config: {weight: 3}\n    deploy: {resources: {reservations: {devices: []}}}\nmodels: {}\n"
+        "services:\n  web:\n    image: a\n    use_api_socket: true\n    blkio_config: {weight: 3}\n    deploy: {resources: {reservations: {devices: []}}}\nmodels: {}\n"
     )
 );
 snapshot!(

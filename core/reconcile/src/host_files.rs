@@ -23,8 +23,11 @@ pub(crate) fn written_since(inputs: &[PathBuf], since: SystemTime) -> bool {
 }
 
 /// Files as the daemon sees them.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct HostFiles;
+#[derive(Debug, Clone, Default)]
+pub struct HostFiles {
+    /// What was fetched by whoever asked for the stack: the file for each reference to elsewhere.
+    pub fetched: BTreeMap<String, PathBuf>,
+}
 
 impl Files for HostFiles {
     fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
@@ -44,6 +47,11 @@ impl Files for HostFiles {
         let mut content = Vec::new();
         File::open(path).map_err(failed)?.take(limit + 1).read_to_end(&mut content).map_err(failed)?;
         if content.len() as u64 > limit { Err(ReadError::TooLarge { limit }) } else { Ok(content) }
+    }
+
+    fn fetched(&self, reference: &str) -> Option<Result<PathBuf, String>> {
+        let found = self.fetched.get(reference).cloned();
+        Some(found.ok_or_else(|| "it lies elsewhere and was not fetched yet; `sampan up` fetches it".to_owned()))
     }
 
     fn kind(&self, path: &Path) -> PathKind {

@@ -35,11 +35,27 @@ pub struct StackRequest {
     pub profiles: Vec<String>,
     /// `--compatibility`.
     pub compatibility: bool,
+    /// Files that were fetched from elsewhere, by their references.
+    pub fetched: BTreeMap<String, PathBuf>,
     /// What the programs that provide services and models have said.
     pub provided: Provided,
 }
 
 impl StackRequest {
+    /// Where the project itself comes from when that is elsewhere: its repository, whichever version of it.
+    pub(crate) fn origin(&self) -> Option<&str> {
+        let first = self.files.first()?;
+        let (reference, _) = self.fetched.iter().find(|(_, file)| *file == first)?;
+        let whole = reference.split(['#', '@']).next().unwrap_or(reference);
+        let is_artifact = reference.starts_with("oci://");
+        Some(match whole.rsplit_once(':') {
+            Some((repository, tag)) if is_artifact && !tag.contains('/') => repository,
+            _ if is_artifact => whole,
+            // Users of a host stand before an `@`.
+            _ => reference.split('#').next().unwrap_or(reference),
+        })
+    }
+
     /// As the loader takes it.
     #[must_use]
     pub fn load_options(&self) -> LoadOptions {
@@ -417,5 +433,25 @@ mod tests {
         assert_eq!(left(true, &[], "/p/a.yaml", profiled), ["web"], "the edit gave it a profile");
         let other = left_with(&["q".to_owned()], true, &[], "/p/a.yaml", profiled);
         assert_eq!(other, [""; 0], "the profiles asked for hide it, as with Compose");
+    }
+
+    #[test]
+    fn versions_of_what_lies_elsewhere_have_one_origin() {
+        let origin = |reference: &str| {
+            let file = PathBuf::from("/cache/1/compose.yaml");
+            let fetched = [(reference.to_owned(), file.clone()), ("oci://other".to_owned(), "/x".into())].into();
+            StackRequest { files: vec![file], fetched, ..StackRequest::default() }.origin().map(str::to_owned)
+        };
+        for (reference, wanted) in [
+            ("oci://localhost:5000/team/app:1", "oci://localhost:5000/team/app"),
+            ("oci://localhost:5000/team/app", "oci://localhost:5000/team/app"),
+            ("oci://registry.example/app@sha256:12", "oci://registry.example/app"),
+            ("https://example.com/x.git#main:deploy", "https://example.com/x.git"),
+            ("git@example.com:x/y.git#v1", "git@example.com:x/y.git"),
+        ] {
+            assert_eq!(origin(reference).as_deref(), Some(wanted));
+        }
+        let local = StackRequest { files: vec!["/p/compose.yaml".into()], ..StackRequest::default() };
+        assert_eq!(local.origin(), None);
     }
 }

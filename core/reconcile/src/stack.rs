@@ -471,7 +471,8 @@ impl From<Broken> for String {
 /// Loads on a thread that may block.
 pub(crate) async fn load(request: &StackRequest) -> Result<Loaded, Broken> {
     let options = request.load_options();
-    match tokio::task::spawn_blocking(move || sampan_compose::load(&options, &HostFiles)).await {
+    let files = HostFiles { fetched: request.fetched.clone() };
+    match tokio::task::spawn_blocking(move || sampan_compose::load(&options, &files)).await {
         Ok(Ok(mut loaded)) => match request.provided.apply(&mut loaded.project) {
             Ok(()) => Ok(loaded),
             Err(message) => Err(Broken { message, inputs: loaded.inputs }),

@@ -135,6 +135,19 @@ pub async fn put_manifest(engine: &Engine, name: &str, call: &mut Call) -> Answe
     json_status(StatusCode::CREATED, &serde_json::json!({ "Digest": digest.to_string() }))
 }
 
+/// `GET /sampan/v1/compositions/{name}`: the files of a published project.
+pub async fn composition(engine: &Engine, name: &str, call: &Call) -> Answer {
+    json(&engine.composition(name, registry_auth(call)?).await?)
+}
+
+/// `PUT /sampan/v1/compositions/{name}`: publishes a project.
+pub async fn put_composition(engine: &Engine, name: &str, call: &mut Call) -> Answer {
+    let auth = registry_auth(call)?;
+    let project = call.json().await?;
+    let digest = engine.publish_composition(name, project, auth).await?;
+    json_status(StatusCode::CREATED, &serde_json::json!({ "Digest": digest }))
+}
+
 /// `POST /images/prune`
 pub async fn prune(engine: &Engine, call: &Call) -> Answer {
     json(&engine.prune_images(call.query.filters()?).await?)

@@ -13,9 +13,11 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::client::Client;
 use crate::commands::compose::ProjectArgs;
+use crate::commands::compose::remote::Remote;
 use crate::context::Context;
 use crate::daemon::DaemonArgs;
 use crate::failure::{Failure, Outcome};
@@ -291,12 +293,10 @@ fn run(options: &RootArgs, verb: &'static Verb, path: &str, arguments: &[OsStrin
     };
     project.dry_run |= matches.try_get_one::<bool>(DRY_RUN).ok().flatten().copied().unwrap_or(false);
     project.check()?;
-    let context = Context {
-        client: Client::new(&paths::host(options.host.as_deref()), !options.no_autostart)?,
-        config: options.config.clone().unwrap_or_else(paths::client_config),
-        project,
-        services,
-    };
+    let client = Client::new(&paths::host(options.host.as_deref()), !options.no_autostart)?;
+    let config = options.config.clone().unwrap_or_else(paths::client_config);
+    project.remote = Some(Arc::new(Remote::new(client.clone(), config.clone())));
+    let context = Context { client, config, project, services };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -2,7 +2,7 @@
 
 use super::{Verb, verb};
 use crate::commands::compose::{
-    act, config, copy as stack_copy, exec as service_exec, images as stack_images, logs as stack_logs, look,
+    act, config, copy as stack_copy, exec as service_exec, images as stack_images, logs as stack_logs, look, publish,
     run as service_run, show as stacks, stack, up, wait,
 };
 
@@ -183,7 +183,12 @@ pub(super) static COMPOSE_WAIT: Verb = verb!(
     wait::WaitArgs,
     wait::run
 );
-pub(super) static COMPOSE_PUBLISH: Verb =
-    verb!(["publish"], "Publish a project (not supported)", "", wait::RefusedArgs, wait::publish);
+pub(super) static COMPOSE_PUBLISH: Verb = verb!(
+    ["publish"],
+    "Publish compose application",
+    "[OPTIONS] REPOSITORY[:TAG]",
+    publish::PublishArgs,
+    publish::publish
+);
 pub(super) static COMPOSE_BRIDGE: Verb =
     verb!(["bridge"], "Convert compose files into another model (not supported)", "", wait::RefusedArgs, wait::bridge);

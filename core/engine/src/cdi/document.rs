@@ -161,7 +161,7 @@ fn is_plain(path: &str) -> bool {
     path.starts_with('/')
         && !path.contains('\0')
         && !Path::new(path).components().any(|part| part == Component::ParentDir)
-        && path.trim_matches('/') != ""
+        && !path.trim_matches('/').is_empty()
 }
 
 impl DeviceNode {

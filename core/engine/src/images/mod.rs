@@ -3,6 +3,7 @@
 mod changes;
 mod collect;
 mod commit;
+mod compositions;
 mod list;
 mod manifests;
 mod remove;
@@ -24,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layers::Layers;
 
 pub(crate) use changes::apply_changes;
+pub use compositions::{Composition, CompositionFile, CompositionKind, NewComposition};
 pub use manifests::{ManifestList, RemoteManifest};
 pub use transfer::TransferMessage;
 pub(crate) use transfer::registry_auth;

@@ -8,6 +8,7 @@ mod auth;
 mod client;
 mod download;
 mod fetch;
+mod files;
 mod lists;
 mod login;
 mod look;
@@ -28,6 +29,7 @@ pub use artifact::{Artifact, ArtifactLayer, artifact, layer_from_file, pull_laye
 pub use auth::{RegistryAuth, decode_basic};
 pub use client::RegistryConfig;
 pub use fetch::FetchError;
+pub use files::{RemoteFile, RemoteFiles, files, push_files};
 pub use lists::{platform, put_list};
 pub use login::login;
 pub use look::{Found, SearchResult, manifest, search, tags};

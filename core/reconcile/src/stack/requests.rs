@@ -47,6 +47,8 @@ impl Stack {
         let before = self.record();
         if let Some(before) = &before
             && before.project.working_dir != loaded.project.working_dir
+            // Each version of what lies elsewhere has a folder of its own.
+            && (before.request.origin().is_none() || before.request.origin() != request.origin())
             && before.project.compose_files.iter().any(|file| file.exists())
         {
             return Err(format!(

@@ -3,7 +3,6 @@
 use sampan_compose::{Project, RawProject, Without};
 use serde_json::{Map, Value, json};
 
-use super::project::HostFiles;
 use super::{ProjectArgs, project};
 use crate::client::Client;
 use crate::context::Context;
@@ -101,18 +100,18 @@ pub async fn run(context: Context, mut args: ConfigArgs) -> Outcome {
         consistency: args.no_consistency,
     };
     if args.environment {
-        let found = sampan_compose::environment(&load, &HostFiles).map_err(|wrong| project::broken(&wrong))?;
+        let found = sampan_compose::environment(&load, &options.files()).map_err(|wrong| project::broken(&wrong))?;
         return write(&args, &found.iter().map(|(name, value)| format!("{name}={value}\n")).collect::<String>());
     }
     // What lists parts of the model needs values; variables and the text of the files do not.
     let listing = args.services || args.volumes || args.networks || args.models || args.images || args.profiles;
     if args.variables || (args.no_interpolate && !listing && args.hash.is_none()) {
-        let raw = sampan_compose::load_raw(&load, &HostFiles).map_err(|wrong| project::broken(&wrong))?;
+        let raw = sampan_compose::load_raw(&load, &options.files()).map_err(|wrong| project::broken(&wrong))?;
         raw.warnings.iter().for_each(|warning| tell!("{warning}"));
         let out = if args.variables { variables(&raw, &args)? } else { raw_text(raw, &args)? };
         return write(&args, &out);
     }
-    let loaded = project::load_with(&load)?;
+    let loaded = project::load_with(&load, &options)?;
     let mut model = loaded.project;
     select(&mut model, &args.names)?;
     if args.resolve_image_digests || args.lock_image_digests {
@@ -179,7 +178,7 @@ fn raw_text(mut raw: RawProject, args: &ConfigArgs) -> Outcome<String> {
 }
 
 /// Gives every image the digest under which the engine has it.
-async fn pin(client: &Client, model: &mut Project) -> Outcome {
+pub async fn pin(client: &Client, model: &mut Project) -> Outcome {
     for (name, service) in &mut model.services {
         if service.image.is_empty() || service.image.contains("@sha256:") {
             continue;
@@ -311,7 +310,7 @@ mod tests {
         let yaml = "name: demo\nservices:\n  web:\n    image: a\n    depends_on: [db]\n  db:\n    image: b\n  other:\n    image: c\n";
         std::fs::write(&file, yaml).unwrap();
         let project = ProjectArgs { file: vec![file.display().to_string()], ..ProjectArgs::default() };
-        let mut model = project::load_with(&project.options()).unwrap().project;
+        let mut model = project::load_with(&project.options(), &project).unwrap().project;
         select(&mut model, &["web".to_owned()]).unwrap();
         let services = text(&model, &ConfigArgs { services: true, ..ConfigArgs::default() }).unwrap();
         assert_eq!(services, "db\nweb\n");
@@ -331,7 +330,7 @@ mod tests {
         )
         .unwrap();
         let project = ProjectArgs { file: vec![file.display().to_string()], ..ProjectArgs::default() };
-        let raw = sampan_compose::load_raw(&project.options(), &HostFiles).unwrap();
+        let raw = sampan_compose::load_raw(&project.options(), &project.files()).unwrap();
         let told = variables(&raw, &ConfigArgs::default()).unwrap();
         let lines: Vec<Vec<&str>> = told.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines.get(1).unwrap(), &["TAG", "false", "1"]);

@@ -14,7 +14,9 @@ pub mod names;
 pub mod problems;
 pub mod project;
 pub mod providers;
+pub mod publish;
 pub mod reach;
+pub mod remote;
 pub mod run;
 pub mod settings;
 pub mod show;
@@ -23,6 +25,7 @@ pub mod up;
 pub mod wait;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Which project is meant. Given before the command or after it.
 #[derive(Debug, Default, Clone, clap::Args)]
@@ -60,6 +63,9 @@ pub struct ProjectArgs {
     /// Set type of progress output (auto, tty, plain, json, quiet)
     #[arg(long)]
     pub progress: Option<String>,
+    /// What fetches files that lie elsewhere.
+    #[arg(skip)]
+    pub remote: Option<Arc<remote::Remote>>,
 }
 
 impl ProjectArgs {

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::ProjectArgs;
+use super::remote::Remote;
 use crate::client::Client;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
@@ -23,9 +25,11 @@ pub const NUMBER: &str = "com.docker.compose.container-number";
 /// The label of containers that `run` made.
 pub const ONE_OFF: &str = "com.docker.compose.oneoff";
 
-/// The files of this host.
-#[derive(Debug)]
-pub struct HostFiles;
+/// The files of this host, and what is fetched for references to elsewhere.
+#[derive(Debug, Default)]
+pub struct HostFiles {
+    remote: Option<Arc<Remote>>,
+}
 
 impl Files for HostFiles {
     fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
@@ -41,6 +45,10 @@ impl Files for HostFiles {
             File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut content))
         };
         if count.map_err(wrong)? as u64 > limit { Err(ReadError::TooLarge { limit }) } else { Ok(content) }
+    }
+
+    fn fetched(&self, reference: &str) -> Option<Result<PathBuf, String>> {
+        self.remote.as_ref().map(|remote| remote.fetch(reference))
     }
 
     fn kind(&self, path: &Path) -> PathKind {
@@ -71,7 +79,18 @@ impl ProjectArgs {
         self.all_resources |= after.all_resources;
         self.compatibility |= after.compatibility;
         self.dry_run |= after.dry_run;
+        self.remote = self.remote.or(after.remote);
         self
+    }
+
+    /// The files that are loaded.
+    pub fn files(&self) -> HostFiles {
+        HostFiles { remote: self.remote.clone() }
+    }
+
+    /// The references to elsewhere that were met, and the files that were fetched for them.
+    pub fn fetched(&self) -> BTreeMap<String, PathBuf> {
+        self.remote.as_ref().map(|remote| remote.fetched()).unwrap_or_default()
     }
 
     /// What to load.
@@ -103,12 +122,12 @@ fn environment() -> BTreeMap<String, String> {
 
 /// Loads the project here, warnings told; an error shows all that is wrong with it.
 pub fn load_here(args: &ProjectArgs) -> Outcome<Loaded> {
-    load_with(&args.options())
+    load_with(&args.options(), args)
 }
 
 /// As [`load_here`], with options of one's own.
-pub fn load_with(options: &LoadOptions) -> Outcome<Loaded> {
-    let loaded = load(options, &HostFiles).map_err(|wrong| broken(&wrong))?;
+pub fn load_with(options: &LoadOptions, args: &ProjectArgs) -> Outcome<Loaded> {
+    let loaded = load(options, &args.files()).map_err(|wrong| broken(&wrong))?;
     for warning in &loaded.warnings {
         tell!("{warning}");
     }
@@ -161,6 +180,7 @@ pub fn request(args: &ProjectArgs, project: &Project) -> Value {
         "env_files": env_files,
         "profiles": args.profile,
         "compatibility": args.compatibility,
+        "fetched": args.fetched(),
     })
 }
 
@@ -183,7 +203,7 @@ pub fn to_own(args: &ProjectArgs) -> Outcome<Chosen> {
 
 /// The stack that is meant: by name, by the files here, or, when those are broken, by the daemon's memory of them.
 pub async fn find(client: &Client, args: &ProjectArgs) -> Outcome<Chosen> {
-    let loaded = load(&args.options(), &HostFiles);
+    let loaded = load(&args.options(), &args.files());
     match (args.given_name(), loaded) {
         (_, Ok(loaded)) => {
             let request = request(args, &loaded.project);

@@ -7,7 +7,6 @@ use sampan_compose::is_truth;
 
 use super::ProjectArgs;
 use super::display::{Mode, Style};
-use super::project::HostFiles;
 use crate::failure::{Failure, Outcome};
 
 /// What becomes of containers whose service the project does not have.
@@ -25,7 +24,7 @@ impl ProjectArgs {
     /// A variable that is not empty.
     fn setting(&self, name: &str) -> Option<String> {
         let own = std::env::var(name).ok();
-        let found = own.or_else(|| sampan_compose::settings(&self.options(), &HostFiles).remove(name));
+        let found = own.or_else(|| sampan_compose::settings(&self.options(), &self.files()).remove(name));
         found.filter(|value| !value.is_empty())
     }
 

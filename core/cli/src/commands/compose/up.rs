@@ -10,7 +10,7 @@ use super::display::{self, Display, Mode, Style};
 use super::follow::{Follower, Turn, Wanted};
 use super::logs::colors;
 use super::settings::Orphans;
-use super::{ProjectArgs, project, providers, reach};
+use super::{ProjectArgs, project, providers, publish, reach};
 use crate::client::{Client, JsonLines, escape};
 use crate::commands::container::run::low_byte;
 use crate::context::Context;
@@ -201,6 +201,9 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
     }
     chosen.check(args.exit_code_from.as_slice())?;
     chosen.check(&args.scale.iter().map(|(service, _)| service.clone()).collect::<Vec<_>>())?;
+    if !options.dry_run {
+        trust(&options, args.yes)?;
+    }
     if !providers::before_up(&mut chosen, &mut args.services, options.dry_run).await? {
         return Ok(());
     }
@@ -251,6 +254,29 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
         outcome = watch_over(client, wanted, &args, &mut interrupts) => outcome,
         failed = sources => failed,
     }
+}
+
+/// What comes from elsewhere is run only when the user says so: where it is from, and the variables that it will see.
+fn trust(options: &ProjectArgs, yes: bool) -> Outcome {
+    let fetched = options.fetched();
+    if fetched.is_empty() || yes {
+        return Ok(());
+    }
+    tell!(
+        "This project has files from elsewhere, which could be made to do harm. Make sure that you trust their sources:"
+    );
+    let mut lines: Vec<String> = fetched.into_keys().collect();
+    if let Ok(raw) = sampan_compose::load_raw(&options.options(), &options.files())
+        && let Ok(env) = sampan_compose::environment(&options.options(), &options.files())
+    {
+        let names = raw.variables.into_iter().map(|variable| match env.get(&variable.name) {
+            Some(_) => format!("variable {} (set)", variable.name),
+            None if variable.default.is_empty() => format!("variable {} (not set)", variable.name),
+            None => format!("variable {} (default {:?})", variable.name, variable.default),
+        });
+        lines.extend(names);
+    }
+    publish::ask(&lines, yes)
 }
 
 /// The services whose logs are shown; none for all.

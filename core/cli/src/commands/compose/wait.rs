@@ -134,13 +134,6 @@ pub struct RefusedArgs {
     pub arguments: Vec<String>,
 }
 
-/// `compose publish`
-pub async fn publish(_context: Context, _args: RefusedArgs) -> Outcome {
-    Err(Failure::new(
-        "`publish` is not supported: projects are not kept in registries; push their images (`push`) and share the files, or what `config --lock-image-digests` prints",
-    ))
-}
-
 /// `compose bridge`
 pub async fn bridge(_context: Context, _args: RefusedArgs) -> Outcome {
     Err(Failure::new("`bridge` is not supported: `config --format json` prints what converters of projects read"))
