@@ -267,6 +267,25 @@ fn an_update_goes_on_after_its_new_container_was_killed() {
 }
 
 #[test]
+fn an_update_is_not_blamed_for_a_network_that_was_removed_by_hand() {
+    let Some(host) = Host::with_image("an_update_is_not_blamed_for_a_network_that_was_removed_by_hand") else { return };
+    let policy = "order: start-first, failure_action: rollback";
+    let file = host.write("stack/compose.yaml", web("1", policy, "", ""));
+    let folder = folder(&file);
+    host.ok_in(&folder, &["up", "-d", "--wait"]);
+    let waits = "until [ -e /state/go ]; do sleep 0.05; done;";
+    host.write("stack/compose.yaml", web("2", policy, waits, "").replace("retries: 2", "retries: 1000"));
+    host.wait_until("the update has begun", || versions(&host) == ["1", "1", "1", "2"]);
+    for id in host.ok(&["ps", "-q", "--no-trunc"]).lines() {
+        host.ok(&["network", "disconnect", "-f", "demo_default", id]);
+    }
+    host.ok(&["network", "rm", "demo_default"]);
+    std::fs::write(folder.join("state/go"), "").unwrap();
+    host.wait_until("the update is through", || versions(&host) == ["2", "2", "2"] && problem(&host).is_empty());
+    assert_eq!(host.run(&["network", "inspect", "demo_default"]).code, 0, "and the network is there again");
+}
+
+#[test]
 fn a_rollback_goes_on_after_the_daemon_was_killed() {
     let Some(mut host) = Host::with_image("a_rollback_goes_on_after_the_daemon_was_killed") else { return };
     let policy = "order: start-first, failure_action: rollback";

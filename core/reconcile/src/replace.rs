@@ -50,9 +50,19 @@ pub(crate) enum Unfinished {
 enum Missed {
     /// It, or the one that was to take its place, was taken away by hand meanwhile.
     Vanished,
-    /// The new one was killed with SIGKILL, and not for want of memory: no program's own doing.
-    Killed(Error),
+    /// No program's own doing: the new one was killed with SIGKILL, and not for want of memory; or what it needs was taken
+    /// away by hand, or could not be had just then.
+    Disturbed(Error),
     Failed(Error),
+}
+
+impl Missed {
+    fn of(error: Error) -> Self {
+        match error.kind {
+            ErrorKind::NotFound | ErrorKind::Unavailable => Self::Disturbed(error),
+            _ => Self::Failed(error),
+        }
+    }
 }
 
 /// The exit code of what was killed with SIGKILL.
@@ -110,7 +120,7 @@ impl Executor {
                 match missed {
                     // No fault of the new version, and the next look makes it anew.
                     Missed::Vanished => {}
-                    Missed::Killed(error) => disturbed.push(format!("{}: {error}", replica.name)),
+                    Missed::Disturbed(error) => disturbed.push(format!("{}: {error}", replica.name)),
                     Missed::Failed(error) => failures.push(format!("{}: {error}", replica.name)),
                 }
             }
@@ -154,7 +164,8 @@ impl Executor {
         tell("Recreate").await;
         let before = self.set_aside(name, old).await.map_err(|error| self.missed(error, &[old]))?;
         if let Err(error) = self.create(service, *number, name, &before.anonymous).await {
-            return Err(Missed::Failed(self.bring_back(name, old, &before, error).await));
+            let missed = self.missed(error, &[old]);
+            return Err(self.go_back(name, old, &before, missed).await);
         }
         let attempt = async {
             if policy.order == Order::StopFirst {
@@ -171,18 +182,10 @@ impl Executor {
             }
             let standing = self.engine.container_standing(name);
             let missed = match self.missed(error, &[old, name]) {
-                Missed::Failed(error) if standing.code == KILLED && !standing.oom => Missed::Killed(error),
+                Missed::Failed(error) if standing.code == KILLED && !standing.oom => Missed::Disturbed(error),
                 missed => missed,
             };
-            return Err(match missed {
-                Missed::Vanished => {
-                    let gone = Error::not_found("a container vanished while it was replaced");
-                    self.bring_back(name, old, &before, gone).await;
-                    Missed::Vanished
-                }
-                Missed::Killed(error) => Missed::Killed(self.bring_back(name, old, &before, error).await),
-                Missed::Failed(error) => Missed::Failed(self.bring_back(name, old, &before, error).await),
-            });
+            return Err(self.go_back(name, old, &before, missed).await);
         }
         let end = async {
             if policy.order == Order::StartFirst {
@@ -191,7 +194,8 @@ impl Executor {
             let options = RemoveOptions { force: true, ..RemoveOptions::default() };
             settled(self.engine.remove(old, options).await, ErrorKind::NotFound)
         };
-        end.await.map_err(Missed::Failed)?;
+        // The new one serves: what is left of the old one is the next plan's.
+        end.await.map_err(Missed::Disturbed)?;
         tell("Recreated").await;
         Ok(())
     }
@@ -199,7 +203,20 @@ impl Executor {
     /// What an error means: where one of the containers is gone by now, it came of that.
     fn missed(&self, error: Error, containers: &[&str]) -> Missed {
         let is_there = |container: &&str| self.engine.has_container(container);
-        if containers.iter().all(is_there) { Missed::Failed(error) } else { Missed::Vanished }
+        if containers.iter().all(is_there) { Missed::of(error) } else { Missed::Vanished }
+    }
+
+    /// The old container is again what it was.
+    async fn go_back(&self, name: &str, old: &str, before: &Before, missed: Missed) -> Missed {
+        match missed {
+            Missed::Vanished => {
+                let gone = Error::not_found("a container vanished while it was replaced");
+                self.bring_back(name, old, before, gone).await;
+                Missed::Vanished
+            }
+            Missed::Disturbed(error) => Missed::Disturbed(self.bring_back(name, old, before, error).await),
+            Missed::Failed(error) => Missed::Failed(self.bring_back(name, old, before, error).await),
+        }
     }
 
     /// Another container in the place of one. The old one keeps aside until the new one runs, and comes back if it does not.

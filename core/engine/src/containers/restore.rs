@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::{Engine, blocking};
 
 /// The most that an orderly end waits beyond the containers' own timeouts.
 const LONGEST_STOP: Duration = Duration::from_secs(60);
+/// How long a shim may take to listen after its start, on a machine that has much to do.
+const SHIM_LISTENS: Duration = Duration::from_secs(20);
 /// Compose's label with the services that one depends on: `service:condition:restart`, separated by commas.
 const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 const PROJECT: &str = "com.docker.compose.project";
@@ -106,10 +109,18 @@ impl Containers {
         if let Ok(found) = Shim::adopt(&bundle).await {
             return Some(found);
         }
-        // A shim that has just been started does not listen yet.
-        if bundle.join(OCI_CONFIG).exists() && !bundle.join(SOCKET).exists() && self.last_word(id).is_none() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            return Shim::adopt(&bundle).await.ok();
+        // A shim that has just been started does not listen yet: it is waited for as long as it lives. One whose socket is
+        // there listens in the next moment, or is dead.
+        let deadline = tokio::time::Instant::now() + SHIM_LISTENS;
+        let mut is_last = false;
+        while !is_last && bundle.join(OCI_CONFIG).exists() && self.last_word(id).is_none() {
+            let known = bundle.clone();
+            let lives = blocking(move || Ok(has_shim(&known))).await.unwrap_or(false);
+            is_last = bundle.join(SOCKET).exists() || !lives || tokio::time::Instant::now() > deadline;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if let Ok(found) = Shim::adopt(&bundle).await {
+                return Some(found);
+            }
         }
         None
     }
@@ -301,6 +312,17 @@ impl Containers {
     }
 }
 
+/// Whether a shim's process is there for a bundle.
+fn has_shim(bundle: &Path) -> bool {
+    let Some(bundle) = bundle.to_str() else { return false };
+    fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
+        let is_process = entry.file_name().to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+        let words = if is_process { fs::read(entry.path().join("cmdline")).unwrap_or_default() } else { Vec::new() };
+        let mut words = words.split(|byte| *byte == 0);
+        words.next() == Some(b"sampan-shim") && words.any(|word| word == bundle.as_bytes())
+    })
+}
+
 fn clear_cgroups(hierarchy: &sampan_cgroup::Hierarchy, parent: &str, live: &HashSet<String>) {
     let mut found = HashSet::new();
     for root in hierarchy.mount_points().into_values().chain([std::path::PathBuf::from("/sys/fs/cgroup")]) {
@@ -384,6 +406,21 @@ mod tests {
                 .into(),
         );
         Arc::new(record)
+    }
+
+    #[test]
+    fn a_shim_is_found_by_its_bundle() {
+        use std::os::unix::process::CommandExt;
+        let mut shim = std::process::Command::new("/bin/sh")
+            .arg0("sampan-shim")
+            .args(["-c", "read line", "--bundle", "/nowhere/c/abc"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{error}"));
+        let found = [has_shim(Path::new("/nowhere/c/abc")), has_shim(Path::new("/nowhere/c/abcd"))];
+        let _ = shim.kill();
+        let _ = shim.wait();
+        assert_eq!(found, [true, false]);
     }
 
     #[test]

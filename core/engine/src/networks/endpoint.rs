@@ -90,7 +90,7 @@ impl Inner {
         let network = state.find(&join.network)?.clone();
         check(&network, &join.settings)?;
         if network.stage != Stage::There {
-            return Err(Error::conflict(format!("network {} is being made or removed", network.name)));
+            return Err(Error::unavailable(format!("network {} is being made or removed", network.name)));
         }
         if let Some(known) = state.endpoints.get(&join.container).and_then(|networks| networks.get(&network.id)) {
             if known.stage == Stage::There {
