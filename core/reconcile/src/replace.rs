@@ -162,9 +162,13 @@ impl Executor {
         let tell = |status| self.progress.action(format!("Container {}", replica.name), Some(service), status, None);
         let Replica { number, name, old, .. } = replica;
         tell("Recreate").await;
-        let before = self.set_aside(name, old).await.map_err(|error| self.missed(error, &[old]))?;
+        let place = (service, *number);
+        let before = match self.set_aside(name, old).await {
+            Ok(before) => before,
+            Err(error) => return Err(self.missed(error, &[old], place).await),
+        };
         if let Err(error) = self.create(service, *number, name, &before.anonymous).await {
-            let missed = self.missed(error, &[old]);
+            let missed = self.missed(error, &[old], place).await;
             return Err(self.go_back(name, old, &before, missed).await);
         }
         let attempt = async {
@@ -181,7 +185,7 @@ impl Executor {
                 let _ = tokio::time::timeout(KILLED_SOON, end).await;
             }
             let standing = self.engine.container_standing(name);
-            let missed = match self.missed(error, &[old, name]) {
+            let missed = match self.missed(error, &[old, name], place).await {
                 Missed::Failed(error) if standing.code == KILLED && !standing.oom => Missed::Disturbed(error),
                 missed => missed,
             };
@@ -200,10 +204,19 @@ impl Executor {
         Ok(())
     }
 
-    /// What an error means: where one of the containers is gone by now, it came of that.
-    fn missed(&self, error: Error, containers: &[&str]) -> Missed {
-        let is_there = |container: &&str| self.engine.has_container(container);
-        if containers.iter().all(is_there) { Missed::of(error) } else { Missed::Vanished }
+    /// What an error means: where one of the containers or of the networks is gone by now, it came of that.
+    async fn missed(&self, error: Error, containers: &[&str], (service, number): (&str, u32)) -> Missed {
+        if !containers.iter().all(|container| self.engine.has_container(container)) {
+            return Missed::Vanished;
+        }
+        let wanted = self.wanted(service, number).ok().and_then(|wanted| wanted.body.networking_config.as_ref());
+        let networks = wanted.and_then(|networking| networking.endpoints_config.as_ref());
+        for network in networks.into_iter().flat_map(HashMap::keys) {
+            if self.engine.inspect_network(network, false).await.is_err() {
+                return Missed::Disturbed(error);
+            }
+        }
+        Missed::of(error)
     }
 
     /// The old container is again what it was.
