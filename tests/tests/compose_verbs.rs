@@ -159,7 +159,7 @@ fn compose_verbs_take_composes_options() {
     assert!(states(&host).iter().all(|(_, state)| state == "running"));
     let told = compose(&["--compatibility", "up", "--dry-run"]);
     assert!(told.contains("rename container demo-web-1 to demo_web_1"), "{told}");
-    assert!(host.run_in(&folder, &["compose", "publish", "x"]).err.contains("not supported"));
+    assert!(host.run_in(&folder, &["compose", "bridge", "x"]).err.contains("not supported"));
 
     // `wait` ends as the container ended.
     let waiting = host
