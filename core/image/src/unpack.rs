@@ -486,10 +486,10 @@ impl Unpack<'_> {
         if self.below(&hidden).step(path, "look at the layers below")?.is_none() {
             return Ok(());
         }
-        let folder = self.folder(parent, path)?;
-        if is_opaque(&folder, b".").step(path, "read an attribute")? {
+        if self.covers(parent).step(path, "read an attribute")? {
             return Ok(());
         }
+        let folder = self.folder(parent, path)?;
         match tree::make_node(&*folder, name, SFlag::S_IFCHR, 0, 0) {
             Err(Errno::EEXIST) => {}
             other => return other.step(path, "make a whiteout"),
@@ -608,7 +608,12 @@ impl Unpack<'_> {
             if tree::stat(&*folder, name).step(path, "look at its folder")?.is_some() {
                 return Err(rule(path, format!("its folder {:?} is a link that leads nowhere", shown(prefix))));
             }
-            match self.below(prefix).step(path, "look at the layers below")? {
+            // What the archive has hidden is no pattern for what comes in its place.
+            let below = match self.covers(above).step(path, "read an attribute")? {
+                true => None,
+                false => self.below(prefix).step(path, "look at the layers below")?,
+            };
+            match below {
                 Some((stat, _)) if tree::format(&stat) == libc::S_IFDIR => {
                     tree::make_folder(&*folder, name, stat.st_mode & 0o777).step(path, "create its folder")?;
                     tree::set_owner(&*folder, name, stat.st_uid, stat.st_gid).step(path, "set its folder's owner")?;
@@ -636,6 +641,25 @@ impl Unpack<'_> {
             }
         }
         self.tree.folder(parent).step(path, "open its folder")
+    }
+
+    /// Whether one of this layer's own folders on the way to a name, itself among them, hides what lies below it.
+    fn covers(&mut self, path: &[u8]) -> nix::Result<bool> {
+        if self.target.whiteouts != Whiteouts::Overlay {
+            return Ok(false);
+        }
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in std::iter::once(0).chain(ends).chain([path.len()]) {
+            match self.tree.folder(&path[..end]) {
+                Ok(folder) if is_opaque(&folder, b".")? => return Ok(true),
+                Ok(_) => {}
+                Err(Errno::ENOENT) => return Ok(false),
+                // A whiteout, or something else in a folder's place.
+                Err(Errno::ENOTDIR) => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
     /// What the layers below show under a name.

@@ -546,6 +546,38 @@ proptest! {
 }
 
 #[test]
+fn folders_in_the_place_of_hidden_ones_do_not_look_like_them() {
+    let lower = tempfile::tempdir().unwrap();
+    let folder = |path: &'static [u8]| Head {
+        kind: EntryType::Directory,
+        path,
+        mode: 0o2710,
+        uid: 7,
+        gid: 8,
+        ..Head::default()
+    };
+    let base = Archive::new()
+        .add(&folder(b"a"))
+        .add(&folder(b"a/c"))
+        .file("a/c/old", "")
+        .add(&folder(b"b"))
+        .file("b/x", "")
+        .done();
+    unpack(base.as_slice(), &target(lower.path(), Whiteouts::Overlay)).unwrap();
+    let upper = tempfile::tempdir().unwrap();
+    let over = Target { lower: Some(vec![lower.path().to_owned()]), ..target(upper.path(), Whiteouts::Overlay) };
+    let layer = Archive::new().file(".wh.a", "").file("a/c/new", "").file("a/c/.wh.old", "").file("b/y", "").done();
+    unpack(layer.as_slice(), &over).unwrap();
+    let look = |path: &str| {
+        let meta = fs::symlink_metadata(upper.path().join(path)).unwrap();
+        (meta.mode() & 0o7777, meta.uid(), meta.gid())
+    };
+    assert_eq!((look("a"), look("a/c")), ((0o755, 0, 0), (0o755, 0, 0)));
+    assert_eq!(look("b"), (0o2710, 7, 8));
+    assert!(fs::symlink_metadata(upper.path().join("a/c/old")).is_err(), "a whiteout of what is hidden already");
+}
+
+#[test]
 fn what_is_all_zeros_takes_no_place_and_reads_the_same() {
     let zeros = "\0".repeat(3 << 20);
     let texts = [
