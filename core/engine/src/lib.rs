@@ -32,6 +32,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use sampan_store::Store;
@@ -89,7 +90,7 @@ impl Engine {
     /// what restart policies say. Must be called within a tokio runtime.
     pub async fn open(config: EngineConfig) -> Result<Self> {
         private_directory(&config.root, 0o711)?;
-        let lock = lock(&config.root)?;
+        let lock = lock(&config.root).await?;
         for directory in [config.root.join("containers"), config.cache(), config.tmp()] {
             private_directory(&directory, 0o700)?;
         }
@@ -159,21 +160,37 @@ impl Engine {
     }
 }
 
-fn lock(root: &Path) -> Result<Flock<File>> {
+/// How long descriptors of a daemon that was killed may outlive it: a process that it was about to start has copies of
+/// them until its program begins.
+pub const COPIES: Duration = Duration::from_secs(2);
+
+async fn lock(root: &Path) -> Result<Flock<File>> {
     let path = root.join("lock");
-    let file = File::options()
+    let mut file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&path)
         .map_err(|error| Error::internal(format!("open {}: {error}", path.display())))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => Error::conflict(format!(
-            "another daemon works on {} already; stop it, or give this one a root of its own (--root, SAMPAN_ROOT)",
-            root.display()
-        )),
-        other => Error::internal(format!("lock {}: {other}", path.display())),
-    })
+    let deadline = Instant::now() + COPIES;
+    loop {
+        let errno = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
+                file = back;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+            Err((_, errno)) => errno,
+        };
+        return Err(match errno {
+            nix::errno::Errno::EWOULDBLOCK => Error::conflict(format!(
+                "another daemon works on {} already; stop it, or give this one a root of its own (--root, SAMPAN_ROOT)",
+                root.display()
+            )),
+            other => Error::internal(format!("lock {}: {other}", path.display())),
+        });
+    }
 }
 
 fn private_directory(path: &Path, mode: u32) -> Result<()> {

@@ -6,6 +6,9 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sampan_engine::COPIES;
 
 /// First descriptor of socket activation, `sd_listen_fds(3)`.
 const FIRST: i32 = 3;
@@ -19,15 +22,19 @@ pub fn listen(path: &Path, group: &str) -> io::Result<(UnixListener, bool)> {
         fs::create_dir_all(folder)?;
     }
     // A socket that nobody listens on was left by a daemon that died.
-    match UnixStream::connect(path) {
-        Ok(_) => {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "another daemon listens there; stop it, or choose another socket (--socket, SAMPAN_RUN)",
-            ));
+    let deadline = Instant::now() + COPIES;
+    loop {
+        match UnixStream::connect(path) {
+            Ok(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "another daemon listens there; stop it, or choose another socket (--socket, SAMPAN_RUN)",
+                ));
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => break fs::remove_file(path)?,
+            Err(_) => break,
         }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
-        Err(_) => {}
     }
     // Nobody may connect before owner and mode are right.
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
@@ -58,5 +65,26 @@ pub fn notify(state: &str) {
         && let Ok(socket) = std::os::unix::net::UnixDatagram::unbound()
     {
         let _ = socket.send_to(state.as_bytes(), Path::new(&address));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_about_to_be_let_go_is_taken_over_and_one_that_is_served_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sampan.sock");
+        let held = UnixListener::bind(&path).unwrap();
+        assert_eq!(listen(&path, "none").unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        // As the copy in a process whose program is about to begin.
+        let passing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(held);
+        });
+        assert!(listen(&path, "none").is_ok());
+        passing.join().unwrap();
     }
 }
