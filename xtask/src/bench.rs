@@ -27,6 +27,8 @@ const STANDING: [&str; 2] = ["standing", "beside"];
 const IMAGE: &str = "bench:latest";
 /// A large image.
 const BIG: &str = "big:1";
+/// Where the registry keeps what it is given.
+const REGISTRY: &str = "registry";
 /// Docker leaves it behind.
 const DOCKERS_CGROUP: &str = "/sampan-bench-docker";
 
@@ -65,7 +67,8 @@ pub fn run(root: &Path, options: &[&str]) -> Result<()> {
     if registry.is_none() {
         println!("docker-registry: not installed, pull and push are left out");
     }
-    let result = measure(&peers, wanted, registry.is_some());
+    let stored = registry.is_some().then(|| peers[0].home.join(REGISTRY));
+    let result = measure(&peers, wanted, stored.as_deref());
     if let Some(registry) = &mut registry {
         let _ = registry.kill();
         let _ = registry.wait();
@@ -76,13 +79,14 @@ pub fn run(root: &Path, options: &[&str]) -> Result<()> {
     result
 }
 
-fn measure(peers: &[Peer], wanted: &str, registry: bool) -> Result<()> {
+fn measure(peers: &[Peer], wanted: &str, registry: Option<&Path>) -> Result<()> {
     std::thread::sleep(REST);
     let idle: Vec<Option<u64>> =
         peers.iter().map(|peer| peer.daemon.as_ref().and_then(|daemon| resident(daemon.id()))).collect();
     let archive = peers[0].home.join("image.tar");
     make_image(&archive)?;
-    let rows: Vec<&Row> = ROWS.iter().filter(|row| row.name.contains(wanted) && (registry || !row.registry)).collect();
+    let rows: Vec<&Row> =
+        ROWS.iter().filter(|row| row.name.contains(wanted) && (registry.is_some() || !row.registry)).collect();
     if rows.iter().any(|row| row.name.contains("300 MB") || row.name.contains("of it")) {
         make_big(&peers[0])?;
     }
@@ -107,7 +111,7 @@ fn measure(peers: &[Peer], wanted: &str, registry: bool) -> Result<()> {
         let mut line = format!("{:<36}", row.name);
         let mut first = None;
         for peer in peers {
-            match peer.time(row) {
+            match peer.time(row, registry) {
                 Ok(mut times) => {
                     times.sort_by(f64::total_cmp);
                     let median = times[times.len() / 2];
@@ -183,10 +187,13 @@ impl Peer {
         Ok(())
     }
 
-    fn time(&self, row: &Row) -> Result<Vec<f64>> {
+    fn time(&self, row: &Row, registry: Option<&Path>) -> Result<Vec<f64>> {
         let mut times = Vec::new();
         std::thread::sleep(SETTLE);
         for run in 0..=row.runs {
+            if let Some(stored) = registry.filter(|stored| row.registry && stored.exists()) {
+                fs::remove_dir_all(stored)?;
+            }
             for words in row.before {
                 self.quietly(words, 0, run)?;
             }
@@ -338,7 +345,7 @@ fn make_image(archive: &Path) -> Result<()> {
 fn registry(home: &Path) -> Result<Option<std::process::Child>> {
     let Some(program) = found("docker-registry") else { return Ok(None) };
     let configuration = home.join("registry.yml");
-    let store = home.join("registry");
+    let store = home.join(REGISTRY);
     fs::write(
         &configuration,
         format!(
@@ -411,14 +418,14 @@ fn write_stacks(home: &Path) -> Result<()> {
     let mut chain = "services:\n".to_owned();
     let mut wide = chain.clone();
     for number in 0..10 {
-        writeln!(chain, "  s{number}:\n    image: {IMAGE}\n    command: sleep 100000\n    init: true")?;
+        writeln!(chain, "  s{number}:\n    image: {IMAGE}\n    command: sleep 100000")?;
         writeln!(chain, "    healthcheck: {{test: [CMD, 'true'], interval: 1s}}")?;
         if number > 0 {
             writeln!(chain, "    depends_on: {{s{}: {{condition: service_healthy}}}}", number - 1)?;
         }
     }
     for number in 0..50 {
-        writeln!(wide, "  s{number}:\n    image: {IMAGE}\n    command: sleep 100000\n    init: true")?;
+        writeln!(wide, "  s{number}:\n    image: {IMAGE}\n    command: sleep 100000")?;
         if number == 0 {
             writeln!(wide, "    environment: {{EDIT: '${{EDIT}}'}}\n    stop_grace_period: 0s")?;
         }

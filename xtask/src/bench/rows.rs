@@ -18,7 +18,7 @@ pub struct Row {
     pub after: &'static [Words],
     /// What is run on is something else each time: the environment's `EDIT`, and the file of that name of a build.
     pub edited: bool,
-    /// Needs the registry.
+    /// Needs the registry, which is empty before each run: what it has it need not be given, whatever its name there.
     pub registry: bool,
 }
 
@@ -103,6 +103,7 @@ pub const ROWS: [Row; 24] = [
     Row {
         name: "pull of it",
         runs: 3,
+        before: &[LOAD, &["tag", BIG, PUSHED], &["push", "-q", PUSHED], &["rmi", "-f", PUSHED], UNLOAD],
         words: &["pull", "-q", PUSHED],
         after: &[&["rmi", "-f", PUSHED]],
         registry: true,
