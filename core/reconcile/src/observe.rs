@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use bollard_stubs::models::{ContainerSummary, ContainerSummaryStateEnum};
+use sampan_compose::Project;
 use sampan_engine::containers::ListOptions;
 use sampan_engine::{Engine, ErrorKind, Filters, Result};
 
@@ -22,15 +23,6 @@ pub async fn observe(engine: &Engine, project: &str, images: &BTreeSet<String>) 
     for summary in summaries(engine, project, None).await? {
         observed.containers.push(container(engine, summary));
     }
-    for (name, network) in &mut observed.networks {
-        if network.project.as_deref() == Some(project) {
-            let found = engine.inspect_network(name, false).await.ok().and_then(|found| found.containers);
-            let is_other = |id: &String| !observed.containers.iter().any(|own| own.id == *id);
-            let others = found.into_iter().flatten().filter(|(id, _)| is_other(id));
-            network.others = others.map(|(id, endpoint)| endpoint.name.unwrap_or(id)).collect();
-            network.others.sort();
-        }
-    }
     for name in images {
         match engine.inspect_image(name).await {
             Ok(image) => {
@@ -41,6 +33,22 @@ pub async fn observe(engine: &Engine, project: &str, images: &BTreeSet<String>) 
         }
     }
     Ok(observed)
+}
+
+/// Looks who else is in those of a project's networks that are defined otherwise than when they were made.
+pub async fn observe_others(engine: &Engine, project: &Project, observed: &mut Observed) {
+    for network in project.networks.values() {
+        let Some(resource) = observed.networks.get_mut(&network.name) else { continue };
+        let is_own = resource.project.as_deref() == Some(&project.name);
+        if network.external || !is_own || !resource.is_outdated(|| network.config_hash()) {
+            continue;
+        }
+        let found = engine.inspect_network(&network.name, false).await.ok().and_then(|found| found.containers);
+        let is_other = |id: &String| !observed.containers.iter().any(|own| own.id == *id);
+        let others = found.into_iter().flatten().filter(|(id, _)| is_other(id));
+        resource.others = others.map(|(id, endpoint)| endpoint.name.unwrap_or(id)).collect();
+        resource.others.sort();
+    }
 }
 
 /// The containers of a project, or of one of its services.

@@ -44,8 +44,16 @@ pub struct ObservedResource {
     pub key: Option<String>,
     /// Of what it was made from.
     pub hash: Option<String>,
-    /// Of a network of the project: names of the running containers in it that are not the project's.
+    /// Of a network of the project that is outdated: names of the running containers in it that are not the project's.
     pub others: Vec<String>,
+}
+
+impl ObservedResource {
+    /// Whether it was made from another definition than the one with this hash.
+    #[must_use]
+    pub fn is_outdated(&self, hash: impl FnOnce() -> String) -> bool {
+        self.hash.as_ref().is_some_and(|known| *known != hash())
+    }
 }
 
 /// A container of the project.

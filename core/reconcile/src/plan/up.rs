@@ -187,7 +187,7 @@ impl Planner<'_> {
                         self.project.name
                     ));
                 }
-                Some(found) if found.hash.as_ref().is_none_or(|hash| *hash == network.config_hash()) => {}
+                Some(found) if !found.is_outdated(|| network.config_hash()) => {}
                 // Our containers would be gone, and it still there.
                 Some(found) if !found.others.is_empty() => {
                     self.plan.warnings.push(format!(
@@ -239,9 +239,7 @@ impl Planner<'_> {
                     let made = self.plan.add(Action::CreateVolume { key: key.clone(), name: name.clone() }, Vec::new());
                     self.volumes.insert(key.clone(), made);
                 }
-                Some(found)
-                    if !volume.external && found.hash.as_ref().is_some_and(|hash| *hash != volume.config_hash()) =>
-                {
+                Some(found) if !volume.external && found.is_outdated(|| volume.config_hash()) => {
                     self.plan.warnings.push(format!(
                         "volume {name} is defined otherwise than when it was made, and stays as it is with its data; remove it (`sampan volume rm {name}`) to have it made anew"
                     ));

@@ -13,7 +13,7 @@ use crate::desired::{self, DesiredContainer};
 use crate::execute::{Executor, Outcome};
 use crate::images::{self, ImageOptions, Source};
 use crate::init_containers::{self, InitContainer};
-use crate::observe::observe;
+use crate::observe::{observe, observe_others};
 use crate::observed::Observed;
 use crate::plan::{self, Plan, PlanOptions};
 use crate::progress::Progress;
@@ -23,7 +23,9 @@ impl Stack {
     pub(super) async fn observe(&self, project: &Project, services: &[String]) -> Result<Observed, String> {
         let mut images: BTreeSet<String> = services.iter().map(|service| project.image_name(service)).collect();
         images.extend(services.iter().flat_map(|service| project.mounted_images(service)));
-        observe(&self.engine, &self.name, &images).await.map_err(|error| error.message)
+        let mut observed = observe(&self.engine, &self.name, &images).await.map_err(|error| error.message)?;
+        observe_others(&self.engine, project, &mut observed).await;
+        Ok(observed)
     }
 
     pub(super) fn desired(
