@@ -30,24 +30,32 @@ pub fn parse(text: &str) -> Result<Device, String> {
         }
     }
     let name = name.filter(|name| !name.is_empty()).ok_or_else(|| wrong("the name is missing"))?;
-    if !is_name(&name) {
+    let (kind, device) = name.split_once('=').map_or((name.as_str(), None), |(kind, device)| (kind, Some(device)));
+    if !is_kind(kind) || !device.is_none_or(is_device) {
         return Err(wrong(&format!("{name} is no name of a device: expected vendor.example/class=name")));
     }
     Ok(Device { name, required })
 }
 
-/// As the Container Device Interface has it.
-fn is_name(text: &str) -> bool {
-    let (kind, device) = text.split_once('=').map_or((text, None), |(kind, device)| (kind, Some(device)));
-    let Some((vendor, class)) = kind.split_once('/') else { return false };
-    let word = |text: &str, more: &str, first: fn(&char) -> bool| {
-        text.chars().next().is_some_and(|c| first(&c))
-            && text.chars().last().is_some_and(|c| c.is_ascii_alphanumeric())
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
-    };
-    word(vendor, "_.-", char::is_ascii_alphabetic)
-        && word(class, "_-", char::is_ascii_alphabetic)
-        && device.is_none_or(|device| word(device, "_.:-", char::is_ascii_alphanumeric))
+fn is_word(text: &str, inside: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric();
+    text.len() <= 253
+        && text.chars().all(|c| plain(c) || inside.contains(c))
+        && text.chars().next().is_some_and(plain)
+        && text.chars().next_back().is_some_and(plain)
+}
+
+/// Whether it is `vendor/class`.
+pub fn is_kind(text: &str) -> bool {
+    let begins = |part: &str| part.starts_with(|c: char| c.is_ascii_alphabetic());
+    text.split_once('/').is_some_and(|(vendor, class)| {
+        begins(vendor) && begins(class) && is_word(vendor, "_-.") && is_word(class, "_-")
+    })
+}
+
+/// Whether it is a name within its kind.
+pub fn is_device(text: &str) -> bool {
+    is_word(text, "_-.:")
 }
 
 #[cfg(test)]

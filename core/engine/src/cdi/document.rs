@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path};
 
+use sampan_build::device::{is_device, is_kind};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -83,27 +84,6 @@ pub(crate) struct Mount {
     pub options: Vec<String>,
     #[serde(rename = "type")]
     pub kind: String,
-}
-
-fn is_word(text: &str, inside: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric();
-    text.len() <= 253
-        && text.chars().all(|c| plain(c) || inside.contains(c))
-        && text.chars().next().is_some_and(plain)
-        && text.chars().next_back().is_some_and(plain)
-}
-
-/// Whether it is `vendor/class`.
-pub(super) fn is_kind(text: &str) -> bool {
-    let begins = |part: &str| part.starts_with(|c: char| c.is_ascii_alphabetic());
-    text.split_once('/').is_some_and(|(vendor, class)| {
-        begins(vendor) && begins(class) && is_word(vendor, "_-.") && is_word(class, "_-")
-    })
-}
-
-/// Whether it is a name within its kind.
-pub(super) fn is_device(text: &str) -> bool {
-    is_word(text, "_-.:")
 }
 
 impl Document {

@@ -16,6 +16,7 @@ use bollard_stubs::models::DeviceRequest;
 
 pub(crate) use document::{DeviceNode, Mount};
 use document::{Document, Edits};
+use sampan_build::device::{is_device, is_kind};
 
 use crate::error::{Error, Result};
 
@@ -57,8 +58,7 @@ struct Name {
 impl Name {
     fn parse(text: &str) -> Option<Self> {
         let (kind, device) = text.split_once('=')?;
-        (document::is_kind(kind) && document::is_device(device))
-            .then(|| Self { kind: kind.to_owned(), device: device.to_owned() })
+        (is_kind(kind) && is_device(device)).then(|| Self { kind: kind.to_owned(), device: device.to_owned() })
     }
 }
 
