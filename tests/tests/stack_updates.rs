@@ -230,16 +230,22 @@ fn an_edit_supersedes_an_update_that_hangs() {
     host.wait_until("nothing is left aside", || host.ok(&["ps", "-aq"]).lines().count() == 3);
 }
 
-#[test]
-fn an_update_goes_on_after_the_daemon_was_killed() {
-    let Some(mut host) = Host::with_image("an_update_goes_on_after_the_daemon_was_killed") else { return };
-    let policy = "order: start-first";
+/// A stack of version 1 whose update to 2 has begun, and waits for the file `state/go` in the folder.
+fn begun_update(host: &Host, policy: &str) -> PathBuf {
     let file = host.write("stack/compose.yaml", web("1", policy, "", ""));
     let folder = folder(&file);
     host.ok_in(&folder, &["up", "-d", "--wait"]);
     let waits = "until [ -e /state/go ]; do sleep 0.05; done;";
     host.write("stack/compose.yaml", web("2", policy, waits, "").replace("retries: 2", "retries: 1000"));
-    host.wait_until("the update has begun", || versions(&host) == ["1", "1", "1", "2"]);
+    host.wait_until("the update has begun", || versions(host) == ["1", "1", "1", "2"]);
+    folder
+}
+
+#[test]
+fn an_update_goes_on_after_the_daemon_was_killed() {
+    let Some(mut host) = Host::with_image("an_update_goes_on_after_the_daemon_was_killed") else { return };
+    let policy = "order: start-first";
+    let folder = begun_update(&host, policy);
     let new = host.inspect("demo-web-1")["Id"].clone();
     host.crash_and_restart();
     assert!(versions(&host).iter().filter(|version| *version == "1").count() >= 3, "what serves goes on");
@@ -253,12 +259,7 @@ fn an_update_goes_on_after_the_daemon_was_killed() {
 fn an_update_goes_on_after_its_new_container_was_killed() {
     let Some(host) = Host::with_image("an_update_goes_on_after_its_new_container_was_killed") else { return };
     let policy = "order: start-first";
-    let file = host.write("stack/compose.yaml", web("1", policy, "", ""));
-    let folder = folder(&file);
-    host.ok_in(&folder, &["up", "-d", "--wait"]);
-    let waits = "until [ -e /state/go ]; do sleep 0.05; done;";
-    host.write("stack/compose.yaml", web("2", policy, waits, "").replace("retries: 2", "retries: 1000"));
-    host.wait_until("the update has begun", || versions(&host) == ["1", "1", "1", "2"]);
+    let folder = begun_update(&host, policy);
     host.ok(&["kill", "demo-web-1"]);
     host.wait_until("it is told", || problem(&host).contains("exited (137)"));
     assert!(versions(&host).iter().filter(|version| *version == "1").count() >= 3, "what serves goes on");
@@ -270,12 +271,7 @@ fn an_update_goes_on_after_its_new_container_was_killed() {
 fn an_update_is_not_blamed_for_a_network_that_was_removed_by_hand() {
     let Some(host) = Host::with_image("an_update_is_not_blamed_for_a_network_that_was_removed_by_hand") else { return };
     let policy = "order: start-first, failure_action: rollback";
-    let file = host.write("stack/compose.yaml", web("1", policy, "", ""));
-    let folder = folder(&file);
-    host.ok_in(&folder, &["up", "-d", "--wait"]);
-    let waits = "until [ -e /state/go ]; do sleep 0.05; done;";
-    host.write("stack/compose.yaml", web("2", policy, waits, "").replace("retries: 2", "retries: 1000"));
-    host.wait_until("the update has begun", || versions(&host) == ["1", "1", "1", "2"]);
+    let folder = begun_update(&host, policy);
     for id in host.ok(&["ps", "-q", "--no-trunc"]).lines() {
         host.ok(&["network", "disconnect", "-f", "demo_default", id]);
     }
