@@ -218,6 +218,113 @@ fn a_one_off_run_needs_no_stack_and_makes_none() {
 }
 
 #[test]
+fn a_service_is_there_when_it_is_named_and_away_when_it_was_removed() {
+    let test = "a_service_is_there_when_it_is_named_and_away_when_it_was_removed";
+    let Some(host) = Host::with_image(test) else { return };
+    let yaml = |label: &str| {
+        let service = format!("image: {IMAGE}, init: true, command: [sleep, '1000'], labels: {{ l: '{label}' }}");
+        format!(
+            "name: demo
+services:
+  db: {{ {service} }}
+  web: {{ {service}, scale: 1 }}
+  tool: {{ {service}, profiles: [tools], depends_on: [helper] }}
+  helper: {{ {service}, profiles: [others] }}
+  never: {{ {service}, profiles: [tools] }}
+"
+        )
+    };
+    let folder = host.write("stack/compose.yaml", yaml("1")).parent().unwrap().to_owned();
+    let here = |words: &[&str]| host.ok_in(&folder, words);
+    let services = || here(&["compose", "ps", "--services"]).lines().map(str::to_owned).collect::<Vec<_>>();
+    here(&["up", "-d"]);
+    assert_eq!(services(), ["db", "web"]);
+
+    // No profile enables it; its name does, from then on.
+    here(&["up", "-d", "tool"]);
+    assert_eq!(services(), ["db", "helper", "tool", "web"]);
+    host.write("stack/compose.yaml", yaml("2"));
+    let label = || host.inspect("demo-tool-1")["Config"]["Labels"]["l"].clone();
+    host.wait_until("the edit reaches it", || {
+        host.run(&["inspect", "demo-tool-1"]).code == 0 && label() == "2" && services().len() == 4
+    });
+    here(&["up", "-d"]);
+    assert_eq!(services(), ["db", "helper", "tool", "web"], "an `up` of the others leaves it");
+
+    // What is taken away as a service is not mended: when another container is, it has been looked at.
+    here(&["compose", "rm", "-s", "-f", "tool"]);
+    here(&["down", "-t", "0", "web"]);
+    host.ok(&["rm", "-f", "demo-db-1"]);
+    host.wait_until("the stack was looked at", || services().contains(&"db".to_owned()));
+    assert_eq!(host.ok(&["ps", "-a", "--format", "{{.Names}}"]).lines().count(), 2, "{}", host.log());
+    here(&["up", "-d"]);
+    assert_eq!(services(), ["db", "helper", "web"], "a service of the file comes back, a named one when it is named");
+
+    // A number holds until the service is brought up without one.
+    here(&["scale", "web=3"]);
+    here(&["up", "-d", "db"]);
+    let count = || host.ok(&["ps", "-q", "--filter", "label=com.docker.compose.service=web"]).lines().count();
+    assert_eq!(count(), 3);
+    here(&["up", "-d"]);
+    assert_eq!(count(), 1);
+    here(&["down", "-t", "0"]);
+}
+
+#[test]
+fn a_stack_that_the_daemon_does_not_keep_obeys_all_the_same() {
+    let test = "a_stack_that_the_daemon_does_not_keep_obeys_all_the_same";
+    let Some((host, folder)) = prepared(test) else { return };
+    // As Compose leaves it.
+    for (service, needs) in [("db", ""), ("web", "db:service_started:false")] {
+        let name = format!("demo-{service}-1");
+        let labels = [
+            format!("com.docker.compose.project=demo,com.docker.compose.service={service}"),
+            "com.docker.compose.oneoff=False,com.docker.compose.container-number=1".to_owned(),
+            format!("com.docker.compose.depends_on={needs}"),
+        ];
+        let labels: Vec<&str> = labels.iter().flat_map(|all| all.split(',')).collect();
+        let mut words = vec!["run", "-d", "--init", "--name", name.as_str()];
+        labels.iter().for_each(|label| words.extend(["--label", *label]));
+        words.extend([IMAGE, "sleep", "1000"]);
+        host.ok(&words);
+    }
+    let here = |words: &[&str]| host.ok_in(&folder, &[&["compose"], words].concat());
+    let state = |service: &str| {
+        let all = states(&host);
+        let found = all.iter().find(|(name, _)| *name == format!("demo-{service}-1"));
+        found.map_or("none", |(_, state)| state.as_str()).to_owned()
+    };
+    let both = || (state("db"), state("web"));
+    let is = |db: &str, web: &str| assert_eq!(both(), (db.to_owned(), web.to_owned()));
+    here(&["stop", "-t", "0", "web"]);
+    is("running", "exited");
+    here(&["start"]);
+    is("running", "running");
+    here(&["pause", "db"]);
+    is("paused", "running");
+    here(&["unpause"]);
+    here(&["restart", "-t", "0"]);
+    is("running", "running");
+    here(&["kill", "web"]);
+    host.wait_until("it is dead", || state("web") == "exited");
+    here(&["rm", "-f"]);
+    is("running", "none");
+    here(&["rm", "-s", "-f"]);
+    is("none", "none");
+
+    // With nothing there: as Compose, only a start is a failure.
+    for words in
+        [&["stop"][..], &["kill"], &["restart"], &["pause"], &["unpause"], &["rm", "-f"], &["stats", "--no-stream"]]
+    {
+        assert_eq!(here(words), "", "{words:?}");
+    }
+    let start = host.run_in(&folder, &["compose", "start"]);
+    assert!(start.code == 1 && start.err.contains("bring it up first"), "{}", start.err);
+    let typo = host.run_in(&folder, &["compose", "stop", "--nothere"]);
+    assert!(typo.code == 1 && typo.err.starts_with("unknown flag: --nothere"), "{} {}", typo.code, typo.err);
+}
+
+#[test]
 fn waiting_understands_jobs() {
     let Some(host) = Host::with_image("waiting_understands_jobs") else { return };
     let stack = |job: &str| {

@@ -103,6 +103,10 @@ fn each_side_manages_the_stacks_of_the_other() {
         assert_eq!(host.ok_in(&folder, &["compose", "ps", "--services"]), "db\nweb");
         assert_eq!(host.ok_in(&folder, &["logs", "--no-log-prefix", "db"]), "rows");
         assert_eq!(host.ok_in(&folder, &["exec", "web", "echo", "inside"]), "inside");
+        host.ok_in(&folder, &["compose", "stop", "-t", "0", "web"]);
+        assert_eq!(client.ok(&["ps", "--services"]), "db");
+        host.ok_in(&folder, &["compose", "start"]);
+        assert_eq!(running(&host), both);
         host.ok_in(&folder, &["down", "-v"]);
         stays_gone(&host, &folder);
         assert_eq!(client.ok(&["ls", "-a", "-q"]), "");

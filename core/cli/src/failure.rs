@@ -53,6 +53,15 @@ impl Failure {
         }
     }
 
+    /// A command of `compose` that was typed wrong ends with 1, as Compose's do.
+    #[must_use]
+    pub fn of_compose(mut self) -> Self {
+        if self.kind == Kind::Usage {
+            self.code = 1;
+        }
+        self
+    }
+
     /// Ends with a program's own exit status, and nothing to print.
     pub fn exit(code: u8) -> Self {
         Self { message: String::new(), code, status: None, kind: Kind::Plain }

@@ -77,6 +77,8 @@ pub struct StackInfo {
     pub held: BTreeMap<String, String>,
     /// How it stands with each service.
     pub services: Vec<ServiceInfo>,
+    /// Services that programs on the host provide, and the type of each.
+    pub providers: BTreeMap<String, String>,
     /// Whether the daemon keeps it up; others are only seen by their labels.
     pub managed: bool,
 }
@@ -298,8 +300,11 @@ impl Stacks {
 
     /// Builds a service's image, and makes its containers anew; whether that went well.
     async fn rebuild(&self, name: &str, request: &StackRequest, service: String, progress: &Progress) -> bool {
-        let options = StackOptions { build: true, no_deps: true, ..StackOptions::default() };
         let services = BTreeSet::from([service.clone()]);
+        // As many as there are: nobody asked for another number.
+        let mut scale = self.records().await.remove(name).map(|record| record.scale).unwrap_or_default();
+        scale.retain(|known, _| *known == service);
+        let options = StackOptions { build: true, no_deps: true, scale, ..StackOptions::default() };
         let mut events = match self.up(name, request.clone(), services, options).await {
             Ok(events) => events,
             Err(error) => {
@@ -389,6 +394,7 @@ impl Stacks {
                             .collect()
                     })
                     .unwrap_or_default(),
+                providers: record.map(|record| record.request.provided.kinds()).unwrap_or_default(),
                 managed: record.is_some(),
                 name,
             });

@@ -286,6 +286,8 @@ pub struct PlanOptions {
     pub healing: bool,
     /// Services that the user stopped as a whole.
     pub stopped: BTreeSet<String>,
+    /// Those of them whose containers the user removed: none are made.
+    pub removed: BTreeSet<String>,
     /// Services whose update failed and stands still: what runs stays as it is.
     pub frozen: BTreeSet<String>,
     /// Services that go back to the version before.

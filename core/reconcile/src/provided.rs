@@ -51,6 +51,12 @@ impl Provided {
         self
     }
 
+    /// The services, and of which type their providers are.
+    pub(crate) fn kinds(&self) -> BTreeMap<String, String> {
+        let kind = |said: &ProvidedService| said.definition["type"].as_str().unwrap_or_default().to_owned();
+        self.services.iter().map(|(name, said)| (name.clone(), kind(said))).collect()
+    }
+
     /// Takes services that are provided out of a project, and gives those that need them, or models, their variables.
     pub(crate) fn apply(&self, project: &mut Project) -> Result<(), String> {
         let providers: Vec<(String, Value)> = project

@@ -39,6 +39,8 @@ pub struct StackRequest {
     pub fetched: BTreeMap<String, PathBuf>,
     /// What the programs that provide services and models have said.
     pub provided: Provided,
+    /// Services that were named and that no profile of the request enables: they belong to the stack all the same.
+    pub enabled: BTreeSet<String>,
 }
 
 impl StackRequest {
@@ -147,6 +149,9 @@ pub(crate) struct StackRecord {
     pub scale: BTreeMap<String, u32>,
     /// Services that were stopped as a whole.
     pub stopped: BTreeSet<String>,
+    /// Those of them whose containers the user removed: none are made before somebody asks for the service.
+    #[serde(default)]
+    pub removed: BTreeSet<String>,
     /// Whether the files are followed.
     pub watch: bool,
     /// The daemon leaves it alone.
@@ -221,6 +226,7 @@ impl StackRecord {
             no_deps,
             scale,
             stopped,
+            removed,
             watch,
             paused,
             retired,
@@ -233,7 +239,7 @@ impl StackRecord {
             && *services == other.services
             && (*no_deps, *watch, *paused) == (other.no_deps, other.watch, other.paused)
             && *scale == other.scale
-            && *stopped == other.stopped
+            && (stopped, removed) == (&other.stopped, &other.removed)
             && *retired == other.retired
             && *held == other.held
             && *project == other.project
@@ -247,8 +253,30 @@ impl StackRecord {
             retired: self.retired.clone(),
             healing: true,
             stopped: self.stopped.clone(),
+            removed: self.removed.clone(),
             ..PlanOptions::default()
         }
+    }
+
+    /// Notes that the user takes the containers of services away.
+    pub(crate) fn take_away(&mut self, services: impl IntoIterator<Item = String>) {
+        for service in services.into_iter().filter(|service| self.project.services.contains_key(service)) {
+            self.stopped.insert(service.clone());
+            self.removed.insert(service);
+        }
+    }
+
+    /// The services that an `up` has to count as enabled although no profile says so: those that it names, and those that
+    /// were named before and have not been removed since. Names that need no profile do no harm.
+    pub(crate) fn still_enabled(before: Option<&Self>) -> BTreeSet<String> {
+        let before = before.map(|before| &before.request.enabled - &before.removed);
+        before.unwrap_or_default()
+    }
+
+    /// The numbers that were asked for earlier and still hold: not those of services that are brought up now without one.
+    pub(crate) fn scale_beside(&self, services: &BTreeSet<String>) -> BTreeMap<String, u32> {
+        let keeps = |name: &String| !services.is_empty() && !services.contains(name);
+        self.scale.iter().filter(|(name, _)| keeps(name)).map(|(name, number)| (name.clone(), *number)).collect()
     }
 
     /// Takes up what the files say now.
@@ -261,6 +289,7 @@ impl StackRecord {
         });
         self.services.retain(|name| project.services.contains_key(name));
         self.stopped.retain(|name| project.services.contains_key(name));
+        self.removed.retain(|name| project.services.contains_key(name));
         // A version that failed is not tried again before its definition changes.
         self.held.retain(|name, held| project.services.get(name) == Some(&held.refused));
         self.project = project;
@@ -282,7 +311,7 @@ impl StackRecord {
         let edited = self.project.services.keys().filter(|_| follows);
         let profiles =
             |request: &StackRequest| (request.profiles.clone(), request.env.get("COMPOSE_PROFILES").cloned());
-        let same = profiles(&self.request) == profiles(request);
+        let same = profiles(&self.request) == profiles(request) && self.request.enabled == request.enabled;
         let hidden = |name: &String| !same && next.inactive.contains_key(name);
         let gone = |name: &&String| !next.services.contains_key(*name) && !hidden(name);
         self.retired.iter().chain(edited).filter(gone).cloned().collect()

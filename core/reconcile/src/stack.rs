@@ -4,6 +4,7 @@
 //! changes. What goes on is cut short when something newer comes: the last request counts.
 
 mod applying;
+mod foreign;
 mod healing;
 mod one_off;
 mod patience;
@@ -473,10 +474,16 @@ pub(crate) async fn load(request: &StackRequest) -> Result<Loaded, Broken> {
     let options = request.load_options();
     let files = HostFiles { fetched: request.fetched.clone() };
     match tokio::task::spawn_blocking(move || sampan_compose::load(&options, &files)).await {
-        Ok(Ok(mut loaded)) => match request.provided.apply(&mut loaded.project) {
-            Ok(()) => Ok(loaded),
-            Err(message) => Err(Broken { message, inputs: loaded.inputs }),
-        },
+        Ok(Ok(mut loaded)) => {
+            for service in &request.enabled {
+                // One that has left the files is missed elsewhere.
+                loaded.project.activate(service);
+            }
+            match request.provided.apply(&mut loaded.project) {
+                Ok(()) => Ok(loaded),
+                Err(message) => Err(Broken { message, inputs: loaded.inputs }),
+            }
+        }
         Ok(Err(diagnostics)) => Err(Broken { message: diagnostics.to_string(), inputs: diagnostics.inputs.clone() }),
         Err(error) => Err(Broken { message: format!("load the project: {error}"), inputs: Vec::new() }),
     }

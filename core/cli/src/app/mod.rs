@@ -247,6 +247,7 @@ fn in_group(options: &RootArgs, group: &'static Group, arguments: &[OsString]) -
         None if name.starts_with('-') => Err(complaint::usage(format!("unknown flag: {name}"), &path)),
         None => Err(complaint::unknown_command(&path, &name, group.verbs.iter().map(|verb| verb.names[0]))),
     }
+    .map_err(|failure| if group.project { failure.of_compose() } else { failure })
 }
 
 /// Where a command stands.

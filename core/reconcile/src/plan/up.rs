@@ -319,6 +319,7 @@ impl Planner<'_> {
         let mut running = Vec::new();
         for desired in wanted {
             let step = match kept.get(&desired.number) {
+                None if self.options.removed.contains(name) => None,
                 None => {
                     let mut after = made.clone();
                     after.extend(&discarded);

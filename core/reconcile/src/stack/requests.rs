@@ -15,7 +15,7 @@ use crate::execute::Executor;
 use crate::images::{self, ImageOptions, Need, Source};
 use crate::labels;
 use crate::observe::{observe, summaries};
-use crate::observed::Status;
+use crate::observed::{ObservedContainer, Status};
 use crate::plan::{self, Action, DownOptions, PlanOptions, Why};
 use crate::progress::Progress;
 use crate::request::{StackOptions, StackRecord, StackRequest, Verb};
@@ -31,8 +31,14 @@ impl Stack {
     ) -> Result<bool, String> {
         self.loaded_at = SystemTime::now();
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let request = self.with_provided(request, options.dry_run);
+        let before = self.record();
+        let mut request = self.with_provided(request, options.dry_run);
+        request.enabled = StackRecord::still_enabled(before.as_ref());
+        request.enabled.extend(services.iter().chain(options.scale.keys()).cloned());
         let loaded = load(&request).await?;
+        // Those that every project has need no word.
+        let by_profile = |name: &String| loaded.project.services.get(name).is_some_and(|it| !it.profiles.is_empty());
+        request.enabled.retain(by_profile);
         for warning in &loaded.warnings {
             progress.warning(warning.to_string()).await;
         }
@@ -44,7 +50,6 @@ impl Stack {
         {
             return Err(no_service(&loaded.project, unknown));
         }
-        let before = self.record();
         if let Some(before) = &before
             && before.project.working_dir != loaded.project.working_dir
             // Each version of what lies elsewhere has a folder of its own.
@@ -72,8 +77,10 @@ impl Stack {
                 _ => services.clone(),
             },
             no_deps: options.no_deps,
-            scale: before.as_ref().map(|before| before.scale.clone()).unwrap_or_default(),
+            // As with Compose: a number that was asked for holds until the service is brought up without one.
+            scale: before.as_ref().map(|before| before.scale_beside(&services)).unwrap_or_default(),
             stopped: before.as_ref().map(|before| before.stopped.clone()).unwrap_or_default(),
+            removed: before.as_ref().map(|before| before.removed.clone()).unwrap_or_default(),
             watch: options.watch.unwrap_or(true),
             paused: false,
             left_to: None,
@@ -87,10 +94,11 @@ impl Stack {
         };
         record.scale.extend(options.scale.clone());
         let named = PlanOptions { services: services.clone(), no_deps: options.no_deps, ..PlanOptions::default() };
-        if options.no_start {
-            record.stopped.extend(plan::selected(&record.project, &named));
-        } else {
-            for service in plan::selected(&record.project, &named) {
+        for service in plan::selected(&record.project, &named) {
+            record.removed.remove(&service);
+            if options.no_start {
+                record.stopped.insert(service);
+            } else {
                 record.stopped.remove(&service);
             }
         }
@@ -278,7 +286,7 @@ impl Stack {
             self.files.clear();
             self.forget().await?;
         } else if let Some(mut record) = record.clone() {
-            record.stopped.extend(services);
+            record.take_away(services);
             self.keep(record).await?;
         }
         let executor = Executor {
@@ -320,7 +328,7 @@ impl Stack {
         cancel: watch::Receiver<bool>,
     ) -> Result<bool, String> {
         let Some(mut record) = self.record() else {
-            return Err(format!("there is no stack {}; bring it up first (`sampan up`)", self.name));
+            return self.act_on_anothers(verb, &services, options, progress, cancel).await;
         };
         if let Some(unknown) = services.iter().find(|name| !record.project.services.contains_key(*name)) {
             return Err(no_service(&record.project, unknown));
@@ -334,6 +342,7 @@ impl Stack {
             Verb::Build | Verb::Pull => return self.bring(&record.project, &named, verb, progress).await,
             Verb::Start => {
                 record.stopped.retain(|service| !named.contains(service));
+                record.removed.retain(|service| !named.contains(service));
                 let project = Arc::new(record.effective());
                 let plan = PlanOptions { services: named, no_recreate: true, ..PlanOptions::default() };
                 if options.dry_run {
@@ -365,7 +374,6 @@ impl Stack {
             .collect();
         containers
             .sort_by_key(|container| (order.iter().position(|name| *name == container.service), container.number));
-        let mut ok = true;
         if verb == Verb::Stop {
             let down = DownOptions { services: named, ..DownOptions::default() };
             let mut plan = plan::down(&self.name, Some(&record.project), &observed, &down);
@@ -378,12 +386,36 @@ impl Stack {
             outcome.tell(progress).await;
             return Ok(outcome.ok());
         }
+        let stay: BTreeSet<&str> = containers
+            .iter()
+            .filter(|container| !applies(verb, container.status))
+            .map(|container| container.service.as_str())
+            .collect();
+        if verb == Verb::Remove && !options.dry_run {
+            // What is taken away as a whole is not made again at once.
+            let gone: BTreeSet<String> = containers.iter().map(|container| container.service.clone()).collect();
+            record.take_away(gone.into_iter().filter(|service| !stay.contains(service.as_str())));
+            self.keep(record).await?;
+        }
         containers.retain(|container| applies(verb, container.status));
+        self.treat(verb, &containers, options, progress, cancel).await
+    }
+
+    /// Does something to one container after the other, in their order.
+    pub(super) async fn treat(
+        &self,
+        verb: Verb,
+        containers: &[&ObservedContainer],
+        options: &StackOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Result<bool, String> {
         if options.dry_run {
             let lines = containers.iter().map(|container| format!("{} container {}", verb.as_str(), container.name));
             progress.plan(lines.collect(), Vec::new()).await;
             return Ok(true);
         }
+        let mut ok = true;
         let executor = self.executor(None, progress, options.bounds(), cancel);
         for container in containers {
             let id = container.id.as_str();
@@ -458,7 +490,7 @@ impl Stack {
 }
 
 /// Whether a request does something to a container that stands so.
-fn applies(verb: Verb, status: Status) -> bool {
+pub(super) fn applies(verb: Verb, status: Status) -> bool {
     match verb {
         Verb::Kill => status.is_alive(),
         Verb::Pause => status == Status::Running,

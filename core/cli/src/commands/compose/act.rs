@@ -4,6 +4,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::display;
+use super::project::Chosen;
+use super::providers::{self, Stop};
 use super::{ProjectArgs, project};
 use crate::client::escape;
 use crate::commands::container::prune::confirm;
@@ -11,11 +13,22 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::say;
 
+/// Asks the stack that is meant, and shows what happens.
+async fn act(context: &Context, verb: &str, title: &'static str, services: &[String], options: Value) -> Outcome {
+    let chosen = project::of_services(context, services).await?;
+    ask(context, &chosen, verb, title, services, options).await
+}
+
 /// Sends the request and shows what happens.
-async fn act(context: &Context, verb: &str, title: &'static str, services: &[String], mut options: Value) -> Outcome {
+async fn ask(
+    context: &Context,
+    chosen: &Chosen,
+    verb: &str,
+    title: &'static str,
+    services: &[String],
+    mut options: Value,
+) -> Outcome {
     let style = context.project.style()?;
-    let chosen = project::find(&context.client, &context.project).await?;
-    chosen.check(services)?;
     options["dry_run"] = json!(context.project.dry_run);
     options["parallel"] = json!(context.project.parallel()?);
     let body = json!({ "request": chosen.request, "services": services, "options": options });
@@ -72,7 +85,19 @@ pub struct StopArgs {
 
 /// `compose stop`
 pub async fn stop(context: Context, args: StopArgs) -> Outcome {
-    act(&context, "stop", "stop", &args.services, json!({ "timeout_s": args.timeout })).await
+    let options = json!({ "timeout_s": args.timeout });
+    let chosen = project::of_services(&context, &args.services).await?;
+    let steps = chosen.project.as_ref().and_then(|model| providers::stops(model, &args.services));
+    let (Some(model), Some(steps)) = (&chosen.project, steps) else {
+        return ask(&context, &chosen, "stop", "stop", &args.services, options).await;
+    };
+    for step in steps {
+        match step {
+            Stop::Containers(services) => ask(&context, &chosen, "stop", "stop", &services, options.clone()).await?,
+            Stop::Program(name) => providers::stop_one(model, &context.project, &name).await?,
+        }
+    }
+    Ok(())
 }
 
 /// Options of `compose restart`.

@@ -341,40 +341,68 @@ pub async fn pull(context: Context, args: PullArgs) -> Outcome {
         Some(other) => return Err(Failure::usage(format!("unexpected pull policy {other:?}: use missing or always"))),
     };
     let mut model = project::load_here(&context.project)?.project;
-    let mut done: Vec<String> = Vec::new();
-    for name in chosen(&mut model, &args.services, args.include_deps)? {
-        let Some(service) = model.services.get(&name) else { continue };
-        let image = service.image.clone();
-        if image.is_empty() || done.contains(&image) || (service.build.is_some() && args.ignore_buildable) {
-            continue;
-        }
-        if missing_only || service.pull_policy == "missing" {
-            let path = format!("/images/{}/json", crate::client::escape(&image));
+    let names = chosen(&mut model, &args.services, args.include_deps)?;
+    for image in to_pull(&model, &names, args.ignore_buildable) {
+        if missing_only || image.if_missing {
+            let path = format!("/images/{}/json", crate::client::escape(&image.name));
             if context.client.get::<serde_json::Value>(&path).await.is_ok() {
                 continue;
             }
         }
         if context.project.dry_run {
-            say!("pull image {image}")?;
-            done.push(image);
+            say!("pull image {}", image.name)?;
             continue;
         }
+        let service = image.service;
         if !args.quiet {
-            tell!(" {name}  Pulling");
+            tell!(" {service}  Pulling");
         }
-        let platform = Some(service.platform.as_str()).filter(|platform| !platform.is_empty());
-        match images::for_run(&context, &image, platform, args.quiet).await {
+        match images::for_run(&context, &image.name, image.platform, args.quiet).await {
             Ok(()) if args.quiet => {}
-            Ok(()) => tell!(" {name}  Pulled"),
+            Ok(()) => tell!(" {service}  Pulled"),
             // What can be built is not lost when no registry has it.
-            Err(failure) if args.ignore_pull_failures || service.build.is_some() => {
-                tell!(" {name}  Warning  {}", failure.message)
+            Err(failure) if args.ignore_pull_failures || image.buildable => {
+                tell!(" {service}  Warning  {}", failure.message)
             }
-            Err(failure) => return Err(Failure::new(format!("service {name}: {}", failure.message))),
+            Err(failure) => return Err(Failure::new(format!("service {service}: {}", failure.message))),
         }
-        done.push(image);
     }
     Ok(())
+}
+
+/// An image to pull, and the first service that needs it.
+#[derive(Debug, PartialEq, Eq)]
+struct Pull<'a> {
+    service: &'a str,
+    name: String,
+    platform: Option<&'a str>,
+    /// Whether it is pulled only when it is not there.
+    if_missing: bool,
+    buildable: bool,
+}
+
+/// The images that services run and mount, each once.
+fn to_pull<'a>(model: &'a Project, services: &'a [String], ignore_buildable: bool) -> Vec<Pull<'a>> {
+    let mut all: Vec<Pull<'a>> = Vec::new();
+    for service in services {
+        let Some(found) = model.services.get(service) else { continue };
+        let platform = Some(found.platform.as_str()).filter(|platform| !platform.is_empty());
+        let buildable = found.build.is_some();
+        let own = !(found.image.is_empty() || buildable && ignore_buildable)
+            && !matches!(found.pull_policy.as_str(), "never" | "build");
+        let if_missing = matches!(found.pull_policy.as_str(), "missing" | "if_not_present");
+        let own = own.then(|| Pull { service, name: found.image.clone(), platform, if_missing, buildable });
+        // An image that a service of the project builds is that service's business.
+        let is_elsewhere = |name: &String| !model.services.keys().any(|peer| model.image_name(peer) == *name);
+        let mounted = model.mounted_images(service).into_iter().filter(is_elsewhere);
+        let mounted = mounted.map(|name| Pull { service, name, platform: None, if_missing: false, buildable: false });
+        for image in own.into_iter().chain(mounted) {
+            if !all.iter().any(|known| known.name == image.name) {
+                all.push(image);
+            }
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -383,6 +411,33 @@ mod tests {
     use super::*;
     use crate::app::parse_for_test;
     use crate::commands::compose::ProjectArgs;
+
+    #[test]
+    fn what_services_run_and_mount_is_pulled_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let yaml = "
+name: demo
+services:
+  web:
+    image: a
+    volumes: [{type: image, source: data:1, target: /d}, {type: image, source: made, target: /m}]
+  db: {image: a, volumes: [{type: image, source: 'data:1', target: /d}]}
+  made: {build: ., image: mine}
+  own: {image: here, pull_policy: never}
+  old: {image: old, pull_policy: if_not_present, platform: linux/arm64}
+";
+        std::fs::write(dir.path().join("compose.yaml"), yaml).unwrap();
+        let file = dir.path().join("compose.yaml").display().to_string();
+        let model = project::load_here(&ProjectArgs { file: vec![file], ..ProjectArgs::default() }).unwrap().project;
+        let services: Vec<String> = ["web", "db", "made", "own", "old"].map(str::to_owned).to_vec();
+        let shown = |ignore_buildable| {
+            let all = to_pull(&model, &services, ignore_buildable);
+            let missing = |image: &Pull<'_>| if image.if_missing { "?" } else { "" };
+            all.iter().map(|image| format!("{}:{}{}", image.service, image.name, missing(image))).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(false), ["web:a", "web:data:1", "made:mine", "old:old?"]);
+        assert_eq!(shown(true), ["web:a", "web:data:1", "old:old?"]);
+    }
 
     #[test]
     fn services_build_as_their_files_say() {

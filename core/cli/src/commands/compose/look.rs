@@ -10,7 +10,7 @@ use crate::commands::container::show;
 use crate::commands::container::stats as container_stats;
 use crate::commands::image::reference;
 use crate::context::Context;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::flags::time;
 use crate::output::table::{self, Column};
 use crate::output::{human, ids};
@@ -221,7 +221,8 @@ pub async fn stats(context: Context, args: StatsArgs) -> Outcome {
     let found = project::containers(&context.client, &chosen.name, &args.services, args.options.all, false).await?;
     let containers: Vec<String> = found.iter().map(|container| project::name(container).to_owned()).collect();
     if containers.is_empty() {
-        return Err(Failure::new("no container of the stack is running"));
+        // As with Compose: nothing to show is no failure.
+        return Ok(());
     }
     container_stats::run(context, container_stats::StatsArgs { options: args.options, containers }).await
 }

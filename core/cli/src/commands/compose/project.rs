@@ -151,6 +151,15 @@ pub struct Chosen {
 }
 
 impl Chosen {
+    /// As [`Chosen::check`] for services that are brought up: what is named counts, whether a profile enables it or not.
+    pub fn activate(&mut self, services: &[String]) -> Outcome {
+        self.check(services)?;
+        if let Some(model) = &mut self.project {
+            services.iter().for_each(|name| _ = model.activate(name));
+        }
+        Ok(())
+    }
+
     /// Refuses services that the project does not have; a stack whose files are not known is asked itself.
     pub fn check(&self, services: &[String]) -> Outcome {
         let Some(model) = &self.project else { return Ok(()) };
@@ -182,6 +191,11 @@ pub fn request(args: &ProjectArgs, project: &Project) -> Value {
         "compatibility": args.compatibility,
         "fetched": args.fetched(),
     })
+}
+
+/// The variables that the files of the project here are read with.
+pub fn variables(args: &ProjectArgs) -> Outcome<BTreeMap<String, String>> {
+    sampan_compose::environment(&args.options(), &args.files()).map_err(|wrong| broken(&wrong))
 }
 
 /// The stack of the files here, which must be sound.

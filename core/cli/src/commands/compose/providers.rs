@@ -7,20 +7,30 @@ mod messages;
 mod model_runner;
 mod program;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sampan_compose::Project;
+use sampan_compose::model::Provider;
 use serde_json::{Value, json};
 
-use super::project::Chosen;
+use super::ProjectArgs;
+use super::project::{self, Chosen};
+use crate::client::{Client, escape};
 use crate::failure::{Failure, Outcome};
 use crate::output::tell;
 use messages::Said;
-use program::Program;
+use program::{Ask, Program};
 
 /// Before the daemon brings services up: runs the programs of those that are provided, and leaves the others in `services`.
 /// False when nothing is left to be brought up.
-pub async fn before_up(chosen: &mut Chosen, services: &mut Vec<String>, dry_run: bool) -> Outcome<bool> {
+pub async fn before_up(
+    chosen: &mut Chosen,
+    options: &ProjectArgs,
+    services: &mut Vec<String>,
+    dry_run: bool,
+) -> Outcome<bool> {
     let (Some(model), Some(request)) = (&chosen.project, &mut chosen.request) else { return Ok(true) };
-    up(model, request, dry_run).await?;
+    up(model, options, request, dry_run).await?;
     let named = !services.is_empty();
     services.retain(|name| !is_provided(model, name));
     Ok(!named || !services.is_empty())
@@ -31,19 +41,42 @@ pub fn is_provided(model: &Project, service: &str) -> bool {
     model.service(service).is_some_and(|found| found.provider.is_some())
 }
 
+/// The services that are provided, in the order in which services start.
+fn provided(model: &Project) -> Vec<(&str, &Provider)> {
+    let provider = |name: &str| model.services.get(name).and_then(|service| service.provider.as_ref());
+    if model.services.values().all(|service| service.provider.is_none()) {
+        return Vec::new();
+    }
+    model.start_order().into_iter().filter_map(|name| Some((name, provider(name)?))).collect()
+}
+
+/// Runs the program of a service; none when it does not know what is asked.
+async fn run(
+    model: &Project,
+    env: &BTreeMap<String, String>,
+    (name, provider): (&str, &Provider),
+    ask: Ask,
+) -> Outcome<Option<Said>> {
+    let said = match Program::of(&provider.kind) {
+        Ok(program) => program.run(model, env, (name, provider), ask).await,
+        Err(why) => Err(why),
+    };
+    said.map_err(|why| Failure::new(format!("service {name}: {why}")))
+}
+
 /// Runs the programs of every provided service, in the order in which services start, has models brought, and adds what
 /// they said to the request. A dry run runs nothing, and assumes that they say nothing.
-async fn up(model: &Project, request: &mut Value, dry_run: bool) -> Outcome {
+async fn up(model: &Project, options: &ProjectArgs, request: &mut Value, dry_run: bool) -> Outcome {
     let mut services = serde_json::Map::new();
-    for name in model.start_order() {
-        let Some(provider) = model.services.get(name).and_then(|service| service.provider.as_ref()) else { continue };
+    let provided = provided(model);
+    let env = if provided.is_empty() { BTreeMap::new() } else { project::variables(options)? };
+    for (name, provider) in provided {
         let said = if dry_run {
             tell!(" Service {name}  run {} compose up", provider.kind);
             Said::default()
         } else {
-            let program = Program::of(&provider.kind).map_err(|why| of_service(name, why))?;
             tell!(" Service {name}  Creating");
-            let said = program.run(model, name, provider, "up").await.map_err(|why| of_service(name, why))?;
+            let said = run(model, &env, (name, provider), Ask::Up).await?.unwrap_or_default();
             tell!(" Service {name}  Created");
             said
         };
@@ -57,27 +90,21 @@ async fn up(model: &Project, request: &mut Value, dry_run: bool) -> Outcome {
 }
 
 /// Has the programs of provided services let go of what they hold, the last to start first; all of them, or those named.
-pub async fn down(model: &Project, services: &[String], dry_run: bool) -> Outcome {
+pub async fn down(model: &Project, options: &ProjectArgs, services: &[String]) -> Outcome {
+    let mut provided = provided(model);
+    provided.retain(|(name, _)| services.is_empty() || services.iter().any(|wanted| wanted == name));
+    let env = if provided.is_empty() { BTreeMap::new() } else { project::variables(options)? };
     let mut failed = None;
-    for name in model.start_order().into_iter().rev() {
-        let Some(provider) = model.services.get(name).and_then(|service| service.provider.as_ref()) else { continue };
-        if !services.is_empty() && !services.iter().any(|wanted| wanted == name) {
-            continue;
-        }
-        if dry_run {
+    for (name, provider) in provided.into_iter().rev() {
+        if options.dry_run {
             tell!(" Service {name}  run {} compose down", provider.kind);
             continue;
         }
         tell!(" Service {name}  Removing");
-        let done = match Program::of(&provider.kind) {
-            Ok(program) => program.run(model, name, provider, "down").await.map(drop),
-            Err(why) => Err(why),
-        };
-        match done {
-            Ok(()) => tell!(" Service {name}  Removed"),
+        match run(model, &env, (name, provider), Ask::Down).await {
+            Ok(_) => tell!(" Service {name}  Removed"),
             // The others are let go of all the same.
-            Err(why) => {
-                let failure = of_service(name, why);
+            Err(failure) => {
                 tell!(" Service {name}  Error: {}", failure.message);
                 failed = Some(failure);
             }
@@ -86,6 +113,110 @@ pub async fn down(model: &Project, services: &[String], dry_run: bool) -> Outcom
     failed.map_or(Ok(()), Err)
 }
 
-fn of_service(name: &str, why: String) -> Failure {
-    Failure::new(format!("service {name}: {why}"))
+/// One step of a `stop`.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The daemon stops the containers of these services.
+    Containers(Vec<String>),
+    /// The program of this one is asked.
+    Program(String),
+}
+
+/// In which order services stop, of which some are provided: what needs a provided one stops before its program is asked,
+/// what it needs itself stops after. None when there is nothing to order.
+pub fn stops(model: &Project, services: &[String]) -> Option<Vec<Stop>> {
+    let meant = |name: &str| services.is_empty() || services.iter().any(|wanted| wanted == name);
+    let programs: Vec<&str> = provided(model).into_iter().map(|(name, _)| name).filter(|name| meant(name)).collect();
+    if programs.is_empty() {
+        return None;
+    }
+    let mut open: BTreeSet<&str> =
+        model.services.keys().map(String::as_str).filter(|name| meant(name) && !is_provided(model, name)).collect();
+    let mut steps = Vec::new();
+    for program in programs.into_iter().rev() {
+        let mut above = BTreeSet::from([program]);
+        // Whoever starts later may need one that was found before.
+        for name in model.start_order() {
+            let needs = model.services.get(name).map(|service| &service.depends_on);
+            if needs.is_some_and(|needs| needs.keys().any(|need| above.contains(need.as_str()))) {
+                above.insert(name);
+            }
+        }
+        let first: Vec<String> = open.intersection(&above).map(|name| (*name).to_owned()).collect();
+        open.retain(|name| !above.contains(name));
+        steps.extend((!first.is_empty()).then_some(Stop::Containers(first)));
+        steps.push(Stop::Program(program.to_owned()));
+    }
+    let rest: Vec<String> = open.into_iter().map(str::to_owned).collect();
+    steps.extend((!rest.is_empty()).then_some(Stop::Containers(rest)));
+    Some(steps)
+}
+
+/// Asks the program of a service to stop, if it knows that.
+pub async fn stop_one(model: &Project, options: &ProjectArgs, name: &str) -> Outcome {
+    let Some(provider) = model.services.get(name).and_then(|service| service.provider.as_ref()) else { return Ok(()) };
+    if options.dry_run {
+        tell!(" Service {name}  run {} compose stop", provider.kind);
+        return Ok(());
+    }
+    let env = project::variables(options)?;
+    if run(model, &env, (name, provider), Ask::Stop).await?.is_some() {
+        tell!(" Service {name}  Stopped");
+    }
+    Ok(())
+}
+
+/// Asks the programs of all provided services to stop: their containers have.
+pub async fn stop(model: Option<&Project>, options: &ProjectArgs) -> Outcome {
+    let Some(model) = model else { return Ok(()) };
+    for (name, _) in provided(model).into_iter().rev() {
+        stop_one(model, options, name).await?;
+    }
+    Ok(())
+}
+
+/// Tells of the programs that nobody asks to let go, as the stack's files are not there. What the daemon remembers may have
+/// been written by another user: nothing is run for that.
+pub async fn warn_of_untold(client: &Client, stack: &str) {
+    let found: Value = client.get(&format!("/sampan/v1/stacks/{}", escape(stack))).await.unwrap_or_default();
+    for (service, kind) in found["providers"].as_object().into_iter().flatten() {
+        tell!(
+            "WARN: service {service}: what its provider {} holds is not let go of, as the files of the stack were not found; run `down` with them (-f)",
+            kind.as_str().unwrap_or_default()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use sampan_compose::{LoadOptions, MemoryFiles};
+
+    #[test]
+    fn what_needs_a_program_stops_before_it_and_what_it_needs_after() {
+        let text = "
+name: p
+services:
+  base: {image: x}
+  db: {provider: {type: cloud}, depends_on: [base]}
+  web: {image: x, depends_on: [db]}
+  front: {image: x, depends_on: [web]}
+  cache: {provider: {type: cloud}}
+";
+        let files = MemoryFiles::default().with("/p/compose.yaml", text);
+        let options = LoadOptions { working_dir: "/p".into(), ..LoadOptions::default() };
+        let model = sampan_compose::load(&options, &files).unwrap_or_else(|error| panic!("{error}")).project;
+        let shown = |services: &[&str]| {
+            let services: Vec<String> = services.iter().map(|name| (*name).to_owned()).collect();
+            let steps = stops(&model, &services)?.into_iter().map(|step| match step {
+                Stop::Containers(names) => names.join(","),
+                Stop::Program(name) => format!("<{name}>"),
+            });
+            Some(steps.collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(shown(&[]).unwrap(), "front,web <db> <cache> base");
+        assert_eq!(shown(&["db", "base"]).unwrap(), "<db> base");
+        assert_eq!(shown(&["web"]), None);
+    }
 }

@@ -125,7 +125,9 @@ fn prepare(model: &mut Value, with_env: bool, read: impl Fn(&str) -> Result<Stri
                 ));
             }
         }
-        for entry in service["env_file"].as_array_mut().into_iter().flatten() {
+        // Not by index, which would put an empty `env_file` where there is none: Compose refuses that.
+        let env_files = service.get_mut("env_file").and_then(Value::as_array_mut);
+        for entry in env_files.into_iter().flatten() {
             let path = entry["path"].as_str().or(entry.as_str()).unwrap_or_default().to_owned();
             let optional = entry["required"] == json!(false);
             let content = match read(&path) {
@@ -195,6 +197,7 @@ mod tests {
                     "web": {"image": "x", "env_file": [{"path": "../secret/a.env"}, {"path": "no", "required": false}],
                             "volumes": [{"type": "bind", "source": "./data"}]},
                     "db": {"image": "y", "env_file": [{"path": "../secret/a.env"}], "environment": {"A": "b"}},
+                    "plain": {"image": "z"},
                 },
                 "secrets": {"s": {"file": "./s"}},
                 "configs": {"c": {"content": "text"}},
@@ -209,6 +212,7 @@ mod tests {
         for service in ["web", "db"] {
             assert_eq!(published["services"][service]["env_file"][0]["path"], json!(name));
         }
+        assert_eq!(published["services"]["plain"], json!({"image": "z"}));
         assert_eq!((found.questions.len(), found.notes.len()), (2, 1));
         let mut built = json!({"services": {"web": {"build": {"context": "."}}}});
         assert!(prepare(&mut built, true, read).unwrap_err().contains("only built"));

@@ -12,9 +12,11 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
+use super::ProjectArgs;
 use crate::client::{Client, escape};
 use crate::commands::image::{auth, reference};
 use crate::failure::{Failure, Outcome};
+use crate::output::tell;
 
 /// Files of one project.
 const FILES: usize = 64;
@@ -72,6 +74,29 @@ impl Remote {
         }
         keep(&cache()?.join(digest), &found)
     }
+}
+
+/// What comes from elsewhere is run only when the user says so: where it is from, and the variables that it will see.
+pub fn trust(options: &ProjectArgs, yes: bool) -> Outcome {
+    let fetched = options.fetched();
+    if fetched.is_empty() || yes {
+        return Ok(());
+    }
+    tell!(
+        "This project has files from elsewhere, which could be made to do harm. Make sure that you trust their sources:"
+    );
+    let mut lines: Vec<String> = fetched.into_keys().collect();
+    if let Ok(raw) = sampan_compose::load_raw(&options.options(), &options.files())
+        && let Ok(env) = sampan_compose::environment(&options.options(), &options.files())
+    {
+        let names = raw.variables.into_iter().map(|variable| match env.get(&variable.name) {
+            Some(_) => format!("variable {} (set)", variable.name),
+            None if variable.default.is_empty() => format!("variable {} (not set)", variable.name),
+            None => format!("variable {} (default {:?})", variable.name, variable.default),
+        });
+        lines.extend(names);
+    }
+    super::publish::ask(&lines, yes)
 }
 
 /// The folder for what is fetched.

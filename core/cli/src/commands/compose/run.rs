@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::display::{self, Mode, Style};
 use super::exec::has_terminal;
 use super::project::{self, NUMBER, ONE_OFF, SERVICE};
-use super::providers;
 use super::settings::Orphans;
+use super::{providers, remote};
 use crate::client::{Client, Query, escape};
 use crate::commands::container::create::Streams;
 use crate::commands::container::{run, signals};
@@ -111,8 +111,9 @@ pub async fn run(context: Context, args: RunArgs) -> Outcome {
     context.no_dry_run("run", "it would have to run the command")?;
     let client = &context.client;
     let mut chosen = project::to_own(&context.project)?;
-    chosen.check(std::slice::from_ref(&args.service))?;
-    if !providers::before_up(&mut chosen, &mut vec![args.service.clone()], false).await? {
+    chosen.activate(std::slice::from_ref(&args.service))?;
+    remote::trust(&context.project, false)?;
+    if !providers::before_up(&mut chosen, &context.project, &mut vec![args.service.clone()], false).await? {
         return Err(Failure::new(format!("service {} is provided by a program and has no container", args.service)));
     }
     let Some(service) = chosen.project.as_ref().and_then(|model| model.service(&args.service)) else { return Ok(()) };
@@ -152,7 +153,7 @@ pub async fn run(context: Context, args: RunArgs) -> Outcome {
     if args.detach {
         run::start(client, &id).await?;
         if !args.quiet {
-            say!("{name}")?;
+            say!("{id}")?;
         }
         return Ok(());
     }

@@ -119,8 +119,8 @@ pub async fn diff(context: Context, mut args: DiffArgs) -> Outcome {
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
     options.check()?;
     let mut chosen = project::to_own(&options)?;
-    chosen.check(&args.services)?;
-    if !providers::before_up(&mut chosen, &mut args.services, true).await? {
+    chosen.activate(&args.services)?;
+    if !providers::before_up(&mut chosen, &options, &mut args.services, true).await? {
         return Ok(());
     }
     let body = json!({ "request": chosen.request, "services": args.services, "options": { "dry_run": true } });

@@ -10,7 +10,7 @@ use super::display::{self, Display, Mode, Style};
 use super::follow::{Follower, Turn, Wanted};
 use super::logs::colors;
 use super::settings::Orphans;
-use super::{ProjectArgs, project, providers, publish, reach};
+use super::{ProjectArgs, project, providers, reach, remote};
 use crate::client::{Client, JsonLines, escape};
 use crate::commands::container::run::low_byte;
 use crate::context::Context;
@@ -196,15 +196,16 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
     }
     let style = options.style()?;
     let mut chosen = project::to_own(&options)?;
-    for services in [&args.services, &args.attach, &args.no_attach] {
+    for services in [&args.attach, &args.no_attach] {
         chosen.check(services)?;
     }
     chosen.check(args.exit_code_from.as_slice())?;
-    chosen.check(&args.scale.iter().map(|(service, _)| service.clone()).collect::<Vec<_>>())?;
+    chosen.activate(&args.services)?;
+    chosen.activate(&args.scale.iter().map(|(service, _)| service.clone()).collect::<Vec<_>>())?;
     if !options.dry_run {
-        trust(&options, args.yes)?;
+        remote::trust(&options, args.yes)?;
     }
-    if !providers::before_up(&mut chosen, &mut args.services, options.dry_run).await? {
+    if !providers::before_up(&mut chosen, &options, &mut args.services, options.dry_run).await? {
         return Ok(());
     }
     let client = &context.client;
@@ -242,41 +243,25 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
         // Interrupted before everything is up: what is up already ends too.
         () = interrupts.next() => {
             stop(client, &chosen.name, style, args.timeout, "stop").await?;
+            providers::stop(chosen.project.as_ref(), &options).await?;
             return Err(Failure::exit(130));
         }
     }
     tell!("Attaching to {}", attached_to(client, &wanted).await);
-    if !args.watch {
-        return watch_over(client, wanted, &args, &mut interrupts).await;
+    let sources = async {
+        match args.watch {
+            true => follow_sources(client, &chosen.name, &args.services).await,
+            false => std::future::pending().await,
+        }
+    };
+    let (stopped, outcome) = tokio::select! {
+        ended = watch_over(client, wanted, &args, &mut interrupts) => ended?,
+        failed = sources => return failed,
+    };
+    if stopped {
+        providers::stop(chosen.project.as_ref(), &options).await?;
     }
-    let sources = follow_sources(client, &chosen.name, &args.services);
-    tokio::select! {
-        outcome = watch_over(client, wanted, &args, &mut interrupts) => outcome,
-        failed = sources => failed,
-    }
-}
-
-/// What comes from elsewhere is run only when the user says so: where it is from, and the variables that it will see.
-fn trust(options: &ProjectArgs, yes: bool) -> Outcome {
-    let fetched = options.fetched();
-    if fetched.is_empty() || yes {
-        return Ok(());
-    }
-    tell!(
-        "This project has files from elsewhere, which could be made to do harm. Make sure that you trust their sources:"
-    );
-    let mut lines: Vec<String> = fetched.into_keys().collect();
-    if let Ok(raw) = sampan_compose::load_raw(&options.options(), &options.files())
-        && let Ok(env) = sampan_compose::environment(&options.options(), &options.files())
-    {
-        let names = raw.variables.into_iter().map(|variable| match env.get(&variable.name) {
-            Some(_) => format!("variable {} (set)", variable.name),
-            None if variable.default.is_empty() => format!("variable {} (not set)", variable.name),
-            None => format!("variable {} (default {:?})", variable.name, variable.default),
-        });
-        lines.extend(names);
-    }
-    publish::ask(&lines, yes)
+    outcome
 }
 
 /// The services whose logs are shown; none for all.
@@ -338,8 +323,13 @@ async fn attached_to(client: &Client, wanted: &Wanted) -> String {
     names.join(", ")
 }
 
-/// Shows logs until the stack ends or the user ends it.
-async fn watch_over(client: &Client, wanted: Wanted, args: &UpArgs, interrupts: &mut Interrupts) -> Outcome {
+/// Shows logs until the stack ends or the user ends it; whether it was stopped for that, and how the command ends.
+async fn watch_over(
+    client: &Client,
+    wanted: Wanted,
+    args: &UpArgs,
+    interrupts: &mut Interrupts,
+) -> Outcome<(bool, Outcome)> {
     let project = wanted.project.clone();
     let mut follower = Follower::new(client, wanted).await?;
     loop {
@@ -349,14 +339,14 @@ async fn watch_over(client: &Client, wanted: Wanted, args: &UpArgs, interrupts: 
             () = interrupts.next() => {
                 tell!("Gracefully stopping... (press Ctrl+C again to force)");
                 stop_while_following(client, &mut follower, &project, interrupts, args.timeout).await?;
-                return Err(Failure::exit(130));
+                return Ok((true, Err(Failure::exit(130))));
             }
-            () = all_ended(client, &project), if quiet => return Ok(()),
+            () = all_ended(client, &project), if quiet => return Ok((false, Ok(()))),
         };
         let exit = match turn {
             Turn::Exit(exit) => exit,
             Turn::Quiet => continue,
-            Turn::Over => return Ok(()),
+            Turn::Over => return Ok((false, Ok(()))),
         };
         say!("{} exited with code {}", exit.label, exit.code)?;
         let from = args.exit_code_from.as_deref();
@@ -366,7 +356,8 @@ async fn watch_over(client: &Client, wanted: Wanted, args: &UpArgs, interrupts: 
         if ends {
             tell!("Aborting on container exit...");
             stop_while_following(client, &mut follower, &project, interrupts, args.timeout).await?;
-            return if exit.code == 0 { Ok(()) } else { Err(Failure::exit(low_byte(exit.code))) };
+            let outcome = if exit.code == 0 { Ok(()) } else { Err(Failure::exit(low_byte(exit.code))) };
+            return Ok((true, outcome));
         }
     }
 }
@@ -503,6 +494,7 @@ pub async fn create(context: Context, args: CreateArgs) -> Outcome {
         quiet_pull: args.quiet_pull,
         remove_orphans: args.remove_orphans,
         scale: args.scale,
+        yes: args.yes,
         services: args.services,
         ..UpArgs::default()
     };
@@ -542,8 +534,9 @@ pub async fn watch(context: Context, mut args: WatchArgs) -> Outcome {
         project::find(&context.client, &options).await?.name
     } else {
         let mut chosen = project::to_own(&options)?;
-        chosen.check(&args.services)?;
-        if !providers::before_up(&mut chosen, &mut args.services, false).await? {
+        chosen.activate(&args.services)?;
+        remote::trust(&options, false)?;
+        if !providers::before_up(&mut chosen, &options, &mut args.services, false).await? {
             return Ok(());
         }
         let up_args = UpArgs { detach: true, services: args.services.clone(), ..UpArgs::default() };
@@ -597,8 +590,11 @@ pub async fn down(context: Context, mut args: DownArgs) -> Outcome {
 
 /// Ends a stack.
 pub async fn down_named(client: &Client, chosen: &project::Chosen, args: &DownArgs, options: &ProjectArgs) -> Outcome {
+    if chosen.project.is_none() {
+        providers::warn_of_untold(client, &chosen.name).await;
+    }
     let provided = async || match &chosen.project {
-        Some(model) => providers::down(model, &args.services, options.dry_run).await,
+        Some(model) => providers::down(model, options, &args.services).await,
         None => Ok(()),
     };
     let mut services = args.services.clone();

@@ -30,13 +30,16 @@ pub async fn run(context: Context, args: WaitArgs) -> Outcome {
         return Err(Failure::new(format!("no containers for project \"{}\"", chosen.name)));
     }
     let mut ends = stream::iter(
-        found.iter().map(project::name).map(|name| async move { (name, change::exit_code(client, name).await) }),
+        found
+            .iter()
+            .filter_map(|found| found["Id"].as_str())
+            .map(|id| async move { (id, change::exit_code(client, id).await) }),
     )
     .buffer_unordered(found.len());
     let mut last = 0;
-    while let Some((name, code)) = ends.next().await {
+    while let Some((id, code)) = ends.next().await {
         last = code?;
-        say!("container \"{name}\" exited with status code {last}")?;
+        say!("container \"{id}\" exited with status code {last}")?;
         if args.down_project {
             super::up::down_named(client, &chosen, &super::up::DownArgs::default(), &context.project).await?;
             break;

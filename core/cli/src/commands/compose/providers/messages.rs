@@ -66,10 +66,10 @@ impl Said {
         }
     }
 
-    /// The variables by the names that they have in containers.
+    /// The variables by the names that they have in containers. As Compose makes them: a hyphen in the service's name stays,
+    /// although no shell can read such a variable; `rawsetenv` has the name that the program wants.
     pub fn variables(&self, service: &str) -> BTreeMap<String, String> {
-        let prefix: String =
-            service.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+        let prefix = service.to_uppercase();
         let prefixed = self.prefixed.iter().map(|(name, value)| (format!("{prefix}_{name}"), value.clone()));
         prefixed.chain(self.raw.clone()).collect()
     }
@@ -79,8 +79,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
     // Not shown whole: a value may be a password.
     let invalid = || "invalid response from the provider: a variable that is not NAME=VALUE".to_owned();
     let (name, value) = text.split_once('=').ok_or_else(invalid)?;
-    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if name.is_empty() || !plain || value.contains('\0') || text.len() > LONGEST {
+    if name.is_empty() || text.contains('\0') || text.len() > LONGEST {
         return Err(invalid());
     }
     Ok((name.to_owned(), value.to_owned()))
@@ -109,7 +108,7 @@ mod tests {
         take(r#"{"type":"setenv","message":"URL=https://x/?a=b"}"#).unwrap();
         take(r#"{"type":"rawsetenv","message":"KEY=1"}"#).unwrap();
         let all = said.variables("my-db");
-        assert_eq!(all["MY_DB_URL"], "https://x/?a=b");
+        assert_eq!(all["MY-DB_URL"], "https://x/?a=b");
         assert_eq!(all["KEY"], "1");
     }
 
@@ -121,7 +120,7 @@ mod tests {
             r#"{"type":"frob","message":"x"}"#,
             r#"{"type":"setenv","message":"SECRET"}"#,
             r#"{"type":"setenv","message":"=SECRET"}"#,
-            r#"{"type":"setenv","message":"A-B=SECRET"}"#,
+            r#"{"type":"setenv","message":"A\u0000=SECRET"}"#,
         ] {
             let why = Said::default().take(bad.as_bytes()).unwrap_err();
             assert!(why.starts_with("invalid response") && !why.contains("SECRET"), "{bad}: {why}");

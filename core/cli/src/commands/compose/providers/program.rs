@@ -1,6 +1,6 @@
 //! Finding and running a provider's program.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,6 +17,8 @@ use crate::output::tell;
 
 /// The longest line that is read.
 const LINE: u64 = 1 << 20;
+/// Answers that may wait for the program to read them.
+const ANSWERS: usize = 8;
 /// How long a program may take to describe itself.
 const METADATA: Duration = Duration::from_secs(10);
 
@@ -27,18 +29,62 @@ pub struct Program {
     kind: String,
 }
 
+/// What is asked of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    Up,
+    Down,
+    /// Only of those that say that they know it.
+    Stop,
+}
+
+impl Ask {
+    /// The word of the command line.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Stop => "stop",
+        }
+    }
+}
+
 /// What a program says of its commands; nothing when it does not.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Metadata {
+    description: String,
     up: OfCommand,
     down: OfCommand,
+    stop: Option<OfCommand>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct OfCommand {
-    parameters: Vec<Parameter>,
+    parameters: Option<Vec<Parameter>>,
+}
+
+/// Which options a command takes.
+#[derive(Debug)]
+enum Known {
+    /// It does not say: all are passed.
+    Any,
+    These(Vec<Parameter>),
+}
+
+impl Metadata {
+    /// The options of a command; none: the program does not know the command.
+    fn of(self, ask: Ask) -> Option<Known> {
+        // A program that says nothing at all of itself may take any option.
+        let silent = self.description.is_empty() && self.up.parameters.is_none() && self.down.parameters.is_none();
+        let command = match ask {
+            Ask::Up => self.up,
+            Ask::Down => self.down,
+            Ask::Stop => self.stop?,
+        };
+        Some(if silent { Known::Any } else { Known::These(command.parameters.unwrap_or_default()) })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -77,6 +123,9 @@ pub fn plugin(kind: &str) -> Option<PathBuf> {
 impl Program {
     /// The program of a type of provider: a plugin `docker-TYPE`, or else TYPE itself in `PATH`.
     pub fn of(kind: &str) -> Result<Self, String> {
+        if kind == "compose" {
+            return Err("'compose' is not a valid provider type".to_owned());
+        }
         let path = std::env::var_os("PATH").unwrap_or_default();
         // What lies in the folder where one happens to be is not meant.
         let folders = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
@@ -85,33 +134,52 @@ impl Program {
         })
     }
 
-    fn command(&self, folder: &Path) -> Command {
+    /// It sees the variables that the project's files are read with, those of `.env` among them.
+    fn command(&self, folder: &Path, env: &BTreeMap<String, String>) -> Command {
         let mut command = Command::new(&self.path);
-        command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.current_dir(folder).envs(env).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         command
     }
 
-    /// Which options a command takes; none: all are passed.
-    async fn parameters(&self, folder: &Path, verb: &str) -> Option<Vec<Parameter>> {
-        let mut command = self.command(folder);
+    /// What it says of itself.
+    async fn metadata(&self, folder: &Path, env: &BTreeMap<String, String>) -> Option<Metadata> {
+        let mut command = self.command(folder, env);
         command.args(["compose", "metadata"]).stdin(Stdio::null()).stderr(Stdio::null());
         let output = tokio::time::timeout(METADATA, command.output()).await.ok()?.ok()?;
-        let metadata: Metadata = serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())?;
-        let parameters = if verb == "up" { metadata.up.parameters } else { metadata.down.parameters };
-        (!parameters.is_empty()).then_some(parameters)
+        serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
     }
 
-    /// Runs `compose --project-name=… VERB --option=value … SERVICE`, and follows what it says to its end.
-    pub async fn run(&self, model: &Project, service: &str, provider: &Provider, verb: &str) -> Result<Said, String> {
+    /// Runs `compose --project-name=… VERB --option=value … SERVICE`, and follows what it says to its end. None when the
+    /// program does not know what is asked.
+    pub async fn run(
+        &self,
+        model: &Project,
+        env: &BTreeMap<String, String>,
+        (service, provider): (&str, &Provider),
+        ask: Ask,
+    ) -> Result<Option<Said>, String> {
         let folder = if model.working_dir.is_dir() { model.working_dir.clone() } else { PathBuf::from("/") };
-        let known = self.parameters(&folder, verb).await;
-        let options = options(&self.kind, provider, known.as_deref())?;
-        let mut command = self.command(&folder);
-        command.args(["compose", &format!("--project-name={}", model.name), verb]).args(options).arg(service);
+        let metadata = self.metadata(&folder, env).await.unwrap_or_default();
+        let Some(known) = metadata.of(ask) else { return Ok(None) };
+        let options = options(&self.kind, provider, &known)?;
+        if ask == Ask::Stop {
+            tell!(" Service {service}  Stopping");
+        }
+        let mut command = self.command(&folder, env);
+        command.args(["compose", &format!("--project-name={}", model.name), ask.as_str()]).args(options).arg(service);
         let failed = |error: std::io::Error| format!("run {}: {error}", self.path.display());
         let mut child = command.spawn().map_err(failed)?;
         let output = child.stdout.take().ok_or("the provider has no output")?;
-        let mut input = child.stdin.take();
+        let input = child.stdin.take();
+        // Answers go their own way: a program that talks on before it reads must not wait for itself.
+        let (answers, mut wanted) = tokio::sync::mpsc::channel::<String>(ANSWERS);
+        let answering = tokio::spawn(async move {
+            let Some(mut input) = input else { return };
+            while let Some(answer) = wanted.recv().await {
+                // One that does not listen is told by its own end.
+                let _ = input.write_all(answer.as_bytes()).await;
+            }
+        });
         let mut lines = BufReader::new(output);
         let mut said = Said::default();
         let mut failure = None;
@@ -122,18 +190,18 @@ impl Program {
                 Step::Fail(text) => failure = Some(text),
                 Step::Describe => {
                     let description = model.to_json()["services"][service].to_string();
-                    if let Some(pipe) = &mut input {
-                        // One that does not listen is told by its own end.
-                        let _ = pipe.write_all(format!("{description}\n").as_bytes()).await;
-                    }
+                    answers
+                        .try_send(format!("{description}\n"))
+                        .map_err(|_| "it asks for its definition again and again, and reads no answer".to_owned())?;
                 }
             }
         }
-        drop(input);
+        drop(answers);
         let status = child.wait().await.map_err(failed)?;
+        let _ = answering.await;
         match failure {
             Some(text) => Err(text),
-            None if status.success() => Ok(said),
+            None if status.success() => Ok(Some(said)),
             None => Err(format!("its provider {} failed: {status}", plain(&self.kind))),
         }
     }
@@ -151,14 +219,17 @@ async fn line(from: &mut BufReader<impl AsyncRead + Unpin>) -> Result<Option<Vec
 }
 
 /// The options as flags, of which the program is known to take some.
-fn options(kind: &str, provider: &Provider, known: Option<&[Parameter]>) -> Result<Vec<String>, String> {
-    if let Some(known) = known {
+fn options(kind: &str, provider: &Provider, known: &Known) -> Result<Vec<String>, String> {
+    if let Known::These(known) = known {
         let given: BTreeSet<&String> = provider.options.keys().collect();
         if let Some(missing) = known.iter().find(|parameter| parameter.required && !given.contains(&parameter.name)) {
             return Err(format!("required parameter {:?} is missing from provider {kind:?} definition", missing.name));
         }
     }
-    let taken = |name: &str| known.is_none_or(|known| known.iter().any(|parameter| parameter.name == name));
+    let taken = |name: &str| match known {
+        Known::Any => true,
+        Known::These(known) => known.iter().any(|parameter| parameter.name == name),
+    };
     let all = provider.options.iter().filter(|(name, _)| taken(name));
     Ok(all.flat_map(|(name, values)| values.iter().map(move |value| format!("--{name}={value}"))).collect())
 }
@@ -176,12 +247,28 @@ mod tests {
             options: [("size".to_owned(), list(&["10"])), ("zone".to_owned(), list(&["a", "b"]))].into(),
             ..Provider::default()
         };
-        assert_eq!(options("cloud", &provider, None).unwrap(), ["--size=10", "--zone=a", "--zone=b"]);
+        assert_eq!(options("cloud", &provider, &Known::Any).unwrap(), ["--size=10", "--zone=a", "--zone=b"]);
         let parameter = |name: &str, required| Parameter { name: name.into(), required };
-        let known = [parameter("size", true), parameter("color", false)];
-        assert_eq!(options("cloud", &provider, Some(&known)).unwrap(), ["--size=10"]);
-        let why = options("cloud", &provider, Some(&[parameter("name", true)])).unwrap_err();
+        let known = Known::These(vec![parameter("size", true), parameter("color", false)]);
+        assert_eq!(options("cloud", &provider, &known).unwrap(), ["--size=10"]);
+        let why = options("cloud", &provider, &Known::These(vec![parameter("name", true)])).unwrap_err();
         assert_eq!(why, "required parameter \"name\" is missing from provider \"cloud\" definition");
+    }
+
+    #[test]
+    fn a_program_that_describes_itself_takes_what_it_names() {
+        let of = |text: &str, ask| serde_json::from_str::<Metadata>(text).unwrap().of(ask);
+        let names = |known: Option<Known>| match known {
+            Some(Known::These(known)) => {
+                known.into_iter().map(|parameter| parameter.name).collect::<Vec<_>>().join(" ")
+            }
+            Some(Known::Any) => "any".to_owned(),
+            None => "no such command".to_owned(),
+        };
+        let full = r#"{"description":"x","up":{"parameters":[{"name":"a"}]},"stop":{}}"#;
+        assert_eq!(names(of(full, Ask::Up)), "a");
+        assert_eq!((names(of(full, Ask::Down)), names(of(full, Ask::Stop))), (String::new(), String::new()));
+        assert_eq!((names(of("{}", Ask::Up)), names(of("{}", Ask::Stop))), ("any".into(), "no such command".into()));
     }
 
     #[tokio::test]
