@@ -174,7 +174,7 @@ fn compose_verbs_take_composes_options() {
     assert_eq!(i64::from(ended.status.code().unwrap()), code);
     assert_eq!(
         String::from_utf8_lossy(&ended.stdout).trim_end(),
-        format!("container \"demo-db-1\" exited with status code {code}")
+        format!("container {} exited with status code {code}", host.inspect("demo-db-1")["Id"])
     );
     compose(&["start", "--wait"]);
     let ls = |words: &[&str]| host.ok(&[&["ls"], words].concat());

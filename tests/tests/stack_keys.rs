@@ -441,8 +441,13 @@ fn program(host: &Host, name: &str, script: &str) -> String {
 fn programs_provide_services_and_the_daemon_runs_none() {
     let Some(host) = Host::with_image("programs_provide_services_and_the_daemon_runs_none") else { return };
     let cloud = r#"
-[ "$2" = metadata ] && exit 1
+if [ "$2" = metadata ]; then
+    [ -e described ] || exit 1
+    echo '{"description":"x","up":{},"down":{},"stop":{"parameters":[{"name":"size"}]}}'
+    exit
+fi
 echo "$@" >> log
+[ "$3" != stop ] || echo "in $REGION" >> log
 case "$3" in up)
     echo '{"type":"info","message":"making it"}'
     echo '{"type":"get-service-config"}'
@@ -497,8 +502,15 @@ models: {{llm: {{model: ai/small, context_size: 100}}}}
     assert_eq!(inside(), "cloud://size=20 s3cret http://runner/v1 ai/small one");
     std::fs::remove_file(folder.join("log")).unwrap();
     assert!(run(&["up", "-d", "--dry-run"]).status.success());
+    // Only a program that says so is asked to stop. It has the variables that the files have.
+    assert!(run(&["stop", "-t", "0"]).status.success());
+    std::fs::write(folder.join("described"), "").unwrap();
+    std::fs::write(folder.join(".env"), "REGION=here\n").unwrap();
+    assert!(run(&["stop", "-t", "0"]).status.success());
+    std::fs::remove_file(folder.join("described")).unwrap();
     assert!(run(&["down", "-t", "0"]).status.success());
-    assert_eq!(read("log"), "compose --project-name=demo down --size=20 db\n");
+    let stopped = "compose --project-name=demo stop --size=20 db\nin here\n";
+    assert_eq!(read("log"), format!("{stopped}compose --project-name=demo down --size=20 db\n"));
     let missing = host.run_in(folder, &["up", "-d"]);
     assert!(missing.code != 0 && missing.err.contains("docker-cloud nor a program cloud"), "{}", missing.err);
 }
@@ -540,6 +552,8 @@ services:
     let from = ["-f", "oci://localhost:5000/team/app:1"];
     let (done, told) = run(&elsewhere, &[&from[..], &["up", "-d"]].concat(), &[]);
     assert!(!done && told.contains("variable GREETING (default \"hello\")") && told.contains("cancelled"), "{told}");
+    let (done, told) = run(&elsewhere, &[&from[..], &["compose", "run", "--rm", "-T", "web", "true"]].concat(), &[]);
+    assert!(!done && told.contains("cancelled"), "{told}");
     let (done, told) = run(&elsewhere, &[&from[..], &["up", "-d", "-y"]].concat(), &[("GREETING", "moin")]);
     assert!(done, "{told}");
     let look = "echo $GREETING $FROM_FILE";

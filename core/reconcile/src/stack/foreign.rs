@@ -46,15 +46,16 @@ impl Stack {
                 "the daemon does not keep the stack {}, and does not know its images; `sampan up` makes it the daemon's",
                 self.name
             )),
+            // Nobody named would mean everybody.
+            Verb::Stop if containers.is_empty() => Ok(true),
             Verb::Start => self.start_in_order(&project, &containers, options, progress, cancel).await,
             Verb::Stop => {
                 let services = containers.iter().map(|container| container.service.clone()).collect();
                 let down = DownOptions { services, ..DownOptions::default() };
                 let mut plan = plan::down(&self.name, Some(&project), &observed, &down);
                 plan.keep_only(|action| matches!(action, Action::Stop { .. }));
-                if containers.is_empty() || options.dry_run {
-                    let lines = plan.nodes.iter().filter(|_| !containers.is_empty());
-                    progress.plan(lines.map(|node| node.action.to_string()).collect(), Vec::new()).await;
+                if options.dry_run {
+                    progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect(), Vec::new()).await;
                     return Ok(true);
                 }
                 let outcome = self.executor(None, progress, options.bounds(), cancel).run(&plan).await;

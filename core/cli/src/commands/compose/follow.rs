@@ -5,8 +5,9 @@ use http::{Method, header};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::project::{ONE_OFF, PROJECT, SERVICE, containers, name, short};
 use crate::client::{Client, JsonLines, Query, next_chunk};
@@ -14,6 +15,8 @@ use crate::failure::{Failure, Outcome};
 
 /// Foreground colours of names, in turn.
 const COLORS: [&str; 10] = ["36", "33", "32", "35", "34", "36;1", "33;1", "32;1", "35;1", "34;1"];
+/// How long the end of a container waits to be told for the end of its log.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A line longer than this is shown in pieces.
 const LONGEST: usize = 1 << 20;
 
@@ -99,6 +102,8 @@ pub struct Follower {
     /// When the containers were listed, in nanoseconds since the epoch, and which of them had ended then.
     listed: i64,
     ended: HashSet<String>,
+    /// What has ended and is not told yet, as its log is still read, and how long that is waited for. The oldest first.
+    leaving: Vec<(Exit, Instant)>,
 }
 
 impl Follower {
@@ -127,6 +132,7 @@ impl Follower {
             events,
             listed: now(),
             ended: HashSet::new(),
+            leaving: Vec::new(),
         };
         let found = containers(client, &follower.wanted.project, &follower.wanted.services, true, false).await?;
         for container in &found {
@@ -194,23 +200,36 @@ impl Follower {
             if !self.wanted.follow && !self.active() {
                 return Ok(Turn::Over);
             }
+            let due = self.leaving.first().map(|(_, at)| *at);
             tokio::select! {
                 biased;
                 Some(news) = self.news.recv() => {
-                    let ended = matches!(news, News::Ended { .. });
+                    let ended = match &news {
+                        News::Ended { id } => Some(id.clone()),
+                        News::Line { .. } => None,
+                    };
                     self.take(news)?;
-                    if ended && !self.active() {
-                        return Ok(Turn::Quiet);
+                    if let Some(id) = ended {
+                        if let Some(at) = self.leaving.iter().position(|(exit, _)| exit.id == id) {
+                            return Ok(Turn::Exit(self.leaving.remove(at).0));
+                        }
+                        if !self.active() {
+                            return Ok(Turn::Quiet);
+                        }
                     }
                 }
                 event = next_event(&mut self.events), if self.events.is_some() => match event? {
-                    Some(event) => {
-                        if let Some(exit) = self.happened(&event) {
-                            return Ok(Turn::Exit(exit));
+                    Some(event) => match self.happened(&event) {
+                        // What it said last stands before the word of its end.
+                        Some(exit) if self.sources.get(&exit.id).is_some_and(|source| source.active) => {
+                            self.leaving.push((exit, Instant::now() + LAST_WORDS));
                         }
-                    }
+                        Some(exit) => return Ok(Turn::Exit(exit)),
+                        None => {}
+                    },
                     None => self.events = None,
                 },
+                () = until(due), if due.is_some() => return Ok(Turn::Exit(self.leaving.remove(0).0)),
                 else => return Ok(Turn::Over),
             }
         }
@@ -291,6 +310,13 @@ impl Follower {
 fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
     i64::try_from(now).unwrap_or(i64::MAX)
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn next_event(events: &mut Option<JsonLines>) -> Outcome<Option<Value>> {
