@@ -388,10 +388,11 @@ fn to_pull<'a>(model: &'a Project, services: &'a [String], ignore_buildable: boo
         let Some(found) = model.services.get(service) else { continue };
         let platform = Some(found.platform.as_str()).filter(|platform| !platform.is_empty());
         let buildable = found.build.is_some();
-        let own = !(found.image.is_empty() || buildable && ignore_buildable)
-            && !matches!(found.pull_policy.as_str(), "never" | "build");
+        let left_out = found.image.is_empty()
+            || buildable && ignore_buildable
+            || matches!(found.pull_policy.as_str(), "never" | "build");
         let if_missing = matches!(found.pull_policy.as_str(), "missing" | "if_not_present");
-        let own = own.then(|| Pull { service, name: found.image.clone(), platform, if_missing, buildable });
+        let own = (!left_out).then(|| Pull { service, name: found.image.clone(), platform, if_missing, buildable });
         // An image that a service of the project builds is that service's business.
         let is_elsewhere = |name: &String| !model.services.keys().any(|peer| model.image_name(peer) == *name);
         let mounted = model.mounted_images(service).into_iter().filter(is_elsewhere);
