@@ -130,6 +130,25 @@ pub(crate) fn ingest(
     Ok(tried.with(unpacked.map_err(|error| unpack_error(what, error))?))
 }
 
+/// Reads a layer's tar, a blob that is kept, to its end for its digests, and unpacks nothing of it.
+pub(crate) fn look_through(what: &str, reader: impl Read, blob: Digest) -> Result<Found, ImageError> {
+    let mut stream = Decompress::new(Tee { inner: reader, keep: None, size: 0, limit: u64::MAX })
+        .map_err(|error| read_error(what, error))?;
+    let compression = stream.compression();
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; CHUNK];
+    loop {
+        match fill(&mut stream, &mut piece).map_err(|error| read_error(what, error))? {
+            0 => break,
+            length => hash.update(&piece[..length]),
+        }
+    }
+    let mut tee = stream.into_inner();
+    io::copy(&mut tee, &mut io::sink()).map_err(|error| read_error(what, error))?;
+    let diff_id = DiffId(Digest::from_bytes(hash.finalize().into()));
+    Ok(Found { blob, blob_size: tee.size, diff_id, compression, size: 0, has_root: false })
+}
+
 /// Reads what may be a layer's tar to its end, and unpacks it if that can be done.
 pub(crate) fn try_ingest(
     what: &str,

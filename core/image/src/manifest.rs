@@ -235,7 +235,21 @@ impl Manifest {
 
 fn descriptor_of(layer: &crate::record::LayerRef) -> Descriptor {
     let urls = Some(layer.urls.clone()).filter(|urls| !urls.is_empty());
-    Descriptor { urls, ..Descriptor::new(&layer.media_type, layer.blob, layer.blob_size) }
+    Descriptor { urls, ..Descriptor::new(oci_layer_type(&layer.media_type), layer.blob, layer.blob_size) }
+}
+
+/// A layer's media type in a manifest of OCI's: layers that came by Docker's schema have another of the same meaning.
+fn oci_layer_type(media_type: &str) -> &str {
+    match media_type {
+        DOCKER_LAYER => OCI_LAYER,
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => layer_media_type(Compression::Gzip),
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => layer_media_type(Compression::Zstd),
+        DOCKER_FOREIGN => OCI_FOREIGN,
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => {
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+        }
+        other => other,
+    }
 }
 
 /// Whether layers of a media type are had from elsewhere, and not sent to registries.

@@ -5,6 +5,7 @@
 //! visible refers to it is held by a [`Hold`].
 
 mod draft;
+mod forms;
 mod index;
 mod layers;
 mod recover;
@@ -31,6 +32,7 @@ use crate::reference::ImageRef;
 use crate::timestamp;
 
 pub(crate) use draft::Draft;
+pub(crate) use forms::Form;
 pub use index::{Content, IndexEntry, IndexRecord, Member, Statement};
 pub(crate) use index::{REFERENCE_TYPE, subject};
 pub(crate) use layers::ExpectedLayer;

@@ -425,14 +425,22 @@ impl Repository {
     /// What to send after a challenge; `None` if there is nothing (more) to show.
     async fn answer(&self, challenges: &[Challenge]) -> Result<Option<HeaderValue>, RequestError> {
         if let Some(challenge) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
-            return self.fetch_token(challenge).await.map(Some);
+            return match self.fetch_token(challenge, &self.sources).await {
+                // What may be read here may not be told, and what was there may be gone.
+                Err(error @ RequestError::Status { .. }) if !self.sources.is_empty() => {
+                    tracing::debug!(%error, "no token that reads other repositories, too");
+                    self.fetch_token(challenge, &[]).await.map(Some)
+                }
+                token => token.map(Some),
+            };
         }
         let basic = challenges.iter().any(|challenge| challenge.scheme == "basic");
         let header = self.auth.as_ref().filter(|_| basic).and_then(RegistryAuth::basic);
         Ok(header.and_then(|text| secret(&text)))
     }
 
-    async fn fetch_token(&self, challenge: &Challenge) -> Result<HeaderValue, RequestError> {
+    /// Asks the token service, for the right to read `sources`, too.
+    async fn fetch_token(&self, challenge: &Challenge, sources: &[String]) -> Result<HeaderValue, RequestError> {
         #[derive(Deserialize)]
         struct Token {
             token: Option<String>,
@@ -450,7 +458,7 @@ impl Repository {
             Some(scope) => Some(scope.to_owned()),
             None => (!self.actions.is_empty()).then(own),
         };
-        let sources = self.sources.iter().map(|source| format!("repository:{source}:pull"));
+        let sources = sources.iter().map(|source| format!("repository:{source}:pull"));
         let scope: String =
             scope.into_iter().chain(sources).map(|scope| format!("&scope={}", escape(&scope))).collect();
         let service = challenge.get("service").unwrap_or_default();

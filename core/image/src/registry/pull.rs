@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::client::{Repository, RequestError, endpoints};
 use super::download::{Sink, download};
 use super::look::Found;
+use super::push::note;
 use super::{RegistryAuth, RegistryClient, Reporter};
 use crate::archive::{check_config, choose, expected, platform_of};
 use crate::arrival::Arrival;
@@ -197,6 +198,7 @@ async fn fetch(
     match result {
         Ok(image) => {
             taking.keep();
+            note(store, name, image.layers.clone()).await;
             if let Some(index) = index {
                 put_index(client, repository, store, (image.id, image.manifest), &index, names, reporter).await?;
             }

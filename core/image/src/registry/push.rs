@@ -1,6 +1,6 @@
 //! Sending an image: the layers that the registry lacks, the configuration, and the manifest as it is kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,9 +19,10 @@ use super::{RegistryAuth, RegistryClient, Reporter};
 use crate::archive::media_type;
 use crate::digest::Digest;
 use crate::error::{Context, ImageError};
-use crate::manifest::{Document, MAX_DOCUMENT, Manifest, Platform, is_foreign};
+use crate::manifest::{Descriptor, Document, MAX_DOCUMENT, Manifest, OCI_CONFIG, Platform, is_foreign};
+use crate::record::{ImageRecord, LayerRef};
 use crate::reference::ImageRef;
-use crate::store::{ImageStore, IndexRecord};
+use crate::store::{Form, ImageStore, IndexRecord};
 
 const CHUNK: usize = 256 << 10;
 /// Layers on the wire at once.
@@ -30,6 +31,8 @@ const PARALLEL: usize = 3;
 const RESUMES: u32 = 5;
 /// Repositories that a token is asked for beside the one that is pushed to.
 const MAX_SOURCES: usize = 8;
+/// Said of a layer that the repository has.
+const ALREADY: &str = "Layer already exists";
 
 /// A finished push.
 #[derive(Debug, Clone)]
@@ -65,12 +68,158 @@ pub async fn push(
     {
         return Ok(pushed);
     }
+    push_image(client, store, name, &image, auth, reporter).await
+}
+
+/// Sends one image.
+async fn push_image(
+    client: &RegistryClient,
+    store: &Arc<ImageStore>,
+    name: &ImageRef,
+    image: &Arc<ImageRecord>,
+    auth: Option<&RegistryAuth>,
+    reporter: &Reporter,
+) -> Result<Pushed, ImageError> {
+    let remembered = {
+        let image = image.clone();
+        blocking(store, move |store| Remembered::of(store, &image)).await?
+    };
+    let sources = sources_of(store, name, image.layers.iter().map(|layer| layer.blob), &remembered);
+    let repository = open(client, name, &sources, auth).await?;
+    let there = look_for(&repository, name, &remembered, &sources).await?;
     let id = image.id;
-    let image = blocking(store, move |store| store.pack_layers(&id)).await?;
+    let spared: HashSet<Digest> = there.keys().copied().collect();
+    let image = blocking(store, move |store| store.pack_layers_but(&id, |layer| spared.contains(&layer.blob))).await?;
     let blobs = image.layers.iter().map(|layer| layer.blob).chain([image.id, image.manifest]);
     let _hold = store.hold(blobs);
-    let bytes = document_of(store, image.manifest).await?;
-    push_document(client, store, name, &bytes, auth, reporter).await
+    let mut layers = image.layers.clone();
+    for layer in &mut layers {
+        if let Some(found) = there.get(&layer.blob) {
+            *layer = found.form.of(layer);
+        }
+    }
+    let bytes = if layers == image.layers {
+        document_of(store, image.manifest).await?
+    } else {
+        // Of what the registry has in another form than it has here, the manifest says so.
+        let config = Descriptor::new(OCI_CONFIG, image.id, store.blobs().size(&image.id));
+        serde_json::to_vec(&Manifest::of_layers(config, &layers)).context(|| "write the image's manifest".to_owned())?
+    };
+    let digest = Digest::of(&bytes);
+    let manifest = manifest_of(&digest, &bytes)?;
+    let settled = there.into_values().map(|found| (found.form.blob, found.state)).collect();
+    send(&repository, store, &manifest, &sources, &settled, reporter).await?;
+    put_manifest(&repository, name, tag_of(name), &media_type(&manifest), &bytes).await?;
+    note(store, name, layers).await;
+    Ok(Pushed { digest, size: bytes.len() as u64 })
+}
+
+/// Remembers for the next push what a repository has now.
+pub(super) async fn note(store: &Arc<ImageStore>, name: &ImageRef, layers: Vec<LayerRef>) {
+    let repository = name.repository();
+    if let Err(error) = blocking(store, move |store| store.note_forms(&layers, &repository)).await {
+        tracing::warn!(%error, "what a registry has is not remembered");
+    }
+}
+
+/// The forms in which registries had an image's layers.
+#[derive(Default)]
+struct Remembered {
+    /// By blobs that would have to be packed.
+    to_pack: Vec<(Digest, Vec<Form>)>,
+    /// All of them.
+    forms: Vec<Form>,
+}
+
+impl Remembered {
+    fn of(store: &ImageStore, image: &ImageRecord) -> Result<Self, ImageError> {
+        let unpacked: HashSet<Digest> = store.unpacked(image).into_iter().map(|layer| layer.blob).collect();
+        let mut remembered = Self::default();
+        for layer in &image.layers {
+            let forms = store.forms(&layer.diff_id)?;
+            if unpacked.contains(&layer.blob) {
+                remembered.to_pack.push((layer.blob, forms.clone()));
+            }
+            remembered.forms.extend(forms);
+        }
+        Ok(remembered)
+    }
+}
+
+/// A layer that the registry has, in which form, and what to say of it.
+struct There {
+    form: Form,
+    state: String,
+}
+
+/// Looks which of the layers that would have to be packed the registry has in a form that it had before; by their blobs.
+async fn look_for(
+    repository: &Repository,
+    name: &ImageRef,
+    remembered: &Remembered,
+    sources: &Sources,
+) -> Result<HashMap<Digest, There>, ImageError> {
+    let mut looks = Vec::new();
+    for (blob, forms) in &remembered.to_pack {
+        looks.push(look_for_one(repository, name.domain(), *blob, forms, sources));
+    }
+    let mut looking = stream::iter(looks).buffer_unordered(PARALLEL);
+    let mut found = HashMap::new();
+    while let Some(look) = looking.next().await {
+        found.extend(look?);
+    }
+    Ok(found)
+}
+
+async fn look_for_one(
+    repository: &Repository,
+    domain: &str,
+    blob: Digest,
+    forms: &[Form],
+    sources: &Sources,
+) -> Result<Option<(Digest, There)>, RequestError> {
+    // What only others had is not asked for: the answer would hardly be yes, and nobody is told who else has what.
+    for form in forms.iter().filter(|form| form.paths(domain).next().is_some()) {
+        if exists(repository, &format!("blobs/{}", form.blob)).await? {
+            return Ok(Some((blob, There { form: form.clone(), state: ALREADY.to_owned() })));
+        }
+        let from = sources.get(&form.blob).map(Vec::as_slice).unwrap_or_default();
+        if let Some(source) = mount(repository, &form.blob, from).await {
+            return Ok(Some((blob, There { form: form.clone(), state: format!("Mounted from {source}") })));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes the registry take a blob from another of its repositories: from which it did.
+async fn mount(repository: &Repository, digest: &Digest, sources: &[String]) -> Option<String> {
+    for source in sources.iter().take(MAX_SOURCES) {
+        match begin(repository, &mount_url(repository, digest, source)).await {
+            Ok(None) => return Some(source.clone()),
+            Ok(Some(location)) => cancel(repository, &location).await,
+            Err(error) => tracing::debug!(%error, source, "the registry does not mount the blob"),
+        }
+    }
+    None
+}
+
+fn mount_url(repository: &Repository, digest: &Digest, source: &str) -> String {
+    repository.url(&format!("blobs/uploads/?mount={digest}&from={source}"))
+}
+
+/// Begins an upload: where to send the blob; `None` if the registry has it by now.
+async fn begin(repository: &Repository, url: &str) -> Result<Option<String>, RequestError> {
+    let zero = Extra { headers: vec![(header::CONTENT_LENGTH, "0".to_owned())], ..Extra::default() };
+    let response = repository.request(&Method::POST, url, &zero).await?;
+    if response.status() == StatusCode::CREATED {
+        return Ok(None);
+    }
+    location(url, &response).map(Some)
+}
+
+/// Tells the registry to forget an upload; it would do so by itself after a while.
+async fn cancel(repository: &Repository, location: &str) {
+    drop(repository.request(&Method::DELETE, location, &Extra::default()).await);
 }
 
 async fn document_of(store: &Arc<ImageStore>, digest: Digest) -> Result<Vec<u8>, ImageError> {
@@ -105,10 +254,20 @@ async fn push_index(
             absent.push(member);
         }
     }
-    let mut sources: HashMap<Digest, Vec<String>> = HashMap::new();
-    for (manifest, _) in &manifests {
-        sources.extend(sources_of(store, name, manifest));
-    }
+    let images: Vec<Arc<ImageRecord>> = index.images().filter_map(|id| store.get(&id)).collect();
+    let remembered = {
+        let images = images.clone();
+        let all = move |store: &ImageStore| {
+            let mut all = Remembered::default();
+            for image in &images {
+                all.forms.extend(Remembered::of(store, image)?.forms);
+            }
+            Ok(all)
+        };
+        blocking(store, all).await?
+    };
+    let blobs = manifests.iter().flat_map(|(manifest, _)| manifest.layers.iter().map(|layer| layer.digest));
+    let sources = sources_of(store, name, blobs, &remembered);
     let repository = open(client, name, &sources, auth).await?;
     for member in absent {
         if !has_manifest(&repository, &member.digest()).await? {
@@ -120,11 +279,12 @@ async fn push_index(
         }
     }
     for (manifest, bytes) in &manifests {
-        send(&repository, store, manifest, &sources, reporter).await?;
+        send(&repository, store, manifest, &sources, &HashMap::new(), reporter).await?;
         let digest = Digest::of(bytes).to_string();
         put_manifest(&repository, name, &digest, &media_type(manifest), bytes).await?;
     }
     put_manifest(&repository, name, tag_of(name), &index.media_type, &document).await?;
+    note(store, name, images.iter().flat_map(|image| image.layers.clone()).collect()).await;
     Ok(Some(Pushed { digest: index.digest, size: index.size }))
 }
 
@@ -139,9 +299,10 @@ pub(super) async fn push_document(
 ) -> Result<Pushed, ImageError> {
     let digest = Digest::of(bytes);
     let manifest = manifest_of(&digest, bytes)?;
-    let sources = sources_of(store, name, &manifest);
+    let blobs = manifest.layers.iter().map(|layer| layer.digest);
+    let sources = sources_of(store, name, blobs, &Remembered::default());
     let repository = open(client, name, &sources, auth).await?;
-    send(&repository, store, &manifest, &sources, reporter).await?;
+    send(&repository, store, &manifest, &sources, &HashMap::new(), reporter).await?;
     put_manifest(&repository, name, tag_of(name), &media_type(&manifest), bytes).await?;
     Ok(Pushed { digest, size: bytes.len() as u64 })
 }
@@ -154,7 +315,7 @@ fn tag_of(name: &ImageRef) -> &str {
 async fn open(
     client: &RegistryClient,
     name: &ImageRef,
-    sources: &HashMap<Digest, Vec<String>>,
+    sources: &Sources,
     auth: Option<&RegistryAuth>,
 ) -> Result<Repository, ImageError> {
     let mut from: Vec<String> = sources.values().flatten().cloned().collect();
@@ -186,40 +347,49 @@ pub(super) fn denied(name: &ImageRef, error: RequestError) -> ImageError {
     }
 }
 
-/// For each layer the repositories of the same registry that are known to hold it: images that came from there, or went
-/// there, have a name by digest.
-fn sources_of(store: &ImageStore, name: &ImageRef, manifest: &Manifest) -> HashMap<Digest, Vec<String>> {
-    let mut found: HashMap<Digest, Vec<String>> = HashMap::new();
-    for (image, names) in store.list() {
-        let shared: Vec<Digest> = image
-            .layers
-            .iter()
-            .map(|layer| layer.blob)
-            .filter(|blob| manifest.layers.iter().any(|layer| layer.digest == *blob))
-            .collect();
-        let elsewhere = names
-            .iter()
-            .filter(|other| other.digest().is_some() && other.domain() == name.domain() && other.path() != name.path());
-        for other in elsewhere {
-            for blob in &shared {
-                let paths = found.entry(*blob).or_default();
-                if !paths.iter().any(|path| path == other.path()) {
-                    paths.push(other.path().to_owned());
-                }
-            }
+/// Repositories of the registry that is pushed to, by the blobs that they are known to hold.
+type Sources = HashMap<Digest, Vec<String>>;
+
+/// Where else in the same registry blobs are: images that came from there, or went there, have a name by digest, and
+/// what was there in the past is remembered.
+fn sources_of(
+    store: &ImageStore,
+    name: &ImageRef,
+    blobs: impl Iterator<Item = Digest>,
+    remembered: &Remembered,
+) -> Sources {
+    let wanted: HashSet<Digest> = blobs.chain(remembered.forms.iter().map(|form| form.blob)).collect();
+    let mut found = Sources::new();
+    let mut add = |blob: Digest, path: &str| {
+        let paths = found.entry(blob).or_default();
+        if path != name.path() && !paths.iter().any(|known| known == path) {
+            paths.push(path.to_owned());
         }
+    };
+    for (image, names) in store.list() {
+        let shared: Vec<Digest> =
+            image.layers.iter().map(|layer| layer.blob).filter(|blob| wanted.contains(blob)).collect();
+        for other in names.iter().filter(|other| other.digest().is_some() && other.domain() == name.domain()) {
+            shared.iter().for_each(|blob| add(*blob, other.path()));
+        }
+    }
+    for form in &remembered.forms {
+        form.paths(name.domain()).for_each(|path| add(form.blob, path));
     }
     found
 }
 
+/// Sends the blobs of an image that the registry lacks. Of those that are `settled` it is known that it has them, and what
+/// to say of that.
 async fn send(
     repository: &Repository,
     store: &Arc<ImageStore>,
     manifest: &Manifest,
-    sources: &HashMap<Digest, Vec<String>>,
+    sources: &Sources,
+    settled: &HashMap<Digest, String>,
     reporter: &Reporter,
 ) -> Result<(), ImageError> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let (foreign, layers): (Vec<_>, Vec<_>) = manifest
         .layers
         .iter()
@@ -233,6 +403,10 @@ async fn send(
     }
     let mut sending = Vec::new();
     for layer in layers {
+        if let Some(state) = settled.get(&layer.digest) {
+            reporter.say(Some(&layer.digest.short()), state).await;
+            continue;
+        }
         let from = sources.get(&layer.digest).map(Vec::as_slice).unwrap_or_default();
         sending.push(send_layer(repository, store, layer.digest, layer.size, from, reporter));
     }
@@ -258,7 +432,7 @@ async fn send_layer(
 ) -> Result<(), ImageError> {
     let id = digest.short();
     if exists(repository, &format!("blobs/{digest}")).await? {
-        reporter.say(Some(&id), "Layer already exists").await;
+        reporter.say(Some(&id), ALREADY).await;
         return Ok(());
     }
     let upload = Upload { repository, store, digest, size, progress: Some((&id, reporter)) };
@@ -283,37 +457,20 @@ impl Upload<'_> {
     /// taken up where the registry says it broke, or begun anew.
     async fn run(&self, sources: &[String]) -> Result<Option<String>, ImageError> {
         for source in sources.iter().take(MAX_SOURCES) {
-            let begin = self.repository.url(&format!("blobs/uploads/?mount={}&from={source}", self.digest));
-            match self.begin(&begin).await {
+            match begin(self.repository, &mount_url(self.repository, &self.digest, source)).await {
                 Ok(None) => return Ok(Some(source.clone())),
                 // No mount, but an upload was begun: the next try needs none, the last one is used.
                 Ok(Some(location)) if Some(source) == sources.last() => {
                     return self.send_from(location).await.map(|()| None);
                 }
-                Ok(Some(location)) => self.cancel(&location).await,
+                Ok(Some(location)) => cancel(self.repository, &location).await,
                 Err(error) => tracing::debug!(%error, source, "the registry does not mount the blob"),
             }
         }
-        let begin = self.repository.url("blobs/uploads/");
-        match self.begin(&begin).await? {
+        match begin(self.repository, &self.repository.url("blobs/uploads/")).await? {
             Some(location) => self.send_from(location).await.map(|()| None),
             None => Ok(None),
         }
-    }
-
-    /// Where to send the blob; `None` if the registry has it by now.
-    async fn begin(&self, url: &str) -> Result<Option<String>, RequestError> {
-        let zero = Extra { headers: vec![(header::CONTENT_LENGTH, "0".to_owned())], ..Extra::default() };
-        let response = self.repository.request(&Method::POST, url, &zero).await?;
-        if response.status() == StatusCode::CREATED {
-            return Ok(None);
-        }
-        location(url, &response).map(Some)
-    }
-
-    /// Tells the registry to forget an upload; it would do so by itself after a while.
-    async fn cancel(&self, location: &str) {
-        drop(self.repository.request(&Method::DELETE, location, &Extra::default()).await);
     }
 
     async fn send_from(&self, mut location: String) -> Result<(), ImageError> {
@@ -337,7 +494,7 @@ impl Upload<'_> {
             failures += 1;
             match self.progress_of(&location).await {
                 Ok((next, done)) if !is_lost(&error) && done <= self.size => (location, offset) = (next, done),
-                _ => match self.begin(&self.repository.url("blobs/uploads/")).await? {
+                _ => match begin(self.repository, &self.repository.url("blobs/uploads/")).await? {
                     None => return Ok(()),
                     Some(anew) => (location, offset) = (anew, 0),
                 },

@@ -12,7 +12,8 @@ use crate::backend::{LayerBackend, Whiteouts};
 use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::manifest::Platform;
+use crate::manifest::{Descriptor, Manifest, OCI_CONFIG, Platform};
+use crate::record::LayerRef;
 use crate::reference::ImageRef;
 use crate::store::{ImageStore, IndexEntry, Statement};
 use crate::testing::{Archive, Fixture, Folders};
@@ -234,6 +235,131 @@ async fn layers_are_mounted_from_other_repositories_and_tags_are_listed() {
     assert_eq!((found.digest, Digest::of(&found.bytes)), (pushed.digest, pushed.digest));
     let error = search(&client(), &format!("localhost:{}/a", registry.port), 25, None).await.unwrap_err();
     assert!(error.to_string().contains("offers no search"), "{error}");
+}
+
+async fn states_of(mut events: mpsc::Receiver<TransferEvent>) -> Vec<String> {
+    let mut states = Vec::new();
+    while let Some(event) = events.recv().await {
+        states.push(event.status);
+    }
+    states
+}
+
+/// Layers that come again as plain tars are known by what they unpack to, also to the next daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_registry_had_is_neither_packed_nor_sent_again() {
+    let test = "what_a_registry_had_is_neither_packed_nor_sent_again";
+    let Some(registry) = Registry::start(test, None) else { return };
+    let name = |text: &str| ImageRef::parse(&format!("localhost:{}/{text}", registry.port)).unwrap();
+    let mut source = Shared::new();
+    let id = make_image(&source, &[name("a/b:1")]);
+    let (to, _events) = reporter();
+    let first = push(&client(), &source.images, &name("a/b:1"), None, None, &to).await.unwrap();
+    source.images.delete(&id).unwrap();
+    source.assert_empty();
+
+    source.images = Arc::new(Fixture::open(source.folder.path(), &source.backend));
+    assert_eq!(make_image(&source, &[name("a/b:2"), name("c/d:1"), name("e/f:1")]), id);
+    for (to_push, state) in [("a/b:2", "Layer already exists"), ("c/d:1", "Mounted from a/b")] {
+        let (to, events) = reporter();
+        let pushed = push(&client(), &source.images, &name(to_push), None, None, &to).await.unwrap();
+        assert_eq!(pushed.digest, first.digest);
+        drop(to);
+        let states = states_of(events).await;
+        assert_eq!(states.iter().filter(|said| *said == state).count(), 2, "{to_push}: {states:?}");
+        let image = source.images.get(&id).unwrap();
+        assert!(image.layers.iter().all(|layer| layer.blob == layer.diff_id.0), "nothing is packed");
+    }
+    let target = Shared::new();
+    assert_eq!(try_pull(&target, &name("c/d:1").to_string(), None).await.unwrap().image.id, id);
+
+    // What is remembered is asked for, not believed.
+    std::fs::remove_dir_all(registry.folder.path().join("data")).unwrap();
+    for to_push in ["e/f:1", "a/b:2"] {
+        let (to, events) = reporter();
+        let pushed = push(&client(), &source.images, &name(to_push), None, None, &to).await.unwrap();
+        assert_eq!(pushed.digest, first.digest);
+        drop(to);
+        let states = states_of(events).await;
+        let sent = if to_push == "e/f:1" { "Pushed" } else { "Mounted from e/f" };
+        assert_eq!(states.iter().filter(|said| *said == sent).count(), 2, "{to_push}: {states:?}");
+    }
+    let target = Shared::new();
+    assert_eq!(try_pull(&target, &name("a/b:2").to_string(), None).await.unwrap().image.id, id);
+}
+
+/// A registry's form of a layer is the one to push, whoever packed it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pulled_goes_back_in_its_form_though_it_came_again_as_a_plain_tar() {
+    let test = "what_was_pulled_goes_back_in_its_form_though_it_came_again_as_a_plain_tar";
+    let Some(registry) = Registry::start(test, None) else { return };
+    let name = |text: &str| ImageRef::parse(&format!("localhost:{}/{text}", registry.port)).unwrap();
+    let plain = Archive::new().file("a", &noise(1000)).done();
+    let packed = zstd::encode_all(plain.as_slice(), 3).unwrap();
+    let make = |store: &Shared, names: &[ImageRef]| {
+        let layer = store.images.add_layer_from_tar(plain.as_slice(), &[]).unwrap();
+        let config = ImageConfig {
+            architecture: crate::config::host_architecture().0.into(),
+            os: "linux".into(),
+            ..ImageConfig::default()
+        };
+        store.images.create_image(config, vec![layer], None, names).unwrap()
+    };
+    // Another tool's image: the same files, packed otherwise.
+    let (other, host) = (Shared::new(), Shared::new());
+    let made = make(&other, &[]);
+    let blob = other.images.blobs().write(&packed).unwrap();
+    let layer = LayerRef {
+        blob,
+        blob_size: packed.len() as u64,
+        media_type: "application/vnd.oci.image.layer.v1.tar+zstd".into(),
+        ..made.layers[0].clone()
+    };
+    let config = Descriptor::new(OCI_CONFIG, made.id, other.images.blobs().size(&made.id));
+    let document = serde_json::to_vec(&Manifest::of_layers(config, &[layer])).unwrap();
+    let (to, _events) = reporter();
+    let theirs = push::push_document(&client(), &other.images, &name("t/x:1"), &document, None, &to).await.unwrap();
+
+    let pulled = try_pull(&host, &name("t/x:1").to_string(), None).await.unwrap();
+    host.images.delete(&pulled.image.id).unwrap();
+    assert_eq!(make(&host, &[name("t/x:2")]).id, made.id);
+    let (to, events) = reporter();
+    let ours = push(&client(), &host.images, &name("t/x:2"), None, None, &to).await.unwrap();
+    assert_eq!(ours.digest, theirs.digest);
+    drop(to);
+    assert!(states_of(events).await.contains(&"Layer already exists".to_owned()));
+}
+
+/// A blob that is said to be another form of a layer that is here, and is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_form_of_a_layer_that_is_here_must_unpack_to_the_same() {
+    let test = "another_form_of_a_layer_that_is_here_must_unpack_to_the_same";
+    let Some(registry) = Registry::start(test, None) else { return };
+    let name = ImageRef::parse(&format!("localhost:{}/t/x:1", registry.port)).unwrap();
+    let liar = Shared::new();
+    let id = make_image(&liar, &[]);
+    let image = liar.images.get(&id).unwrap();
+    let mut layers = image.layers.clone();
+    let false_blob = Archive::new().file("etc/a", "something else").done();
+    layers[0].blob = liar.images.blobs().write(&false_blob).unwrap();
+    layers[0].blob_size = false_blob.len() as u64;
+    let config = Descriptor::new(OCI_CONFIG, id, liar.images.blobs().size(&id));
+    let document = serde_json::to_vec(&Manifest::of_layers(config, &layers)).unwrap();
+    let (to, _events) = reporter();
+    push::push_document(&client(), &liar.images, &name, &document, None, &to).await.unwrap();
+
+    let host = Shared::new();
+    // The layer is here, under another image.
+    let lower = Archive::new().dir("etc").file("etc/a", &noise(700_000)).done();
+    let layer = host.images.add_layer_from_tar(lower.as_slice(), &[]).unwrap();
+    let own = host.images.create_image(ImageConfig::default(), vec![layer], None, &[]).unwrap();
+    let error = try_pull(&host, &name.to_string(), None).await.unwrap_err();
+    assert!(matches!(error, ImageError::Mismatch { .. }), "{error}");
+    host.images.delete(&own.id).unwrap();
+    // A layer that was just coming in goes by itself.
+    let blobs = host.folder.path().join("images/blobs/sha256");
+    eventually("the blobs are gone", || std::fs::read_dir(&blobs).unwrap().next().is_none()).await;
+    host.assert_empty();
 }
 
 #[tokio::test(flavor = "multi_thread")]

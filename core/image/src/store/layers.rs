@@ -46,6 +46,11 @@ impl ExpectedLayer {
         }
     }
 
+    /// A layer that is here already, in the form that was found.
+    fn in_form(&self, form: &Found, known: LayerRef) -> LayerRef {
+        LayerRef { size: known.size, ..self.found(form, known.chain_id) }
+    }
+
     pub(crate) fn check(&self, what: &str, found: &Found) -> Result<(), ImageError> {
         if let Some(expected) = self.blob_size.filter(|size| *size != found.blob_size) {
             return Err(ImageError::refused(
@@ -72,6 +77,13 @@ impl ExpectedLayer {
             )),
         }
     }
+}
+
+/// Another form of a layer whose files are here: it must unpack to the same tar.
+fn read_form(what: &str, reader: impl Read, expected: &ExpectedLayer, blob: Digest) -> Result<Found, ImageError> {
+    let form = crate::ingest::look_through(what, reader, blob)?;
+    expected.check(what, &form)?;
+    Ok(form)
 }
 
 impl ImageStore {
@@ -121,6 +133,15 @@ impl ImageStore {
             media_type: Some(layer.media_type.clone()),
             urls: layer.urls.clone(),
         };
+        {
+            let chain = ChainId::on(parents.first(), &layer.diff_id);
+            let _changing = self.changing();
+            // It may have been packed meanwhile.
+            if let Some(known) = self.layer(&chain) {
+                self.state_mut().fresh.insert(chain);
+                return Ok(known);
+            }
+        }
         self.take_downloaded(&format!("layer {}", layer.blob), &expected, parents, None)
     }
 
@@ -203,9 +224,16 @@ impl ImageStore {
         if let Some(known) = self.layer(&chain) {
             self.state_mut().fresh.insert(chain);
             wait()?;
-            let media_type = expected.media_type.clone().unwrap_or_else(|| known.media_type.clone());
-            let urls = expected.urls.clone();
-            return Ok(LayerRef { blob: digest, blob_size: self.blobs.size(&digest), media_type, urls, ..known });
+            if known.blob == digest {
+                let media_type = expected.media_type.clone().unwrap_or_else(|| known.media_type.clone());
+                return Ok(LayerRef { media_type, urls: expected.urls.clone(), ..known });
+            }
+            let form = self.blobs.open_blob(&digest).and_then(|file| read_form(what, file, expected, digest));
+            drop(hold);
+            if form.is_err() {
+                self.drop_blobs([digest])?;
+            }
+            return Ok(expected.in_form(&form?, known));
         }
         let target = self.begin_layer(&chain, parents)?;
         let ingested = match arrival {
@@ -256,9 +284,14 @@ impl ImageStore {
         if actual != wanted {
             return Err(ImageError::Mismatch { what: what.to_owned(), expected: wanted, actual });
         }
+        let hold = self.hold([wanted]);
         blob.finish()?;
-        let media_type = expected.media_type.clone().unwrap_or_else(|| known.media_type.clone());
-        Ok(LayerRef { blob: wanted, blob_size: size, media_type, urls: expected.urls.clone(), ..known })
+        let form = self.blobs.open_blob(&wanted).and_then(|file| read_form(what, file, expected, wanted));
+        drop(hold);
+        if form.is_err() {
+            self.drop_blobs([wanted])?;
+        }
+        Ok(expected.in_form(&form?, known))
     }
 
     fn layer_from_blob(&self, what: &str, blob: BlobWriter<'_>, parents: &[ChainId]) -> Result<LayerRef, ImageError> {

@@ -31,18 +31,36 @@ impl ImageStore {
     /// Packs the layers of an image that was made here, once: the packed form takes the place of the plain one, also for
     /// the other images made of the layer. What came with a manifest stays as it came.
     pub fn pack_layers(&self, id: &Digest) -> Result<Arc<ImageRecord>, ImageError> {
+        self.pack_layers_but(id, |_| false)
+    }
+
+    /// The layers of an image that are packed before it is sent, each once.
+    pub(crate) fn unpacked(&self, image: &ImageRecord) -> Vec<LayerRef> {
+        let mut found: Vec<LayerRef> = Vec::new();
+        if !image.made_here {
+            return found;
+        }
+        for layer in &image.layers {
+            let known = found.iter().any(|other| other.blob == layer.blob);
+            if layer.media_type == OCI_LAYER && !known && !self.came_with_manifest(layer) {
+                found.push(layer.clone());
+            }
+        }
+        found
+    }
+
+    /// The same, but for layers that need not be.
+    pub(crate) fn pack_layers_but(
+        &self,
+        id: &Digest,
+        spared: impl Fn(&LayerRef) -> bool,
+    ) -> Result<Arc<ImageRecord>, ImageError> {
         let _packing = self.packing.lock().unwrap_or_else(PoisonError::into_inner);
         let get = || self.get(id).ok_or_else(|| ImageError::NotFound(id.to_string()));
         let image = get()?;
-        if !image.made_here {
-            return Ok(image);
-        }
         let mut hold = self.hold(image.layers.iter().map(|layer| layer.blob));
         let mut packed = HashMap::new();
-        for layer in &image.layers {
-            if layer.media_type != OCI_LAYER || packed.contains_key(&layer.blob) || self.came_with_manifest(layer) {
-                continue;
-            }
+        for layer in self.unpacked(&image).iter().filter(|layer| !spared(layer)) {
             let plain = self.blobs.open_blob(&layer.blob)?;
             let mut out = self.blobs.writer()?;
             gzip::compress(plain, &mut out).context(|| format!("pack layer {}", layer.blob))?;
