@@ -3,6 +3,8 @@
 //! Every name is resolved within the directory and used by descriptor (see [`crate::tree`]); what leads out is refused
 //! by name. Whiteouts act on what lies below the layer only.
 
+mod gone;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -126,6 +128,8 @@ struct Unpack<'a> {
     folders: HashMap<Vec<u8>, Finish>,
     /// Names that this archive made; kept only where a whiteout must not touch them.
     made: HashSet<Vec<u8>>,
+    /// Folders that no entry made, but what lies in them; kept only where a whiteout would find them in its way.
+    implied: HashSet<Vec<u8>>,
     entries: u64,
     bytes: u64,
     root_seen: bool,
@@ -158,6 +162,7 @@ pub fn unpack(reader: impl Read, target: &Target) -> Result<Unpacked, UnpackErro
         ours: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
         folders: HashMap::new(),
         made: HashSet::new(),
+        implied: HashSet::new(),
         entries: 0,
         bytes: 0,
         root_seen: false,
@@ -220,8 +225,15 @@ impl Unpack<'_> {
     }
 
     fn mark(&mut self, path: Vec<u8>) {
-        if self.target.whiteouts == Whiteouts::Remove {
-            self.made.insert(path);
+        match self.target.whiteouts {
+            Whiteouts::Remove => drop(self.made.insert(path)),
+            Whiteouts::Overlay => drop(self.implied.remove(&path)),
+        }
+    }
+
+    fn imply(&mut self, folder: &[u8]) {
+        if self.target.whiteouts == Whiteouts::Overlay {
+            self.implied.insert(folder.to_vec());
         }
     }
 
@@ -251,10 +263,12 @@ impl Unpack<'_> {
     /// After something was removed, names may lead elsewhere, and directories that were to be finished may be gone.
     fn replaced(&mut self, path: &[u8]) {
         self.tree.forget();
+        let within = |folder: &[u8]| folder.strip_prefix(path).is_some_and(|rest| rest.first() == Some(&b'/'));
         if self.folders.remove(path).is_some() {
-            let mut below = path.to_vec();
-            below.push(b'/');
-            self.folders.retain(|folder, _| !folder.starts_with(&below));
+            self.folders.retain(|folder, _| !within(folder));
+        }
+        if self.implied.remove(path) {
+            self.implied.retain(|folder| !within(folder));
         }
     }
 
@@ -454,97 +468,6 @@ impl Unpack<'_> {
         Ok(())
     }
 
-    // ---- what is gone ----
-
-    fn whiteout(&mut self, path: &[u8], parent: &[u8], hidden: &[u8]) -> Result<(), UnpackError> {
-        match hidden {
-            b".wh..opq" => self.opaque(path, parent),
-            b"" | b"." | b".." => Err(rule(path, "a whiteout of no name")),
-            // Notes of aufs to itself.
-            other if other.starts_with(b".wh.") => Ok(()),
-            name => {
-                let name = name.to_vec();
-                self.hide(path, parent, &name)
-            }
-        }
-    }
-
-    fn hide(&mut self, path: &[u8], parent: &[u8], name: &[u8]) -> Result<(), UnpackError> {
-        let mut hidden = parent.to_vec();
-        if !hidden.is_empty() {
-            hidden.push(b'/');
-        }
-        hidden.extend_from_slice(name);
-        if self.target.whiteouts == Whiteouts::Remove {
-            return match self.tree.folder(parent) {
-                Ok(folder) => self.remove_lower(path, &folder, name, &hidden),
-                Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
-                Err(error) => Err(error).step(path, "open its folder"),
-            };
-        }
-        // Overlayfs lists whiteouts that hide nothing, so there are none of them.
-        if self.below(&hidden).step(path, "look at the layers below")?.is_none() {
-            return Ok(());
-        }
-        if self.covers(parent).step(path, "read an attribute")? {
-            return Ok(());
-        }
-        let folder = self.folder(parent, path)?;
-        match tree::make_node(&*folder, name, SFlag::S_IFCHR, 0, 0) {
-            Err(Errno::EEXIST) => {}
-            other => return other.step(path, "make a whiteout"),
-        }
-        // The layer has something of its own there; only what lies below it is hidden.
-        let present = tree::stat(&*folder, name).step(path, "look at what is there")?;
-        if present.is_some_and(|stat| tree::format(&stat) == libc::S_IFDIR) {
-            hide_below(path, &folder, name)?;
-        }
-        Ok(())
-    }
-
-    fn opaque(&mut self, path: &[u8], parent: &[u8]) -> Result<(), UnpackError> {
-        let folder = self.folder(parent, path)?;
-        if self.target.whiteouts == Whiteouts::Overlay {
-            return hide_below(path, &folder, b".");
-        }
-        for name in tree::names(folder.as_fd()).step(path, "list what lies below")? {
-            let mut hidden = parent.to_vec();
-            if !hidden.is_empty() {
-                hidden.push(b'/');
-            }
-            hidden.extend_from_slice(&name);
-            self.remove_lower(path, &folder, &name, &hidden)?;
-        }
-        Ok(())
-    }
-
-    /// Removes from a full tree what came from below, and keeps what this archive made.
-    fn remove_lower(&mut self, path: &[u8], folder: &Folder, name: &[u8], hidden: &[u8]) -> Result<(), UnpackError> {
-        if !self.made.contains(hidden) {
-            let mut below = hidden.to_vec();
-            below.push(b'/');
-            if !self.made.iter().any(|made| made.starts_with(&below)) {
-                tree::remove(folder, name).step(path, "remove what is gone")?;
-                self.replaced(hidden);
-                return Ok(());
-            }
-        }
-        let is_folder = tree::stat(folder, name)
-            .step(path, "look at what is there")?
-            .is_some_and(|stat| tree::format(&stat) == libc::S_IFDIR);
-        if !is_folder {
-            return Ok(());
-        }
-        let inner = self.tree.folder(hidden).step(path, "open")?;
-        for name in tree::names(inner.as_fd()).step(path, "list what lies below")? {
-            let mut deeper = hidden.to_vec();
-            deeper.push(b'/');
-            deeper.extend_from_slice(&name);
-            self.remove_lower(path, &inner, &name, &deeper)?;
-        }
-        Ok(())
-    }
-
     // ---- folders that the archive does not mention ----
 
     fn folder(&mut self, parent: &[u8], path: &[u8]) -> Result<Rc<Folder>, UnpackError> {
@@ -573,7 +496,7 @@ impl Unpack<'_> {
                     self.replaced(&parent[..next]);
                     if self.target.whiteouts == Whiteouts::Overlay {
                         // What was here first hid what lies below.
-                        tree::make_folder(&*folder, name, 0o755).step(path, "create its folder")?;
+                        self.plain_folder(path, &folder, name)?;
                         tree::set_attribute(&*folder, name, OPAQUE, b"y").step(path, "hide what lies below")?;
                     }
                     return self.make_parents(parent, path, 0);
@@ -585,6 +508,16 @@ impl Unpack<'_> {
             }
             end = next;
         }
+    }
+
+    /// A folder for which there is no pattern.
+    fn plain_folder(&self, path: &[u8], folder: &Folder, name: &[u8]) -> Result<(), UnpackError> {
+        tree::make_folder(folder, name, 0o755).step(path, "create its folder")?;
+        if folder.set_gid {
+            // Neither the group nor the bit goes down.
+            tree::set_owner(folder, name, self.ours.0, self.ours.1).step(path, "set its folder's owner")?;
+        }
+        tree::set_mode(folder, name, 0o755).step(path, "set its folder's mode")
     }
 
     /// Makes the folders of a name one by one, as the layers below have them.
@@ -615,6 +548,7 @@ impl Unpack<'_> {
             };
             match below {
                 Some((stat, _)) if tree::format(&stat) == libc::S_IFDIR => {
+                    self.imply(prefix);
                     tree::make_folder(&*folder, name, stat.st_mode & 0o777).step(path, "create its folder")?;
                     tree::set_owner(&*folder, name, stat.st_uid, stat.st_gid).step(path, "set its folder's owner")?;
                     tree::set_mode(&*folder, name, stat.st_mode & 0o7777).step(path, "set its folder's mode")?;
@@ -635,8 +569,8 @@ impl Unpack<'_> {
                     };
                 }
                 _ => {
-                    tree::make_folder(&*folder, name, 0o755).step(path, "create its folder")?;
-                    tree::set_mode(&*folder, name, 0o755).step(path, "set its folder's mode")?;
+                    self.imply(prefix);
+                    self.plain_folder(path, &folder, name)?;
                 }
             }
         }
@@ -738,10 +672,14 @@ fn is_opaque(folder: &Folder, name: &[u8]) -> nix::Result<bool> {
     Ok(tree::get_attribute(folder, name, c"trusted.overlay.opaque")?.as_deref() == Some(b"y"))
 }
 
-/// Makes a directory opaque; the whiteouts in it hide nothing any more.
-fn hide_below(path: &[u8], folder: &Folder, name: &[u8]) -> Result<(), UnpackError> {
-    tree::set_attribute(folder, name, OPAQUE, b"y").step(path, "hide what lies below")?;
-    tree::drop_whiteouts(folder, name).step(path, "hide what lies below")
+/// A name in a folder.
+fn joined(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = folder.to_vec();
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
 }
 
 /// Cleans a link's way: `..` goes up, and no higher than the root.

@@ -611,6 +611,7 @@ fn chosen_cases() -> ProptestConfig {
     println!("SAMPAN_SEED={seed} SAMPAN_CASES={cases}");
     ProptestConfig {
         rng_seed: proptest::test_runner::RngSeed::Fixed(seed),
+        failure_persistence: None,
         ..ProptestConfig::with_cases(u32::try_from(cases).unwrap_or(64))
     }
 }
