@@ -216,19 +216,22 @@ impl ImageStore {
     ) -> Result<LayerRef, ImageError> {
         let digest = expected.blob.ok_or_else(|| ImageError::Invalid(format!("{what}: no digest to find it by")))?;
         let chain = ChainId::on(parents.first(), &expected.diff_id);
-        let hold = self.hold([digest]);
+        let hold = self.hold([digest, chain.0]);
         let lock = self.unpacking_lock(&chain);
         let _unpacking = lock.lock().unwrap_or_else(PoisonError::into_inner);
         // What is visible says only what is here.
         let wait = || arrival.map_or(Ok(()), |arrival| arrival.wait().context(|| format!("read {what}")));
         if let Some(known) = self.layer(&chain) {
-            self.state_mut().fresh.insert(chain);
             wait()?;
             if known.blob == digest {
+                self.state_mut().fresh.insert(chain);
                 let media_type = expected.media_type.clone().unwrap_or_else(|| known.media_type.clone());
                 return Ok(LayerRef { media_type, urls: expected.urls.clone(), ..known });
             }
             let form = self.blobs.open_blob(&digest).and_then(|file| read_form(what, file, expected, digest));
+            if form.is_ok() {
+                self.state_mut().fresh.insert(chain);
+            }
             drop(hold);
             if form.is_err() {
                 self.drop_blobs([digest])?;
