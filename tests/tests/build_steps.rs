@@ -95,7 +95,7 @@ fn devices_are_refused_by_name() {
     let test = "devices_are_refused_by_name";
     let Some(host) = Host::with_image(test) else { return };
     for (line, part) in [
-        ("RUN --device=vendor.com/gpu=all,required true", "no device vendor.com/gpu=all is known here"),
+        ("RUN --device=vendor.com/gpu=all,required true", "required device \"vendor.com/gpu=all\" is not registered"),
         ("RUN --device=gpu true", "no name of a device"),
         ("RUN --security=insecure true", "needs the daemon's permission"),
         ("RUN --mount=type=bind,target=/x,sharing=locked true", "takes no sharing"),

@@ -378,4 +378,16 @@ services:
         assert_eq!(host.ok(&["exec", &format!("demo-{service}-1"), "sh", "-c", look]), shown, "{service}");
     }
     assert_eq!(host.api("GET", "/info", None).1["CDISpecDirs"][0], specifications.to_str().unwrap());
+
+    // Steps of builds have them, when whoever builds allows it.
+    let text = format!(
+        "FROM {IMAGE}\nRUN --device=nvidia.com/gpu=0 --device=nvidia.com/gpu=7 echo $GPU > /seen; stat -c %a,%t,%T /dev/gpu0 >> /seen; cat /opt/gpu/library >> /seen\n"
+    );
+    let folder = host.context(&[("Dockerfile", &text)]);
+    let (_, error) = host.fails(&["build", &folder]);
+    assert!(error.contains("Dockerfile:2") && error.contains("build with --allow device=nvidia.com/gpu=0"), "{error}");
+    let built = host.run(&["build", "-t", "seen", "--allow", "device=nvidia.com/gpu", &folder]);
+    assert!(built.code == 0 && built.err.contains("[Warning] RUN --device=nvidia.com/gpu=7"), "{}", built.err);
+    assert_eq!(host.ok(&["run", "--rm", "seen", "cat", "/seen"]), "zero\n600,1,3\nof the vendor");
+    assert_eq!(host.run(&["run", "--rm", "seen", "find", "/opt", "/dev/gpu0"]).out, "", "nothing of the device stays");
 }

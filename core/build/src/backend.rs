@@ -10,6 +10,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::cache::{Entry, Key};
 use crate::context::Context;
+use crate::device::{Allowed, Chosen, Device};
 use crate::error::Result;
 use crate::lint::Warning;
 use crate::mount::Sharing;
@@ -68,6 +69,8 @@ pub struct RunStep {
     pub ulimits: Vec<Ulimit>,
     /// Over the root.
     pub mounts: Vec<StepMount>,
+    /// Devices of the host, by their whole names.
+    pub devices: Vec<String>,
 }
 
 /// A limit of processes, as `setrlimit` knows it; -1 is none.
@@ -145,6 +148,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Opens a root over layers, nearest first.
     fn open(&self, parents: &[ChainId]) -> impl Future<Output = Result<Self::Root>> + Send;
+
+    /// Looks up the devices that a step asks for, and whether it may have them.
+    fn devices(&self, wanted: Vec<Device>, allowed: &Allowed) -> impl Future<Output = Result<Chosen>> + Send;
 
     /// Runs a program; its exit code.
     fn run(&self, root: &Self::Root, step: RunStep, output: &Output) -> impl Future<Output = Result<i32>> + Send;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::backend::Ulimit;
+use crate::device::Allowed;
 use crate::provenance::Provenance;
 
 /// The options of a build.
@@ -43,6 +44,8 @@ pub struct Options {
     pub secrets: BTreeMap<String, Arc<[u8]>>,
     /// Sockets of agents on this host by id, for `RUN --mount=type=ssh`.
     pub ssh: BTreeMap<String, PathBuf>,
+    /// Devices that steps may have.
+    pub devices: Allowed,
     /// What is said beside the image about how it was made.
     pub provenance: Option<Provenance>,
 }

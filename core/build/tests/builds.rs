@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use sampan_build::backend::{Backend, Fetched, Flights, Message, MountSource, Output, Part, Root, RunStep};
 use sampan_build::cache::{Entry, Key};
 use sampan_build::context::{Context, Scratch};
+use sampan_build::device::{Allowed, Chosen, Device};
 use sampan_build::error::{BuildError, Result};
 use sampan_build::executor::{Named, Product, Request, build};
 use sampan_build::options::Options;
@@ -88,6 +89,10 @@ impl Backend for Engine {
             copy_tree(&self.layers.path(parent).join("."), folder.path());
         }
         Ok(Work { folder })
+    }
+
+    async fn devices(&self, wanted: Vec<Device>, _: &Allowed) -> Result<Chosen> {
+        Ok(Chosen { missing: wanted.into_iter().map(|device| device.name).collect(), ..Chosen::default() })
     }
 
     /// Plays a shell that knows `put PATH TEXT`, `fail CODE` and `sleep`.

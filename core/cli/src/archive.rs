@@ -202,6 +202,52 @@ fn append_one<W: Write>(
     archive.append_data(&mut header, name, io::empty())
 }
 
+/// Appends the entries of another archive below a folder, which is made. Links within the archive go along.
+///
+/// # Errors
+/// What the archives say.
+pub fn append_below<W: Write>(archive: &mut tar::Builder<W>, from: impl Read, folder: &str) -> io::Result<()> {
+    let mut root = tar::Header::new_ustar();
+    root.set_entry_type(tar::EntryType::Directory);
+    root.set_mode(0o755);
+    root.set_size(0);
+    archive.append_data(&mut root, format!("{folder}/"), io::empty())?;
+    let mut from = tar::Archive::new(from);
+    for entry in from.entries()? {
+        let mut entry = entry?;
+        let name = Path::new(folder).join(relative(&entry.path()?));
+        if name == Path::new(folder) {
+            continue;
+        }
+        // Names, links and lengths are written anew; owners, times and attributes beyond a plain header stay as they are.
+        let mut kept = Vec::new();
+        for extension in entry.pax_extensions()?.into_iter().flatten() {
+            let extension = extension?;
+            let key = extension.key().map_err(io::Error::other)?;
+            if !["path", "linkpath", "size"].contains(&key) && !key.starts_with("GNU.sparse") {
+                kept.push((key.to_owned(), extension.value_bytes().to_owned()));
+            }
+        }
+        archive.append_pax_extensions(kept.iter().map(|(key, value)| (key.as_str(), value.as_slice())))?;
+        let mut header = entry.header().clone();
+        let kind = header.entry_type();
+        if let Some(link) = entry.link_name()? {
+            let link = if kind.is_hard_link() { Path::new(folder).join(relative(&link)) } else { link.into_owned() };
+            header.set_size(0);
+            archive.append_link(&mut header, name, link)?;
+            continue;
+        }
+        header.set_size(entry.size());
+        archive.append_data(&mut header, name, &mut entry)?;
+    }
+    Ok(())
+}
+
+/// A name without `/` and `.` at its beginning.
+fn relative(name: &Path) -> PathBuf {
+    name.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir)).collect()
+}
+
 /// Unpacks an archive: the first part of each name is replaced by the target. Nothing is written outside of it.
 ///
 /// # Errors
@@ -301,6 +347,49 @@ mod tests {
         unpack(&bytes[..], &to, false).unwrap();
         assert_eq!(fs::read_to_string(to.join("a/l")).unwrap(), "hello");
         assert!(fs::symlink_metadata(to.join("a/l")).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn archives_are_put_below_folders_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = "n".repeat(120);
+        let mut one = tar::Builder::new(Vec::new());
+        let head = |kind: tar::EntryType, size: u64| {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(kind);
+            header.set_mode(0o640);
+            header.set_size(size);
+            header
+        };
+        one.append_data(&mut head(tar::EntryType::Directory, 0), "./", io::empty()).unwrap();
+        one.append_pax_extensions([("SCHILY.xattr.user.note", &b"kept"[..]), ("mtime", &b"5.25"[..])]).unwrap();
+        one.append_data(&mut head(tar::EntryType::Regular, 2), format!("d/{long}"), &b"hi"[..]).unwrap();
+        one.append_link(&mut head(tar::EntryType::Link, 0), "hard", format!("d/{long}")).unwrap();
+        one.append_link(&mut head(tar::EntryType::Symlink, 0), "soft", "/hard").unwrap();
+        let one = one.into_inner().unwrap();
+        let mut all = tar::Builder::new(Vec::new());
+        for folder in ["linux_amd64", "linux_arm_v7"] {
+            append_below(&mut all, &one[..], folder).unwrap();
+        }
+        let bytes = all.into_inner().unwrap();
+        tar::Archive::new(&bytes[..]).unpack(dir.path()).unwrap();
+        for folder in ["linux_amd64", "linux_arm_v7"] {
+            let at = dir.path().join(folder);
+            assert_eq!(fs::read_to_string(at.join("d").join(&long)).unwrap(), "hi");
+            assert_eq!(fs::read_to_string(at.join("hard")).unwrap(), "hi");
+            assert_eq!(fs::read_link(at.join("soft")).unwrap(), Path::new("/hard"));
+        }
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let mut notes = 0;
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            for extension in entry.pax_extensions().unwrap().into_iter().flatten() {
+                let extension = extension.unwrap();
+                notes += usize::from(extension.key() == Ok("SCHILY.xattr.user.note"));
+                assert!(["SCHILY.xattr.user.note", "mtime"].contains(&extension.key().unwrap()));
+            }
+        }
+        assert_eq!(notes, 2);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use sampan_engine::build::{
     BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, Call as BuildCall, NamedContext,
-    Options as BuildOptions, Ulimit, attestations, read_options,
+    Options as BuildOptions, Ulimit, allowed, attestations, read_options,
 };
 use sampan_engine::{Engine, Error, Result};
 use serde::Deserialize;
@@ -77,6 +77,8 @@ struct Options {
     secrets: HashMap<String, String>,
     /// Sockets of agents, by id.
     ssh: BTreeMap<String, PathBuf>,
+    /// What steps may have beyond a container's rights, as `device=NAME`.
+    allow: Vec<String>,
     /// What is to be said of the image, as `type=provenance,…`.
     attest: Vec<String>,
     contexts: Vec<ContextOption>,
@@ -155,6 +157,7 @@ async fn with_options(request: &mut BuildRequest, remote: Option<String>, mut up
         request.options.secrets.insert(id, content.into());
     }
     request.options.ssh = options.ssh;
+    request.options.devices = allowed(&options.allow).map_err(Error::invalid)?;
     request.options.provenance = attestations(&options.attest).map_err(Error::invalid)?;
     request.contexts = options
         .contexts

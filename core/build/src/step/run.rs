@@ -10,7 +10,7 @@ use super::{Files, StageRun, blocking, copy_fault, with_origin};
 use crate::backend::{Backend, MountSource, Root, RunStep, StepMount};
 use crate::cache::{Entry, KeyWriter};
 use crate::copy::{self, Selection};
-use crate::device;
+use crate::device::{self, Chosen};
 use crate::error::{BuildError, Result};
 use crate::executor::say;
 use crate::instruction::{Command, Instruction, Run};
@@ -31,15 +31,7 @@ impl<B: Backend> StageRun<B> {
                 "RUN --security=insecure needs the daemon's permission, which it does not give".to_owned(),
             ));
         }
-        for text in &run.devices {
-            let device = device::parse(&self.word(text)?).map_err(BuildError::Invalid)?;
-            let why = format!("no device {} is known here: the daemon gives builds none", device.name);
-            if device.required {
-                return Err(BuildError::Unsupported(format!("--device={text}: {why}")));
-            }
-            say(&self.output, format!("[Warning] RUN --device={text}: {why}, and the step does not require it\n"))
-                .await?;
-        }
+        let devices = self.devices(run).await?;
         let network = match run.network.as_deref() {
             None | Some("default") => self.build.request.options.network().to_owned(),
             Some(other) => other.to_owned(),
@@ -59,6 +51,9 @@ impl<B: Backend> StageRun<B> {
         key.list(&self.build.request.options.extra_hosts);
         if let Some(epoch) = self.epoch() {
             key.text("epoch").text(&epoch);
+        }
+        if !devices.names.is_empty() {
+            key.text("devices").list(&devices.names);
         }
         let mut secret_env = Vec::new();
         for text in &run.mounts {
@@ -106,8 +101,10 @@ impl<B: Backend> StageRun<B> {
             memory_swap: self.build.request.options.memory_swap,
             ulimits: self.build.request.options.ulimits.clone(),
             mounts,
+            devices: devices.names,
         };
-        let targets: Vec<String> = run_step.mounts.iter().map(|mount| mount.target.clone()).collect();
+        let targets: Vec<String> =
+            run_step.mounts.iter().map(|mount| mount.target.clone()).chain(devices.targets).collect();
         let at = root.path().to_owned();
         let stubs = blocking(move || {
             Stubs::before(&at, &targets).map_err(|error| BuildError::Backend(format!("look at the root: {error}")))
@@ -129,6 +126,23 @@ impl<B: Backend> StageRun<B> {
         drop(root);
         let created = self.build.now();
         self.keep(key, &step, Entry { layer: Some(layer), created, description: step.clone() }).await
+    }
+
+    /// The devices that the step gets.
+    async fn devices(&self, run: &Run) -> Result<Chosen> {
+        let mut wanted = Vec::new();
+        for text in &run.devices {
+            wanted.push(device::parse(&self.word(text)?).map_err(BuildError::Invalid)?);
+        }
+        if wanted.is_empty() {
+            return Ok(Chosen::default());
+        }
+        let chosen = self.build.backend.devices(wanted, &self.build.request.options.devices).await?;
+        for name in &chosen.missing {
+            let note = format!("[Warning] RUN --device={name}: there is none here, and the step does not require it\n");
+            say(&self.output, note).await?;
+        }
+        Ok(chosen)
     }
 
     /// A program that the kernel does not know how to run, in a stage for another kind of machine.

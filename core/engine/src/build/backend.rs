@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sampan_build::backend::{Backend, Fetched, Flights, Message, Output, Part, Root, RunStep};
 use sampan_build::cache::{Entry, Key};
+use sampan_build::device::{Allowed, Chosen, Device};
 use sampan_build::error::{BuildError, Result};
 use sampan_build::exported::{Document, INLINE};
 use sampan_build::provenance;
@@ -218,6 +219,13 @@ impl Backend for EngineBackend {
 
     async fn open(&self, parents: &[ChainId]) -> Result<BuildRoot> {
         BuildRoot::open(&self.engine, parents).await.map_err(fault)
+    }
+
+    async fn devices(&self, wanted: Vec<Device>, allowed: &Allowed) -> Result<Chosen> {
+        let (allowed, folders) = (allowed.clone(), self.engine.config().cdi_spec_dirs.clone());
+        let chosen = crate::blocking(move || crate::cdi::for_build(&wanted, &allowed, &folders)).await;
+        // Told with the step's place.
+        chosen.map_err(|error| BuildError::Invalid(error.message))
     }
 
     async fn run(&self, root: &BuildRoot, step: RunStep, output: &Output) -> Result<i32> {

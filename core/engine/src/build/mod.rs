@@ -26,6 +26,7 @@ use bollard_stubs::models::BuildPruneResponse;
 use sampan_build::backend::Message;
 pub use sampan_build::backend::Ulimit;
 use sampan_build::context::Context;
+pub use sampan_build::device::allowed;
 use sampan_build::error::BuildError;
 use sampan_build::executor::Named;
 pub use sampan_build::options::Options;

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard_stubs::models::{ContainerConfig, EndpointSettings, HostConfig, ResourcesUlimits};
+use bollard_stubs::models::{ContainerConfig, DeviceRequest, EndpointSettings, HostConfig, ResourcesUlimits};
 use sampan_build::backend::{Message, MountSource, Output, RunStep, Ulimit};
 use sampan_build::context::Scratch;
 use sampan_shim_protocol::{Event, OCI_CONFIG, SHIM_CONFIG};
@@ -16,6 +16,8 @@ use super::cache::CacheFolder;
 use super::root::BuildRoot;
 use super::{discard, memory};
 use crate::Engine;
+use crate::cdi;
+use crate::containers::devices;
 use crate::containers::files;
 use crate::containers::link::{Shim, ShimEvents};
 use crate::containers::record::{ContainerRecord, MountRecord};
@@ -200,7 +202,11 @@ async fn prepare(engine: &Engine, root: &BuildRoot, step: &RunStep, program: &mu
     let resolver = servers
         .unwrap_or_else(|| files::parse_resolv_conf(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()));
     let (hosts, resolv) = (files::hosts(&record, &names), files::resolv_conf(&record, &resolver, embedded));
-    let mounts = mounts(engine, step, &bundle, program).await?;
+    let mut mounts = mounts(engine, step, &bundle, program).await?;
+    let brought = devices_of(engine, step).await?;
+    let mut given = Vec::new();
+    devices::add(&mut given, &brought.devices)?;
+    mounts.extend(brought.mounts.iter().map(devices::mount));
     let resolved = Resolved {
         rootfs: root.path().to_owned(),
         cgroup: format!("{}/{}", engine.inner.shared.instance.cgroup_parent(), root.id()),
@@ -211,6 +217,9 @@ async fn prepare(engine: &Engine, root: &BuildRoot, step: &RunStep, program: &mu
             .map(|(name, target)| (bundle.join(name), target))
             .to_vec(),
         mounts,
+        devices: given,
+        env: brought.env,
+        groups: brought.groups,
         ..Resolved::default()
     };
     let oci = spec::oci(&record, &resolved)?;
@@ -226,6 +235,20 @@ async fn prepare(engine: &Engine, root: &BuildRoot, step: &RunStep, program: &mu
         write(SHIM_CONFIG, &json(serde_json::to_vec(&shim))?)
     })
     .await
+}
+
+/// What the step's devices bring.
+async fn devices_of(engine: &Engine, step: &RunStep) -> Result<cdi::Injection> {
+    if step.devices.is_empty() {
+        return Ok(cdi::Injection::default());
+    }
+    let request = DeviceRequest {
+        driver: Some(cdi::CDI.to_owned()),
+        device_ids: Some(step.devices.clone()),
+        ..DeviceRequest::default()
+    };
+    let folders = engine.config().cdi_spec_dirs.clone();
+    crate::blocking(move || cdi::resolve(&[request], &folders)).await
 }
 
 fn record(id: &str, step: &RunStep) -> ContainerRecord {

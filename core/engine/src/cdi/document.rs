@@ -1,5 +1,6 @@
 //! A specification's document, checked as far as a container depends on it.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use sampan_build::device::{is_device, is_kind};
@@ -20,6 +21,8 @@ pub(super) struct Document {
     pub kind: String,
     #[serde(default)]
     pub devices: Vec<Device>,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, Value>,
     /// For whichever of the devices is used.
     #[serde(default)]
     pub container_edits: Edits,
@@ -29,6 +32,8 @@ pub(super) struct Document {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Device {
     pub name: String,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, Value>,
     #[serde(default)]
     pub container_edits: Edits,
 }

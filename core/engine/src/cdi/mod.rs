@@ -4,6 +4,7 @@
 //! starts, since drivers write them anew. Reading is bounded; what a specification may ask for is devices, binds and
 //! variables, and nothing that runs on the host.
 
+mod build;
 mod document;
 mod yaml;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use bollard_stubs::models::DeviceRequest;
 
+pub(crate) use build::for_build;
 pub(crate) use document::{DeviceNode, Mount};
 use document::{Document, Edits};
 use sampan_build::device::{is_device, is_kind};
@@ -25,7 +27,7 @@ const LARGEST: u64 = 4 << 20;
 /// Files that are looked at in one folder.
 const FILES: usize = 256;
 /// Docker's name of the driver that takes whole names.
-const CDI: &str = "cdi";
+pub(crate) const CDI: &str = "cdi";
 /// Kinds that stand for "a GPU" when no vendor is named.
 const GPUS: [&str; 2] = ["nvidia.com/gpu", "amd.com/gpu"];
 
@@ -215,16 +217,21 @@ impl Registry {
             }
         }
         if !missing.is_empty() {
-            let broken = match self.broken.as_slice() {
-                [] => String::new(),
-                all => format!(" (not read: {})", all.join("; ")),
-            };
             return Err(Error::invalid(format!(
-                "CDI device injection failed: unresolvable CDI devices {}{broken}",
-                missing.join(", ")
+                "CDI device injection failed: unresolvable CDI devices {}{}",
+                missing.join(", "),
+                self.unread()
             )));
         }
         Ok(all)
+    }
+
+    /// Which specifications are broken, for the end of a message.
+    fn unread(&self) -> String {
+        match self.broken.as_slice() {
+            [] => String::new(),
+            all => format!(" (not read: {})", all.join("; ")),
+        }
     }
 }
 

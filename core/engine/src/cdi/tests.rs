@@ -156,3 +156,46 @@ fn specifications_are_bounded_and_checked() {
     let read = yaml::parse("a: [1, 010, '1', true, ~, x y, -3]").unwrap();
     assert_eq!(read, serde_json::json!({"a": [1, 8, "1", true, null, "x y", -3]}));
 }
+
+#[test]
+fn builds_get_devices_by_name_class_and_permission() {
+    use sampan_build::device::{allowed, parse};
+    let yaml = r#"
+cdiVersion: "0.6.0"
+kind: v.com/gpu
+annotations: {org.mobyproject.buildkit.device.class: big}
+devices:
+  - {name: "0", containerEdits: {env: [A=0]}}
+  - {name: "1", annotations: {org.mobyproject.buildkit.device.class: small}, containerEdits: {env: [A=1]}}
+  - name: free
+    annotations: {org.mobyproject.buildkit.device.autoallow: "true"}
+    containerEdits: {env: [A=2]}
+"#;
+    let folder = folder(&[("gpu.yaml", yaml)]);
+    let choose = |wanted: &[&str], allow: &[&str]| {
+        let wanted: Vec<_> = wanted.iter().map(|text| parse(text).unwrap()).collect();
+        let allow: Vec<_> = allow.iter().map(|text| (*text).to_owned()).collect();
+        for_build(&wanted, &allowed(&allow).unwrap(), &[folder.path().to_owned()])
+    };
+    for (wanted, names) in [
+        (&["v.com/gpu"][..], &["v.com/gpu=0"][..]),
+        (&["v.com/gpu=*"][..], &["v.com/gpu=0", "v.com/gpu=1", "v.com/gpu=free"][..]),
+        (&["v.com/gpu=1,required", "v.com/gpu=small"][..], &["v.com/gpu=1"][..]),
+        (&["v.com/gpu=big"][..], &["v.com/gpu=0", "v.com/gpu=free"][..]),
+        (&["v.com/gpu=7", "x.com/y"][..], &[][..]),
+    ] {
+        let chosen = choose(wanted, &["device"]).unwrap();
+        assert_eq!(chosen.names, names, "{wanted:?}");
+        assert_eq!(chosen.missing.len(), if names.is_empty() { 2 } else { 0 }, "{wanted:?}");
+    }
+    assert_eq!(choose(&["v.com/gpu=free"], &[]).unwrap().names, ["v.com/gpu=free"]);
+    assert_eq!(choose(&["v.com/gpu=0"], &["device=v.com/gpu=0"]).unwrap().names, ["v.com/gpu=0"]);
+    for (wanted, allow, part) in [
+        ("v.com/gpu=7,required", &["device"][..], "required device \"v.com/gpu=7\" is not registered"),
+        ("v.com/gpu=0", &[][..], "build with --allow device=v.com/gpu=0"),
+        ("v.com/gpu=*", &["device=v.com/gpu=0"][..], "--allow device=v.com/gpu=1"),
+    ] {
+        let message = choose(&[wanted], allow).unwrap_err().message;
+        assert!(message.contains(part), "{wanted}: {message}");
+    }
+}

@@ -8,7 +8,7 @@ mod bench;
 mod commit;
 mod container;
 mod create;
-mod devices;
+pub(crate) mod devices;
 mod drain;
 mod exec;
 mod extract;

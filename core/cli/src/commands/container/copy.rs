@@ -249,47 +249,85 @@ async fn put(
         .map(drop)
 }
 
-/// Writes a body to a file or to standard output; how many bytes there were. A file appears when it is whole.
-pub async fn write_out(response: http::Response<hyper::body::Incoming>, file: Option<&Path>) -> Outcome<u64> {
-    use std::io::Write;
-    if file.is_none() && terminal::output_is_terminal() {
-        return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
-    }
-    let temporary = file.map(|path| {
+/// A file that gets its name once it is whole, or standard output.
+#[derive(Debug)]
+pub struct OutFile {
+    /// The file as it is called until then, and its name.
+    names: Option<(PathBuf, PathBuf)>,
+    out: Option<fs::File>,
+}
+
+impl OutFile {
+    /// Opens it; a terminal is refused.
+    pub fn open(file: Option<&Path>) -> Outcome<Self> {
+        let Some(path) = file else {
+            if terminal::output_is_terminal() {
+                return Err(Failure::new("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
+            }
+            return Ok(Self { names: None, out: None });
+        };
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
         name.push(format!(".{}", std::process::id()));
-        path.with_file_name(name)
-    });
-    let named =
-        |error: std::io::Error| Failure::new(format!("write {}: {error}", file.unwrap_or(Path::new("-")).display()));
-    let mut out: Box<dyn Write> = match &temporary {
-        Some(path) => Box::new(fs::File::create(path).map_err(named)?),
-        None => Box::new(std::io::stdout().lock()),
-    };
+        let temporary = path.with_file_name(name);
+        let out =
+            fs::File::create(&temporary).map_err(|error| Failure::new(format!("write {}: {error}", path.display())))?;
+        Ok(Self { names: Some((temporary, path.to_owned())), out: Some(out) })
+    }
+
+    /// What went wrong with it.
+    pub fn failed(&self, error: &std::io::Error) -> Failure {
+        let path = self.names.as_ref().map_or(Path::new("-"), |(_, path)| path);
+        Failure::new(format!("write {}: {error}", path.display()))
+    }
+
+    /// Gives it its name. Dropped before, it leaves nothing.
+    pub fn finish(mut self) -> Outcome {
+        std::io::Write::flush(&mut self).map_err(|error| self.failed(&error))?;
+        if let Some((temporary, path)) = &self.names {
+            fs::rename(temporary, path).map_err(|error| self.failed(&error))?;
+        }
+        self.names = None;
+        Ok(())
+    }
+}
+
+impl std::io::Write for OutFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &mut self.out {
+            Some(file) => file.write(bytes),
+            None => std::io::stdout().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match &mut self.out {
+            Some(file) => file.flush(),
+            None => std::io::stdout().flush(),
+        }
+    }
+}
+
+impl Drop for OutFile {
+    fn drop(&mut self) {
+        if let Some((temporary, _)) = &self.names {
+            let _ = fs::remove_file(temporary);
+        }
+    }
+}
+
+/// Writes what the daemon sends to a file, or to standard output; how many bytes.
+pub async fn write_out(response: http::Response<hyper::body::Incoming>, file: Option<&Path>) -> Outcome<u64> {
+    use std::io::Write;
+    let mut out = OutFile::open(file)?;
     let mut body = response.into_body();
     let mut total = 0;
-    let mut copied = Ok(());
     while let Some(chunk) = next_chunk(&mut body).await {
-        copied =
-            chunk.map_err(|error| Failure::new(format!("the daemon's stream broke off: {error}"))).and_then(|chunk| {
-                total += chunk.len() as u64;
-                out.write_all(&chunk).map_err(named)
-            });
-        if copied.is_err() {
-            break;
-        }
+        let chunk = chunk.map_err(|error| Failure::new(format!("the daemon's stream broke off: {error}")))?;
+        total += chunk.len() as u64;
+        out.write_all(&chunk).map_err(|error| out.failed(&error))?;
     }
-    let flushed = out.flush().map_err(named);
-    drop(out);
-    if let (Some(temporary), Some(path)) = (&temporary, file) {
-        if copied.is_err() || flushed.is_err() {
-            let _ = fs::remove_file(temporary);
-        } else {
-            fs::rename(temporary, path).map_err(named)?;
-        }
-    }
-    copied.and(flushed)?;
+    out.finish()?;
     Ok(total)
 }
 

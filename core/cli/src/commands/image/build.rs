@@ -131,8 +131,8 @@ pub struct BuildArgs {
     /// Ulimit options
     #[arg(long, value_name = "ulimit", value_parser = ulimit::ulimit)]
     pub ulimit: Vec<ResourcesUlimits>,
-    /// Whole-machine rights (refused)
-    #[arg(long, hide = true)]
+    /// Allow the steps more than a container's rights ("device", "device=vendor.com/class=name")
+    #[arg(long, value_name = "what")]
     pub allow: Vec<String>,
     /// Attestation parameters (format: "type=provenance,mode=max")
     #[arg(long, value_name = "attestation")]
@@ -161,7 +161,6 @@ fn refuse(args: &BuildArgs) -> Outcome {
     let no = |flag: &str, instead: &str| Err(Failure::new(format!("{flag} is not supported: {instead}")));
     match args {
         _ if args.squash => no("--squash", "use stages to keep images small"),
-        _ if !args.allow.is_empty() => no("--allow", "steps have a container's rights and no more"),
         _ => Ok(()),
     }
 }

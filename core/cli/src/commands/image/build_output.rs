@@ -11,7 +11,7 @@ use super::build_upload::fields;
 use super::pull::{self, PushArgs};
 use crate::archive;
 use crate::client::{Query, escape};
-use crate::commands::container::copy::write_out;
+use crate::commands::container::copy::{OutFile, write_out};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 
@@ -28,6 +28,8 @@ enum Output {
     Layout(PathBuf),
     /// The image in the engine.
     Image { push: bool },
+    /// Nothing but the results of the steps, which the engine remembers.
+    Nothing,
 }
 
 /// All of them.
@@ -52,10 +54,6 @@ impl Outputs {
         }
         if args.load {
             outputs.all.push(Output::Image { push: false });
-        }
-        if args.platform.len() > 1 && outputs.all.iter().any(|output| matches!(output, Output::Tar(_))) {
-            let instead = "use type=local, which makes a folder for each, or type=oci";
-            return Err(Failure::new(format!("--output type=tar takes the files of one platform: {instead}")));
         }
         let pushes = outputs.all.contains(&Output::Image { push: true });
         if pushes && outputs.names(args).is_empty() {
@@ -92,6 +90,7 @@ impl Outputs {
         }
         self.all.push(match (kind.as_str(), dest) {
             ("local", Some(dest)) => Output::Local(dest),
+            ("cacheonly", None) => Output::Nothing,
             ("local", None) => return Err(usage("dest is missing".to_owned())),
             ("tar", dest) => Output::Tar(dest),
             ("oci" | "docker", Some(dest)) if !tar => Output::Layout(dest),
@@ -102,7 +101,9 @@ impl Outputs {
             ("image" | "registry", Some(_)) => return Err(usage("dest goes with files, not with an image".to_owned())),
             ("", _) => return Err(usage("type is missing".to_owned())),
             (other, _) => {
-                return Err(usage(format!("type={other}: expected local, tar, oci, docker, image or registry")));
+                return Err(usage(format!(
+                    "type={other}: expected local, tar, oci, docker, image, registry or cacheonly"
+                )));
             }
         });
         Ok(())
@@ -110,7 +111,8 @@ impl Outputs {
 
     /// Only the files are wanted: the image itself need not stay.
     fn files_only(&self) -> bool {
-        !self.all.is_empty() && self.all.iter().all(|output| matches!(output, Output::Local(_) | Output::Tar(_)))
+        !self.all.is_empty()
+            && self.all.iter().all(|output| matches!(output, Output::Local(_) | Output::Tar(_) | Output::Nothing))
     }
 
     /// Names for the image.
@@ -126,16 +128,14 @@ impl Outputs {
             match output {
                 Output::Local(dest) => {
                     for (platform, id) in built.images() {
-                        // As it is named elsewhere: `linux_arm64`.
-                        let dest = platform.map_or_else(|| dest.clone(), |each| dest.join(each.replace('/', "_")));
+                        let dest = platform.map_or_else(|| dest.clone(), |each| dest.join(folder_of(each)));
                         export(context, id, Some(&dest), true).await?;
                     }
                 }
-                Output::Tar(dest) => {
-                    for (_, id) in built.images() {
-                        export(context, id, dest.as_deref(), false).await?;
-                    }
-                }
+                Output::Tar(dest) => match built.images().as_slice() {
+                    [(None, id)] => export(context, id, dest.as_deref(), false).await?,
+                    images => export_all(context, images, dest.as_deref()).await?,
+                },
                 Output::Archive(dest) => {
                     write_out(save(context, &names, id).await?, dest.as_deref()).await?;
                 }
@@ -143,7 +143,7 @@ impl Outputs {
                     let response = save(context, &names, id).await?;
                     unpack(archive::download(response.into_body()), dest).await?;
                 }
-                Output::Image { push: false } => {}
+                Output::Image { push: false } | Output::Nothing => {}
                 Output::Image { push: true } => {
                     for image in &names {
                         let args = PushArgs {
@@ -178,22 +178,69 @@ async fn save(context: &Context, names: &[String], id: &str) -> Outcome<http::Re
     context.client.call(Method::GET, &format!("/images/get{query}"), None::<&()>).await
 }
 
-/// The image's files, by a container that never runs.
-async fn export(context: &Context, id: &str, dest: Option<&Path>, folder: bool) -> Outcome {
-    let body = json!({ "Image": id, "Cmd": ["-"], "Entrypoint": [], "HostConfig": { "NetworkMode": "none" } });
-    let made: Value = context.client.post("/containers/create", &body).await?;
-    let container = made["Id"].as_str().unwrap_or_default().to_owned();
-    let written = async {
-        let response =
-            context.client.call(Method::GET, &format!("/containers/{container}/export"), None::<&()>).await?;
-        match dest {
-            Some(dest) if folder => unpack(archive::download(response.into_body()), dest).await,
-            dest => write_out(response, dest).await.map(drop),
-        }
+/// The folder for the files of a platform among several: `linux_arm64`, as with other builders.
+fn folder_of(platform: &str) -> String {
+    platform.replace('/', "_")
+}
+
+/// A container that never runs, for an image's files.
+struct Files<'a> {
+    context: &'a Context,
+    container: String,
+}
+
+impl<'a> Files<'a> {
+    async fn of(context: &'a Context, id: &str) -> Outcome<Self> {
+        let body = json!({ "Image": id, "Cmd": ["-"], "Entrypoint": [], "HostConfig": { "NetworkMode": "none" } });
+        let made: Value = context.client.post("/containers/create", &body).await?;
+        Ok(Self { context, container: made["Id"].as_str().unwrap_or_default().to_owned() })
     }
-    .await;
-    let removed = context.client.delete(&format!("/containers/{container}?v=1&force=1")).await;
-    written.and(removed.map(drop))
+
+    async fn tar(&self) -> Outcome<http::Response<hyper::body::Incoming>> {
+        let path = format!("/containers/{}/export", self.container);
+        self.context.client.call(Method::GET, &path, None::<&()>).await
+    }
+
+    async fn end(self) -> Outcome {
+        self.context.client.delete(&format!("/containers/{}?v=1&force=1", self.container)).await.map(drop)
+    }
+}
+
+/// An image's files, as a tar or into a folder.
+async fn export(context: &Context, id: &str, dest: Option<&Path>, folder: bool) -> Outcome {
+    let files = Files::of(context, id).await?;
+    let written = match (files.tar().await, dest) {
+        (Ok(tar), Some(dest)) if folder => unpack(archive::download(tar.into_body()), dest).await,
+        (Ok(tar), dest) => write_out(tar, dest).await.map(drop),
+        (Err(error), _) => Err(error),
+    };
+    written.and(files.end().await)
+}
+
+/// The files of images for several platforms as one tar, with a folder for each.
+async fn export_all(context: &Context, images: &[(Option<&str>, &str)], dest: Option<&Path>) -> Outcome {
+    let mut archive = tar::Builder::new(OutFile::open(dest)?);
+    for (platform, id) in images {
+        let files = Files::of(context, id).await?;
+        let written = match files.tar().await {
+            Ok(tar) => {
+                let (reader, folder) = (archive::download(tar.into_body()), folder_of(platform.unwrap_or_default()));
+                let work = tokio::task::spawn_blocking(move || {
+                    let done = archive::append_below(&mut archive, reader, &folder);
+                    done.map(|()| archive)
+                });
+                work.await.map_err(io::Error::other).flatten()
+            }
+            Err(error) => {
+                files.end().await?;
+                return Err(error);
+            }
+        };
+        files.end().await?;
+        archive = written
+            .map_err(|error| Failure::new(format!("write {}: {error}", dest.unwrap_or(Path::new("-")).display())))?;
+    }
+    archive.into_inner().map_err(|error| Failure::new(error.to_string()))?.finish()
 }
 
 /// Unpacks into a directory, made if need be; nothing is written outside of it.
@@ -255,7 +302,7 @@ mod tests {
     fn what_is_not_done_is_refused_by_name() {
         for (text, part) in [
             ("type=local", "dest is missing"),
-            ("type=cacheonly", "expected local"),
+            ("type=cache", "expected local"),
             ("dest=x", "type is missing"),
             ("type=image,compression=zstd", "unknown key compression"),
             ("type=image,push=maybe", "expected true or false"),

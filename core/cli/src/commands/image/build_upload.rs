@@ -58,6 +58,7 @@ pub struct Extras {
     call: build_call::Method,
     tell_keys: bool,
     attest: Vec<String>,
+    allow: Vec<String>,
 }
 
 impl std::fmt::Debug for Extras {
@@ -84,6 +85,7 @@ impl Extras {
             rewrite_timestamp: outputs.rewrite_timestamp,
             call,
             attest: attestations(args),
+            allow: args.allow.clone(),
             ..Self::default()
         };
         for target in cache_targets(args)? {
@@ -166,13 +168,14 @@ impl Extras {
             || self.call != build_call::Method::Build
             || self.tell_keys
             || !self.attest.is_empty()
+            || !self.allow.is_empty()
     }
 
     fn options(&self) -> Value {
         json!({
             "secrets": self.secrets, "ssh": self.ssh, "contexts": self.contexts, "cacheFrom": self.cache_from,
             "noCacheFilter": self.no_cache_filter, "rewriteTimestamp": self.rewrite_timestamp, "call": self.call.name(),
-            "tellKeys": self.tell_keys, "cacheTo": self.cache_to, "attest": self.attest,
+            "tellKeys": self.tell_keys, "cacheTo": self.cache_to, "attest": self.attest, "allow": self.allow,
         })
     }
 }
