@@ -5,6 +5,7 @@
 //! skipped by name. The real command line and the real API are driven, nothing else.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+pub mod beside;
 pub mod http;
 mod leftovers;
 pub mod load;
@@ -177,6 +178,7 @@ impl Host {
     pub fn build(&self, arguments: &[&str]) -> String {
         let answer = self.run(&[&["build"], arguments].concat());
         assert_eq!(answer.code, 0, "{}{}\n{}", answer.out, answer.err, self.log());
+        beside::compare(self, arguments, &answer.err);
         answer.err
     }
 

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sampan_tests::beside::{files_of, words_of};
 use sampan_tests::web::{git, serve};
 use sampan_tests::{Host, IMAGE};
 
@@ -480,82 +481,6 @@ fn a_cache_goes_to_a_directory_and_comes_back() {
     assert_eq!(host.ok(&["run", "--rm", "app", "cat", "/file", "/copy"]), "contentcontent");
     let (_, error) = host.fails(&["build", "--cache-to", "type=gha", &folder]);
     assert!(error.contains("type=gha is not supported"), "{error}");
-}
-
-/// What a file is, for comparison: kind, mode, owner, and content or target.
-type Files = std::collections::BTreeMap<String, String>;
-
-/// Directories and files that engines make for their mounts, and leave behind or not.
-const STUBS: [&str; 8] = ["dev", "proc", "sys", "run", "etc/hosts", "etc/hostname", "etc/resolv.conf", ""];
-
-fn files_of(tar: &[u8]) -> Files {
-    let mut files = Files::new();
-    let mut archive = tar::Archive::new(tar);
-    for entry in archive.entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().display().to_string();
-        let name = name.trim_start_matches("./").trim_matches('/').to_owned();
-        if STUBS.contains(&name.as_str()) || name.starts_with("run/") || name.starts_with("dev/") || name == "." {
-            continue;
-        }
-        let header = entry.header().clone();
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).unwrap();
-        let hash = content
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-        let link = entry.link_name().unwrap().map(|link| link.display().to_string()).unwrap_or_default();
-        // Links have no modes of their own; which name of a file comes first is the archive's matter.
-        let mode = if header.entry_type().is_symlink() { 0 } else { header.mode().unwrap() & 0o7777 };
-        let what = format!(
-            "{:?} {mode:o} {}:{} {link} {} {hash:x}",
-            header.entry_type(),
-            header.uid().unwrap(),
-            header.gid().unwrap(),
-            content.len()
-        );
-        files.insert(name, what);
-    }
-    files
-}
-
-/// The words of a configuration that both builders have; empty is absent.
-fn words_of(config: &serde_json::Value) -> serde_json::Value {
-    let mut found = serde_json::Map::new();
-    let keys = [
-        "Env",
-        "Cmd",
-        "Entrypoint",
-        "WorkingDir",
-        "User",
-        "ExposedPorts",
-        "Volumes",
-        "Labels",
-        "StopSignal",
-        "OnBuild",
-        "Shell",
-        "Healthcheck",
-    ];
-    for key in keys {
-        let mut value = config[key].clone();
-        if let Some(labels) = value.as_object_mut() {
-            labels.remove("io.buildah.version");
-        }
-        if key == "Healthcheck"
-            && let Some(fields) = value.as_object_mut()
-        {
-            fields.retain(|_, field| *field != 0);
-        }
-        let empty = value.is_null()
-            || value == ""
-            || value == "/"
-            || value.as_array().is_some_and(Vec::is_empty)
-            || value.as_object().is_some_and(serde_json::Map::is_empty);
-        if !empty {
-            found.insert(key.to_owned(), value);
-        }
-    }
-    found.into()
 }
 
 /// Dockerfiles that another builder understands as well, each over the same first lines.
