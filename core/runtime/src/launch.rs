@@ -9,7 +9,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Process, Spec};
-use sampan_cgroup::{Access, Cgroup, DeviceKind, DeviceRule, Limits, Throttle, ThrottleKind};
+use sampan_cgroup::{Access, Cgroup, DeviceKind, DeviceRule, Entry, Limits, Throttle, ThrottleKind};
 
 use crate::init::{self, Inheritance};
 use crate::sys::{self, Cloned};
@@ -176,7 +176,7 @@ pub fn launch(spec: &Spec, options: &LaunchOptions, cgroup: &Cgroup, stdio: Stdi
         (None, false) => None,
     };
     let (ours, theirs) = channel()?;
-    let into = cgroup.descriptor();
+    let (into, entry) = ways_into(cgroup)?;
     let user_namespace = namespaces.new & u64::from(libc::CLONE_NEWUSER.cast_unsigned()) != 0;
     // Its root is the cgroup that the process is in when it is made, which by the clone were still the parent's.
     let cgroup_namespace = namespaces.new & u64::from(libc::CLONE_NEWCGROUP.cast_unsigned());
@@ -189,6 +189,7 @@ pub fn launch(spec: &Spec, options: &LaunchOptions, cgroup: &Cgroup, stdio: Stdi
             drop(ours);
             let work = || -> Result<std::convert::Infallible, Failure> {
                 wait_for_go(&theirs)?;
+                join(entry.as_ref())?;
                 if user_namespace {
                     sys::set_ids(0, 0).at(|| "become root of the user namespace".into())?;
                 }
@@ -210,15 +211,7 @@ pub fn launch(spec: &Spec, options: &LaunchOptions, cgroup: &Cgroup, stdio: Stdi
         }
         Cloned::Parent { pid, pidfd } => {
             drop((theirs, stdio));
-            let prepared = (|| {
-                if into.is_none() {
-                    cgroup.attach(pid).at(|| "move the container into its cgroup".into())?;
-                }
-                if user_namespace {
-                    write_maps(pid, spec)?;
-                }
-                Ok(())
-            })();
+            let prepared = if user_namespace { write_maps(pid, spec) } else { Ok(()) };
             finish_parent(&ours, pid, pidfd, prepared)
         }
     }
@@ -243,7 +236,7 @@ pub fn exec(
     stdio: Stdio,
 ) -> Result<Launched, Failure> {
     let (ours, theirs) = channel()?;
-    let into = cgroup.descriptor();
+    let (into, entry) = ways_into(cgroup)?;
     let own = open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
         .at(|| "open the process namespace".into())?;
     sys::setns(target, libc::CLONE_NEWPID).at(|| "join the container's process namespace".into())?;
@@ -256,6 +249,7 @@ pub fn exec(
             drop(ours);
             let work = || -> Result<std::convert::Infallible, Failure> {
                 wait_for_go(&theirs)?;
+                join(entry.as_ref())?;
                 let kinds = libc::CLONE_NEWNS
                     | libc::CLONE_NEWUTS
                     | libc::CLONE_NEWIPC
@@ -278,14 +272,22 @@ pub fn exec(
         }
         Cloned::Parent { pid, pidfd } => {
             drop((theirs, stdio));
-            let prepared = if into.is_none() {
-                cgroup.attach(pid).at(|| "move the process into the cgroup".into())
-            } else {
-                Ok(())
-            };
-            finish_parent(&ours, pid, pidfd, prepared)
+            finish_parent(&ours, pid, pidfd, Ok(()))
         }
     }
+}
+
+/// How a process gets into a cgroup: born into it where the kernel can do that, else by a step of its own.
+fn ways_into(cgroup: &Cgroup) -> Result<(Option<OwnedFd>, Option<Entry>), Failure> {
+    match cgroup.descriptor() {
+        Some(directory) => Ok((Some(directory), None)),
+        None => cgroup.entry().map(|entry| (None, Some(entry))).at(|| "open the cgroup".into()),
+    }
+}
+
+/// Before anything that the cgroup is to count.
+fn join(entry: Option<&Entry>) -> Result<(), Failure> {
+    entry.map_or(Ok(()), Entry::join).at(|| "move into the cgroup".into())
 }
 
 /// Children of this process are born into the namespace while `body` runs.
