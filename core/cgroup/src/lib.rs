@@ -432,11 +432,7 @@ impl Entry {
     pub fn join(&self) -> Result<(), CgroupError> {
         for (path, file) in &self.0 {
             let mut file: &fs::File = file;
-            file.write_all(b"0").map_err(|source| CgroupError::File {
-                action: "write",
-                path: path.clone(),
-                source,
-            })?;
+            file.write_all(b"0").map_err(|source| CgroupError::File { action: "write", path: path.clone(), source })?;
         }
         Ok(())
     }

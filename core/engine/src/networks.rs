@@ -216,6 +216,11 @@ impl Networks {
         self.inner.endpoints(container)
     }
 
+    /// Names and ids of the networks that a container has joined.
+    pub(crate) fn joined(&self, container: &str) -> Vec<(String, String)> {
+        self.inner.joined(container)
+    }
+
     /// Ends what the daemon serves; what lies in the kernel stays.
     pub(crate) async fn shutdown(&self) {
         self.inner.state().sandboxes.clear();

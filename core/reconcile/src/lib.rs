@@ -22,6 +22,7 @@ pub mod labels;
 mod material;
 mod observe;
 pub mod observed;
+mod places;
 pub mod plan;
 mod progress;
 pub mod provided;
@@ -43,6 +44,7 @@ use tokio::sync::{Mutex, mpsc};
 
 pub use host_files::HostFiles;
 pub use material::{Content, Material};
+pub use places::Place;
 pub use progress::{Progress, StackEvent};
 pub use request::{StackOptions, StackRequest, Verb};
 
@@ -268,7 +270,7 @@ impl Stacks {
                 back,
                 at_ms: applied.at_ms,
                 services: applied.project.services.len(),
-                changes: diff::fields(older.map(|older| &older.project), &applied.project),
+                changes: diff::fields(older.map(|older| &*older.project), &applied.project),
             })
             .collect())
     }
@@ -412,7 +414,7 @@ impl Stacks {
     }
 
     /// The normalized project that was applied last.
-    pub async fn project(&self, name: &str) -> Result<sampan_compose::Project> {
+    pub async fn project(&self, name: &str) -> Result<Arc<sampan_compose::Project>> {
         match self.records().await.remove(name) {
             Some(record) => Ok(record.project),
             None => Err(Error::not_found(format!("no such stack: {name}"))),

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use bollard_stubs::models::{ContainerSummary, ContainerSummaryStateEnum};
 use sampan_compose::Project;
-use sampan_engine::containers::ListOptions;
+use sampan_engine::containers::{Kept, ListOptions};
 use sampan_engine::{Engine, ErrorKind, Filters, Result};
 
 use crate::labels;
@@ -20,9 +20,7 @@ pub async fn observe(engine: &Engine, project: &str, images: &BTreeSet<String>) 
     for volume in engine.list_volumes(Filters::default()).await?.volumes.into_iter().flatten() {
         observed.volumes.insert(volume.name, resource(Some(&volume.labels), labels::VOLUME));
     }
-    for summary in summaries(engine, project, None).await? {
-        observed.containers.push(container(engine, summary));
-    }
+    observed.containers.extend(engine.kept_containers(&of_project(project, None)).into_iter().map(container));
     for name in images {
         match engine.inspect_image(name).await {
             Ok(image) => {
@@ -53,6 +51,12 @@ pub async fn observe_others(engine: &Engine, project: &Project, observed: &mut O
 
 /// The containers of a project, or of one of its services.
 pub async fn summaries(engine: &Engine, project: &str, service: Option<&str>) -> Result<Vec<ContainerSummary>> {
+    let filters = of_project(project, service);
+    engine.list_containers(ListOptions { all: true, filters, ..ListOptions::default() }).await
+}
+
+/// What the containers of a project, or of one of its services, pass.
+pub fn of_project(project: &str, service: Option<&str>) -> Filters {
     let mut filters = Filters::default();
     filters.add("label", &format!("{}={project}", labels::PROJECT));
     // Images that a stack builds bear its name, too: what somebody runs of them is not the stack's.
@@ -60,7 +64,7 @@ pub async fn summaries(engine: &Engine, project: &str, service: Option<&str>) ->
     if let Some(service) = service {
         filters.add("label", &format!("{}={service}", labels::SERVICE));
     }
-    engine.list_containers(ListOptions { all: true, filters, ..ListOptions::default() }).await
+    filters
 }
 
 fn resource(found: Option<&HashMap<String, String>>, key: &str) -> ObservedResource {
@@ -73,43 +77,36 @@ fn resource(found: Option<&HashMap<String, String>>, key: &str) -> ObservedResou
     }
 }
 
-fn container(engine: &Engine, summary: ContainerSummary) -> ObservedContainer {
+fn container(found: Kept) -> ObservedContainer {
     let empty = HashMap::new();
-    let all = summary.labels.as_ref().unwrap_or(&empty);
+    let all = found.labels().unwrap_or(&empty);
     let label = |name: &str| all.get(name).cloned().unwrap_or_default();
-    let id = summary.id.unwrap_or_default();
-    let standing = engine.container_standing(&id);
-    let status = match summary.state {
-        Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING) => Status::Running,
-        Some(ContainerSummaryStateEnum::PAUSED) => Status::Paused,
-        Some(ContainerSummaryStateEnum::EXITED) => {
+    let standing = &found.standing;
+    let status = match found.state() {
+        ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::RESTARTING => Status::Running,
+        ContainerSummaryStateEnum::PAUSED => Status::Paused,
+        ContainerSummaryStateEnum::EXITED => {
             Status::Exited { code: standing.code, by_hand: standing.by_hand, lost: standing.lost }
         }
-        Some(ContainerSummaryStateEnum::DEAD) => Status::Dead,
+        ContainerSummaryStateEnum::DEAD => Status::Dead,
         _ => Status::Created,
     };
-    let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
     ObservedContainer {
-        name: summary
-            .names
-            .unwrap_or_default()
-            .first()
-            .map(|name| name.trim_start_matches('/').to_owned())
-            .unwrap_or_default(),
+        id: found.id().to_owned(),
+        name: found.name().to_owned(),
         service: label(labels::SERVICE),
         number: label(labels::NUMBER).parse().unwrap_or(0),
         oneoff: label(labels::ONEOFF).eq_ignore_ascii_case("true"),
         hash: labels::version(all),
         parts: label(labels::PARTS),
-        image: summary.image_id.unwrap_or_default(),
+        image: found.image().to_owned(),
         mounted: all.get(labels::MOUNTED_IMAGES).cloned(),
         status,
-        networks: networks.into_keys().collect(),
         started: standing.started_boot_ns,
         updated: standing.updated,
         well: standing.well,
-        bound: standing.bound,
+        bound: standing.bound.clone(),
         ran_ns: (standing.started_ns, standing.finished_ns),
-        id,
+        networks: found.networks,
     }
 }

@@ -10,11 +10,12 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
 use crate::diff::FieldChange;
+use crate::places::Place;
 
 /// One line of a request's answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct StackEvent {
-    /// `action`, `log`, `warning`, `error`, `plan`, `pattern`, `watch` or `done`.
+    /// `action`, `log`, `warning`, `error`, `plan`, `pattern`, `watch`, `places` or `done`.
     pub kind: &'static str,
     /// Such as `Container demo-web-1`, `Network demo_default`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,6 +38,9 @@ pub struct StackEvent {
     /// What a container like a service's own is made from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<Box<ContainerCreateBody>>,
+    /// What is up, and where it is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub places: Option<Vec<Place>>,
     /// Whether all went well; with `done`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
@@ -160,6 +164,11 @@ impl Progress {
     /// What `run` makes its container from.
     pub async fn pattern(&self, body: ContainerCreateBody) {
         self.tell(StackEvent { kind: "pattern", body: Some(Box::new(body)), ..StackEvent::default() }).await;
+    }
+
+    /// What is up now, and where it is reached.
+    pub async fn places(&self, places: Vec<Place>) {
+        self.tell(StackEvent { kind: "places", places: Some(places), ..StackEvent::default() }).await;
     }
 
     /// The end.

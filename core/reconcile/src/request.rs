@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sampan_compose::model::Service;
 use sampan_compose::{LoadOptions, Project};
@@ -140,7 +141,8 @@ pub(crate) struct StackRecord {
     pub name: String,
     pub request: StackRequest,
     /// The last one that was applied.
-    pub project: Project,
+    #[serde(with = "shared")]
+    pub project: Arc<Project>,
     /// What it was made from.
     pub inputs: Vec<PathBuf>,
     /// The services that were asked for; empty for all.
@@ -191,9 +193,23 @@ pub(crate) struct Held {
 /// The version before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Back {
-    pub project: Project,
+    #[serde(with = "shared")]
+    pub project: Arc<Project>,
     /// Id of the image.
     pub image: String,
+}
+
+/// A project that several hold is written as one.
+mod shared {
+    use super::{Arc, Deserialize, Project, Serialize};
+
+    pub fn serialize<S: serde::Serializer>(project: &Arc<Project>, serializer: S) -> Result<S::Ok, S::Error> {
+        Project::serialize(project, serializer)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Arc<Project>, D::Error> {
+        Project::deserialize(deserializer).map(Arc::new)
+    }
 }
 
 /// What a stack was brought to in whole.
@@ -201,7 +217,8 @@ pub(crate) struct Back {
 pub(crate) struct Applied {
     /// Since the epoch.
     pub at_ms: u64,
-    pub project: Project,
+    #[serde(with = "shared")]
+    pub project: Arc<Project>,
 }
 
 /// What stacks were brought to, by [`version_key`].
@@ -242,7 +259,7 @@ impl StackRecord {
             && (stopped, removed) == (&other.stopped, &other.removed)
             && *retired == other.retired
             && *held == other.held
-            && *project == other.project
+            && (Arc::ptr_eq(project, &other.project) || *project == other.project)
     }
 
     /// How it is brought to what it should be when nobody asks for it.
@@ -292,7 +309,7 @@ impl StackRecord {
         self.removed.retain(|name| project.services.contains_key(name));
         // A version that failed is not tried again before its definition changes.
         self.held.retain(|name, held| project.services.get(name) == Some(&held.refused));
-        self.project = project;
+        self.project = Arc::new(project);
         self.inputs = inputs;
         self.problem = None;
     }
@@ -319,8 +336,12 @@ impl StackRecord {
 
     /// What shall be there: the project with the numbers that `--scale` asked for, and with the versions before in the
     /// place of what was rolled back.
-    pub(crate) fn effective(&self) -> Project {
-        let mut project = self.project.clone();
+    pub(crate) fn effective(&self) -> Arc<Project> {
+        let mut shared = Arc::clone(&self.project);
+        if self.scale.is_empty() && self.held.is_empty() {
+            return shared;
+        }
+        let project = Arc::make_mut(&mut shared);
         for (name, held) in &self.held {
             if let Some(back) = &held.back
                 && let Some(service) = back.project.services.get(name)
@@ -341,7 +362,7 @@ impl StackRecord {
                 found.scale = Some(*number);
             }
         }
-        project
+        shared
     }
 
     /// What the user should know, if something is wrong.
@@ -443,7 +464,7 @@ mod tests {
         const BOTH: &str = "services: { web: { image: i }, db: { image: i } }";
         let left_with = |profiles: &[String], watch, retired: &[&str], file, text| {
             let record = StackRecord {
-                project: project("/p/a.yaml", BOTH),
+                project: Arc::new(project("/p/a.yaml", BOTH)),
                 watch,
                 retired: retired.iter().map(|name| (*name).to_owned()).collect(),
                 ..StackRecord::default()

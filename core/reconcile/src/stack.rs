@@ -33,6 +33,7 @@ use crate::labels;
 use crate::progress::Progress;
 use crate::request::{Bounds, Command, HISTORY, STACKS, StackRecord, StackRequest};
 use crate::watch::{DEBOUNCE, FileWatch};
+use applying::Reckoned;
 use patience::Patience;
 pub(crate) use versions::versions;
 use waiting::{Edited, Edits, unless_newer, wake};
@@ -67,9 +68,11 @@ pub(crate) struct Stack {
     /// The project's volumes that were seen.
     volumes: BTreeSet<String>,
     /// The version that was reached last, once it is known.
-    reached: Mutex<Option<Project>>,
+    reached: Mutex<Option<Arc<Project>>>,
     /// The plan that was told last.
     told: Mutex<String>,
+    /// The containers that were reckoned last.
+    reckoned: Mutex<Option<Reckoned>>,
 }
 
 enum Next {
@@ -104,6 +107,7 @@ impl Stack {
             volumes: BTreeSet::new(),
             reached: Mutex::default(),
             told: Mutex::default(),
+            reckoned: Mutex::default(),
         }
     }
 

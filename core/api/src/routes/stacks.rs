@@ -77,7 +77,7 @@ pub async fn route(server: &Server, method: &Method, path: &[&str], call: &mut C
     match (method.as_str(), path) {
         ("GET", []) => json(&stacks.list().await?),
         ("GET", [name]) => json(&stacks.inspect(name).await?),
-        ("GET", [name, "config"]) => json(&stacks.project(name).await?),
+        ("GET", [name, "config"]) => json(&*stacks.project(name).await?),
         ("POST", [name, "up"]) => {
             let body: Body = call.json().await?;
             let request = body.request.ok_or_else(|| Error::invalid("request body, field request: it is missing"))?;

@@ -130,6 +130,15 @@ impl Containers {
         }
         all
     }
+
+    /// Names of the networks of [`Self::endpoints`].
+    pub(super) fn network_names(&self, record: &ContainerRecord) -> Vec<String> {
+        let joined = if record.state.status.is_alive() { self.networks().joined(&record.id) } else { Vec::new() };
+        let asked = record.networks.keys();
+        let is_joined = |asked: &&String| joined.iter().any(|(name, id)| name == *asked || id.starts_with(*asked));
+        let rest: Vec<String> = asked.filter(|asked| !is_joined(asked)).cloned().collect();
+        joined.into_iter().map(|(name, _)| name).chain(rest).collect()
+    }
 }
 
 /// An endpoint that is not joined, with every field that clients expect.

@@ -282,7 +282,7 @@ fn exposed(record: &ContainerRecord) -> Vec<(u16, String)> {
     all.filter_map(|text| ports::parse(text).ok().map(|(port, _, protocol)| (port, protocol.to_owned()))).collect()
 }
 
-fn state(status: Status) -> ContainerSummaryStateEnum {
+pub(super) fn state(status: Status) -> ContainerSummaryStateEnum {
     match status {
         Status::Created => ContainerSummaryStateEnum::CREATED,
         Status::Running => ContainerSummaryStateEnum::RUNNING,

@@ -67,7 +67,7 @@ pub(crate) use names::new_id;
 pub use policy::Backoff;
 pub use reconfigure::Part;
 pub(crate) use record::Status;
-pub use standing::Standing;
+pub use standing::{Kept, Standing};
 pub use streams::{Attached, Output, OutputStream, StdinWriter};
 pub(crate) use validate::extra_host;
 

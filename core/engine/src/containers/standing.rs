@@ -1,14 +1,18 @@
 //! How a container stands, for those who decide what shall become of it.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bollard_stubs::models::HealthStatusEnum;
+use bollard_stubs::models::{ContainerSummaryStateEnum, HealthStatusEnum, PortSummary};
 
-use super::record::Status;
+use super::record::{ContainerRecord, Status};
 use super::status::crash_loop;
-use crate::Engine;
+use super::{Container, list, ports};
 use crate::error::Result;
 use crate::events::now_ns;
+use crate::{Engine, Filters};
 
 /// What a summary does not tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,31 +39,107 @@ pub struct Standing {
     pub bound: Vec<String>,
 }
 
+/// A container, as those see it who keep it.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    record: Arc<ContainerRecord>,
+    /// How it stands.
+    pub standing: Standing,
+    /// What its health check says.
+    pub health: Option<HealthStatusEnum>,
+    /// Names of its networks.
+    pub networks: Vec<String>,
+}
+
+impl Kept {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// Its name, without a slash.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    /// The id of its image.
+    #[must_use]
+    pub fn image(&self) -> &str {
+        &self.record.image
+    }
+
+    /// Its labels, if it has any.
+    #[must_use]
+    pub fn labels(&self) -> Option<&HashMap<String, String>> {
+        self.record.config.labels.as_ref()
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn state(&self) -> ContainerSummaryStateEnum {
+        list::state(self.record.state.status)
+    }
+
+    /// Its ports while it runs, as `ps` tells them.
+    #[must_use]
+    pub fn ports(&self) -> Vec<PortSummary> {
+        let alive = self.record.state.status.is_alive();
+        if alive { ports::summary(&self.record.state.ports) } else { Vec::new() }
+    }
+}
+
+fn standing(container: &Container, record: &ContainerRecord) -> Standing {
+    let health = container.checks.report().and_then(|health| health.status);
+    let modes = [&record.host.network_mode, &record.host.pid_mode, &record.host.ipc_mode];
+    let bound = modes.into_iter().flatten().filter_map(|mode| mode.strip_prefix("container:"));
+    Standing {
+        code: record.state.exit_code,
+        oom: record.state.oom_killed,
+        by_hand: record.stopped_by_hand,
+        lost: record.lost,
+        started_ns: record.state.started_ns,
+        started_boot_ns: record.state.started_boot_ns,
+        finished_ns: record.state.finished_ns,
+        updated: record.updated,
+        well: match health.filter(|_| record.state.status.is_alive()) {
+            Some(HealthStatusEnum::HEALTHY) => Some(true),
+            Some(HealthStatusEnum::UNHEALTHY) => Some(false),
+            _ => None,
+        },
+        bound: bound.map(str::to_owned).collect(),
+    }
+}
+
 impl Engine {
     /// How a container stands, by its whole id; zeros for one that is not there.
     #[must_use]
     pub fn container_standing(&self, id: &str) -> Standing {
         let Ok(container) = self.inner.containers.find(id) else { return Standing::default() };
-        let health = container.checks.report().and_then(|health| health.status);
-        let record = container.record();
-        let modes = [&record.host.network_mode, &record.host.pid_mode, &record.host.ipc_mode];
-        let bound = modes.into_iter().flatten().filter_map(|mode| mode.strip_prefix("container:"));
-        Standing {
-            code: record.state.exit_code,
-            oom: record.state.oom_killed,
-            by_hand: record.stopped_by_hand,
-            lost: record.lost,
-            started_ns: record.state.started_ns,
-            started_boot_ns: record.state.started_boot_ns,
-            finished_ns: record.state.finished_ns,
-            updated: record.updated,
-            well: match health.filter(|_| record.state.status.is_alive()) {
-                Some(HealthStatusEnum::HEALTHY) => Some(true),
-                Some(HealthStatusEnum::UNHEALTHY) => Some(false),
-                _ => None,
-            },
-            bound: bound.map(str::to_owned).collect(),
-        }
+        standing(&container, &container.record())
+    }
+
+    /// The containers whose labels pass, the newest first, with what those who keep them go by. That is a tenth of what
+    /// `ps` tells of each, and costs as much less.
+    #[must_use]
+    pub fn kept_containers(&self, filters: &Filters) -> Vec<Kept> {
+        let containers = &self.inner.containers;
+        let none = HashMap::new();
+        let mut found: Vec<(Arc<Container>, Arc<ContainerRecord>)> = containers
+            .all()
+            .into_iter()
+            .map(|container| (Arc::clone(&container), container.snapshot()))
+            .filter(|(_, record)| filters.labels(record.config.labels.as_ref().unwrap_or(&none)))
+            .collect();
+        found.sort_by_key(|(_, record)| Reverse(record.created_ns));
+        let kept = |(container, record): (Arc<Container>, Arc<ContainerRecord>)| Kept {
+            standing: standing(&container, &record),
+            health: container.checks.report().and_then(|health| health.status),
+            networks: containers.network_names(&record),
+            record,
+        };
+        found.into_iter().map(kept).collect()
     }
 
     /// Whether a container of that name or id is there, and nobody is removing it.

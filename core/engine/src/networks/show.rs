@@ -51,6 +51,13 @@ impl Inner {
             .map(|(endpoint, network)| (network.name.clone(), endpoint.shown(network)))
             .collect()
     }
+
+    /// Names and ids of a container's networks.
+    pub(super) fn joined(&self, container: &str) -> Vec<(String, String)> {
+        let state = self.state();
+        let all = state.in_order(container).into_iter();
+        all.map(|(_, network)| (network.name.clone(), network.id.clone())).collect()
+    }
 }
 
 fn shown(network: &NetworkRecord, state: Option<&State>) -> NetworkInspect {

@@ -17,7 +17,16 @@ use crate::observe::{observe, observe_others};
 use crate::observed::Observed;
 use crate::plan::{self, Plan, PlanOptions};
 use crate::progress::Progress;
-use crate::request::Bounds;
+use crate::request::{Bounds, Held};
+
+/// The containers of services as they should be, and what they were reckoned from: a stack is looked at far more often
+/// than it is changed.
+pub(super) struct Reckoned {
+    project: Arc<Project>,
+    services: Vec<String>,
+    held: BTreeMap<String, Held>,
+    containers: Arc<BTreeMap<String, Vec<DesiredContainer>>>,
+}
 
 impl Stack {
     pub(super) async fn observe(&self, project: &Project, services: &[String]) -> Result<Observed, String> {
@@ -30,10 +39,17 @@ impl Stack {
 
     pub(super) fn desired(
         &self,
-        project: &Project,
+        project: &Arc<Project>,
         services: &[String],
-    ) -> Result<BTreeMap<String, Vec<DesiredContainer>>, String> {
+    ) -> Result<Arc<BTreeMap<String, Vec<DesiredContainer>>>, String> {
         let held = self.look(|record| record.held.clone()).unwrap_or_default();
+        let mut reckoned = self.reckoned.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |known: &&Reckoned| {
+            Arc::ptr_eq(&known.project, project) && known.services == services && known.held == held
+        };
+        if let Some(known) = reckoned.as_ref().filter(is_it) {
+            return Ok(Arc::clone(&known.containers));
+        }
         let mut all = BTreeMap::new();
         for service in services {
             let Some(found) = project.services.get(service) else { continue };
@@ -42,7 +58,10 @@ impl Stack {
             let containers = desired::containers(back.unwrap_or(project), service, found.replicas(), &self.material);
             all.insert(service.clone(), containers.map_err(|error| error.to_string())?);
         }
-        Ok(all)
+        let containers = Arc::new(all);
+        let (project, services) = (Arc::clone(project), services.to_vec());
+        *reckoned = Some(Reckoned { project, services, held, containers: Arc::clone(&containers) });
+        Ok(containers)
     }
 
     /// What runs before the containers of services.
@@ -53,14 +72,19 @@ impl Stack {
     ) -> Result<BTreeMap<String, Vec<InitContainer>>, String> {
         let held = self.look(|record| record.held.clone()).unwrap_or_default();
         let of = |service: &String| {
-            let back = held.get(service).and_then(|held| held.back.as_ref()).map(|back| &back.project);
+            let back = held.get(service).and_then(|held| held.back.as_ref()).map(|back| &*back.project);
             let containers = init_containers::of(back.unwrap_or(project), service, &self.material);
             Ok((service.clone(), containers.map_err(|error| error.to_string())?))
         };
         services.iter().map(of).collect()
     }
 
-    pub(super) fn plan(&self, project: &Project, observed: &Observed, options: &PlanOptions) -> Result<Plan, String> {
+    pub(super) fn plan(
+        &self,
+        project: &Arc<Project>,
+        observed: &Observed,
+        options: &PlanOptions,
+    ) -> Result<Plan, String> {
         let services = plan::selected(project, options);
         let desired = self.desired(project, &services)?;
         plan::up(project, &desired, observed, options).map_err(|error| error.to_string())
@@ -120,7 +144,7 @@ impl Stack {
         if brought {
             observed = self.observe(project, &services).await?;
         }
-        let desired = Arc::new(self.desired(project, &services)?);
+        let desired = self.desired(project, &services)?;
         let mut plan = plan::up(project, &desired, &observed, &options).map_err(|error| error.to_string())?;
         if !lacking.is_empty() {
             plan.leave_out(&lacking);

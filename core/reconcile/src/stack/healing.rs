@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
 use sampan_compose::Project;
@@ -91,7 +91,7 @@ impl Stack {
         next.become_edited(loaded.project, loaded.inputs);
         tracing::info!(stack = self.name, "the files have changed");
         self.begin_anew();
-        let project = Arc::new(next.effective());
+        let project = next.effective();
         let options = next.healing();
         if let Err(problem) = self.keep(next).await {
             return self.not_healed(problem);
@@ -115,7 +115,7 @@ impl Stack {
     /// Makes the containers as they should be, leaving alone what ended as it was meant to.
     pub(super) async fn heal(&mut self, cancel: watch::Receiver<bool>) -> Healed {
         let Some(record) = self.record() else { return Healed::default() };
-        let project = Arc::new(record.effective());
+        let project = record.effective();
         let mut options = PlanOptions { frozen: self.frozen(), ..record.healing() };
         let services = plan::selected(&project, &options);
         let observed = match self.observe(&project, &services).await {

@@ -55,8 +55,8 @@ impl Stack {
             no_start: true,
             ..PlanOptions::default()
         };
-        let mut plan = plan::up(&project, &self.desired(&project, &services)?, &observed, &planned)
-            .map_err(|error| error.to_string())?;
+        let desired = self.desired(&project, &services)?;
+        let mut plan = plan::up(&project, &desired, &observed, &planned).map_err(|error| error.to_string())?;
         plan.keep_only(|action| matches!(action, Action::CreateNetwork { .. } | Action::CreateVolume { .. }));
         let outcome = self.executor(Some(Arc::clone(&project)), progress, options.bounds(), cancel).run(&plan).await;
         outcome.tell(progress).await;

@@ -16,6 +16,7 @@ use crate::images::{self, ImageOptions, Need, Source};
 use crate::labels;
 use crate::observe::{observe, summaries};
 use crate::observed::{ObservedContainer, Status};
+use crate::places::places;
 use crate::plan::{self, Action, DownOptions, PlanOptions, Why};
 use crate::progress::Progress;
 use crate::request::{StackOptions, StackRecord, StackRequest, Verb};
@@ -67,6 +68,9 @@ impl Stack {
             self.refuse_anothers(&loaded.project).await?;
         }
         let retired = before.as_ref().map(|before| before.left_by(&request, &loaded.project)).unwrap_or_default();
+        // What was reckoned from the one that is known holds for its equal.
+        let known = before.as_ref().map(|before| &before.project).filter(|known| ***known == loaded.project);
+        let project = known.cloned().unwrap_or_else(|| Arc::new(loaded.project));
         let mut record = StackRecord {
             name: self.name.clone(),
             request,
@@ -89,7 +93,7 @@ impl Stack {
             notes: Vec::new(),
             problem: None,
             broken: false,
-            project: loaded.project,
+            project,
             inputs: loaded.inputs,
         };
         record.scale.extend(options.scale.clone());
@@ -102,7 +106,7 @@ impl Stack {
                 record.stopped.remove(&service);
             }
         }
-        let project = Arc::new(record.effective());
+        let project = record.effective();
         let plan_options = PlanOptions {
             services,
             no_deps: options.no_deps,
@@ -141,6 +145,9 @@ impl Stack {
         if ok && options.wait {
             ok = self.wait(&project, &services, options, progress, cancel).await;
         }
+        if ok && !options.no_start {
+            progress.places(places(&self.engine, &self.name)).await;
+        }
         Ok(ok)
     }
 
@@ -176,7 +183,7 @@ impl Stack {
 
     async fn dry_run(
         &self,
-        project: &Project,
+        project: &Arc<Project>,
         options: &PlanOptions,
         images: &ImageOptions,
         progress: &Progress,
@@ -199,7 +206,7 @@ impl Stack {
             .collect();
         let plan = self.plan(project, &observed, options)?;
         let before = self.record().map(|record| record.project);
-        let changes = diff::fields(before.as_ref(), project);
+        let changes = diff::fields(before.as_deref(), project);
         lines.extend(plan.nodes.iter().map(|node| match &node.action {
             action @ (Action::Recreate { service, why: Why::Definition, .. } | Action::Update { service, .. }) => {
                 let keys = diff::keys(&changes, service);
@@ -276,7 +283,7 @@ impl Stack {
             volumes: options.volumes,
             remove_orphans: options.remove_orphans,
         };
-        let plan = plan::down(&self.name, project.as_ref(), &observed, &down);
+        let plan = plan::down(&self.name, project.as_deref(), &observed, &down);
         if options.dry_run {
             progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect(), Vec::new()).await;
             return Ok(true);
@@ -291,7 +298,7 @@ impl Stack {
         }
         let executor = Executor {
             remove_volumes: options.volumes,
-            ..self.executor(project.clone().map(Arc::new), progress, options.bounds(), cancel)
+            ..self.executor(project.clone(), progress, options.bounds(), cancel)
         };
         let outcome = executor.run(&plan).await;
         outcome.tell(progress).await;
@@ -343,7 +350,7 @@ impl Stack {
             Verb::Start => {
                 record.stopped.retain(|service| !named.contains(service));
                 record.removed.retain(|service| !named.contains(service));
-                let project = Arc::new(record.effective());
+                let project = record.effective();
                 let plan = PlanOptions { services: named, no_recreate: true, ..PlanOptions::default() };
                 if options.dry_run {
                     return self.dry_run(&project, &plan, &ImageOptions::default(), progress).await;

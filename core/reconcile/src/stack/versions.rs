@@ -39,7 +39,7 @@ impl Stack {
             held: BTreeMap::new(),
             ..record
         };
-        let project = Arc::new(record.effective());
+        let project = record.effective();
         let rolling_back = project.services.keys().cloned().collect();
         let options = PlanOptions { stopped: record.stopped.clone(), retired, rolling_back, ..PlanOptions::default() };
         self.keep(record).await?;
@@ -114,7 +114,7 @@ impl Stack {
         if record.held.is_empty() {
             return outcome;
         }
-        let project = Arc::new(record.effective());
+        let project = record.effective();
         if let Err(problem) = self.keep(record).await {
             progress.error(problem).await;
             return outcome;
@@ -158,18 +158,21 @@ impl Stack {
 
     /// The project is how the stack is now, in whole.
     async fn remember(&self) {
-        let new = {
+        let (new, known) = {
             let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_new =
-                |record: &StackRecord| (reached.as_ref() != Some(&record.project)).then(|| record.project.clone());
-            self.look(is_new).flatten()
+            let is_known = |project: &Arc<Project>| {
+                reached.as_ref().is_some_and(|known| Arc::ptr_eq(known, project) || known == project)
+            };
+            let is_new = |record: &StackRecord| (!is_known(&record.project)).then(|| Arc::clone(&record.project));
+            (self.look(is_new).flatten(), reached.is_some())
         };
         let Some(project) = new else { return };
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         let (store, name) = (self.engine.store().clone(), self.name.clone());
         let applied = Applied { at_ms, project: project.clone() };
-        let write = move || store.write::<_, StoreError>(Durability::Process, |tx| add_version(tx, &name, &applied));
+        let write =
+            move || store.write::<_, StoreError>(Durability::Process, |tx| add_version(tx, &name, &applied, known));
         match tokio::task::spawn_blocking(write).await {
             Ok(Err(error)) => tracing::warn!(stack = self.name, %error, "the stack's history could not be kept"),
             _ => *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(project),
@@ -182,12 +185,12 @@ pub(crate) fn versions(tx: &Tx<'_>, stack: &str) -> Result<Vec<Applied>, StoreEr
     Ok(HISTORY.prefix(tx, &format!("{stack}/"))?.into_iter().rev().map(|(_, applied)| applied).collect())
 }
 
-/// Adds a version that is another than the last one, and forgets those that are too old.
-fn add_version(tx: &Tx<'_>, stack: &str, applied: &Applied) -> Result<(), StoreError> {
+/// Adds a version that is another than the last one, which the caller may know it to be, and forgets those that are too old.
+fn add_version(tx: &Tx<'_>, stack: &str, applied: &Applied, is_other: bool) -> Result<(), StoreError> {
     let keys = HISTORY.keys(tx, &format!("{stack}/"))?;
     let mut number = 0;
     if let Some(newest) = keys.last() {
-        if HISTORY.get(tx, newest)?.is_some_and(|last| last.project == applied.project) {
+        if !is_other && HISTORY.get(tx, newest)?.is_some_and(|last| last.project == applied.project) {
             return Ok(());
         }
         number = newest.rsplit_once('/').and_then(|(_, number)| number.parse::<u64>().ok()).map_or(0, |last| last + 1);

@@ -2,6 +2,7 @@
 
 use http::Response;
 use hyper::body::Incoming;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,6 +10,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::board::{Board, is_final};
+use super::reach::Place;
 use crate::client::JsonLines;
 use crate::failure::{Failure, Outcome};
 use crate::output::terminal;
@@ -91,6 +93,8 @@ pub struct Result {
     pub ok: bool,
     /// What a container like a service's own is made from, when that was asked for.
     pub pattern: Option<Value>,
+    /// What is up, and where it is reached.
+    pub places: Vec<Place>,
 }
 
 impl Result {
@@ -178,6 +182,11 @@ impl Display {
         let kind = text("kind");
         if kind == "pattern" {
             self.result.pattern = Some(event["body"].clone());
+            return Ok(());
+        }
+        if kind == "places" {
+            // What was brought up is up, whether that can be told or not.
+            self.result.places = Vec::deserialize(&event["places"]).unwrap_or_default();
             return Ok(());
         }
         if self.mode == Mode::Json

@@ -24,8 +24,9 @@ pub mod stack;
 pub mod up;
 pub mod wait;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Which project is meant. Given before the command or after it.
 #[derive(Debug, Default, Clone, clap::Args)]
@@ -66,6 +67,9 @@ pub struct ProjectArgs {
     /// What fetches files that lie elsewhere.
     #[arg(skip)]
     pub remote: Option<Arc<remote::Remote>>,
+    /// The variables of env files that say how commands behave, once somebody has asked.
+    #[arg(skip)]
+    settings: OnceLock<BTreeMap<String, String>>,
 }
 
 impl ProjectArgs {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::ProjectArgs;
 use super::remote::Remote;
@@ -80,6 +80,7 @@ impl ProjectArgs {
         self.compatibility |= after.compatibility;
         self.dry_run |= after.dry_run;
         self.remote = self.remote.or(after.remote);
+        self.settings = OnceLock::new();
         self
     }
 

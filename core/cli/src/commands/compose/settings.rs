@@ -24,7 +24,8 @@ impl ProjectArgs {
     /// A variable that is not empty.
     fn setting(&self, name: &str) -> Option<String> {
         let own = std::env::var(name).ok();
-        let found = own.or_else(|| sampan_compose::settings(&self.options(), &self.files()).remove(name));
+        let of_files = || self.settings.get_or_init(|| sampan_compose::settings(&self.options(), &self.files()));
+        let found = own.or_else(|| of_files().get(name).cloned());
         found.filter(|value| !value.is_empty())
     }
 

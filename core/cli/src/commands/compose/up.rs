@@ -227,10 +227,11 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
     let title = if args.no_start { "create" } else { "up" };
     let work = async {
         let response = client.call(Method::POST, &path, Some(&body)).await?;
-        Display::new(style, title).quiet(args.quiet_pull, args.quiet_build).show(response).await?.outcome()?;
-        let shown = matches!(style.mode, Mode::Terminal | Mode::Plain);
-        if shown && !(options.dry_run || args.no_start || args.quiet_end) {
-            tell_places(client, &chosen).await;
+        let mut result = Display::new(style, title).quiet(args.quiet_pull, args.quiet_build).show(response).await?;
+        let places = std::mem::take(&mut result.places);
+        result.outcome()?;
+        if matches!(style.mode, Mode::Terminal | Mode::Plain) && !places.is_empty() && !args.quiet_end {
+            tell!("\n{}", table::aligned(reach::lines(chosen.project.as_ref(), &places)).trim_end());
         }
         Ok(())
     };
@@ -290,15 +291,6 @@ fn unattached_services(args: &UpArgs, model: Option<&Project>) -> Vec<String> {
     let own = model.into_iter().flat_map(|model| &model.services);
     let by_file = own.filter(|(name, found)| found.attach == Some(false) && !named(name)).map(|(name, _)| name.clone());
     args.no_attach.iter().cloned().chain(by_file).collect()
-}
-
-/// Tells what is reachable where.
-async fn tell_places(client: &Client, chosen: &project::Chosen) {
-    // What was brought up is up, whether that can be told or not.
-    let found = project::containers(client, &chosen.name, &[], true, false).await.unwrap_or_default();
-    if !found.is_empty() {
-        tell!("\n{}", table::aligned(reach::lines(chosen.project.as_ref(), &found)).trim_end());
-    }
 }
 
 /// Has the daemon bring sources into containers as they are saved, and shows a line for each thing that it did.
