@@ -210,6 +210,12 @@ fn a_one_off_run_needs_no_stack_and_makes_none() {
     let answer = run(&["--quiet", "--use-aliases", "--service-ports", "web", "ping", "-c1", "-W2", "db"]);
     assert_eq!(answer.code, 0, "{}{}", answer.out, answer.err);
     assert_eq!(states(&host), [("demo-db-1".to_owned(), "running".to_owned())]);
+    for (words, part) in
+        [(&["web", "not-there"][..], "executable file not found"), (&["--pull", "often", "web"], "--pull")]
+    {
+        let answer = run(&[&["--no-deps"], words].concat());
+        assert!(answer.code == 1 && answer.err.contains(part), "{} {}", answer.code, answer.err);
+    }
     let unknown = run(&["wbe"]);
     assert!(unknown.err.contains("did you mean \"web\"?"), "{}", unknown.err);
     assert!(run(&["--no-deps", "--cap-drop", "ALL", "web", "chown", "1", "/tmp"]).code != 0);
@@ -259,6 +265,14 @@ services:
     assert_eq!(host.ok(&["ps", "-a", "--format", "{{.Names}}"]).lines().count(), 2, "{}", host.log());
     here(&["up", "-d"]);
     assert_eq!(services(), ["db", "helper", "web"], "a service of the file comes back, a named one when it is named");
+
+    // Volumes are renewed by making all anew.
+    let id = || host.inspect("demo-web-1")["Id"].clone();
+    let before = id();
+    here(&["up", "-d", "-V"]);
+    assert_ne!(id(), before);
+    assert_eq!(host.run_in(&folder, &["compose", "logs", "--index", "9", "web"]).code, 1);
+    assert!(here(&["compose", "rm", "-s", "-f", "--dry-run"]).contains("remove container demo-web-1"));
 
     // A number holds until the service is brought up without one.
     here(&["scale", "web=3"]);

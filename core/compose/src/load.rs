@@ -34,6 +34,8 @@ pub struct LoadOptions {
     pub profiles: Vec<String>,
     /// `--compatibility`, if not `COMPOSE_COMPATIBILITY`: names have `_` between their parts.
     pub compatibility: bool,
+    /// `--all-resources`: what no service uses belongs to the project all the same.
+    pub all_resources: bool,
     /// Whether `$VAR` is replaced (default).
     pub interpolate: bool,
     /// Whether what the specification allows and the engine can't do is taken into the model, for those who only look
@@ -67,6 +69,7 @@ impl Default for LoadOptions {
             env_files: Vec::new(),
             profiles: Vec::new(),
             compatibility: false,
+            all_resources: false,
             interpolate: true,
             whole_specification: false,
             without: Without::default(),
@@ -186,6 +189,7 @@ fn run(options: &LoadOptions, session: &mut Session<'_>) -> Option<Project> {
     project.compose_files.clone_from(&prepared.paths);
     project.compatibility =
         options.compatibility || prepared.env.get("COMPOSE_COMPATIBILITY").is_some_and(|value| is_truth(value));
+    project.all_resources = options.all_resources;
     normalize(&mut project, &profiles(options, &prepared.env), options.without.normalization);
     if !options.without.consistency {
         agree(&mut project);

@@ -33,7 +33,7 @@ impl Project {
     fn canonical(&self) -> Value {
         let mut value = serde_json::to_value(self).unwrap_or_default();
         let Some(map) = value.as_object_mut() else { return value };
-        for key in ["inactive", "working_dir", "compose_files", "profiles"] {
+        for key in ["inactive", "working_dir", "compose_files", "profiles", "compatibility", "all_resources"] {
             map.shift_remove(key);
         }
         let used = self.used();

@@ -56,6 +56,13 @@ impl Project {
     #[must_use]
     pub fn used(&self) -> Used {
         let mut used = Used::default();
+        if self.all_resources {
+            used.networks.extend(self.networks.keys().cloned());
+            used.volumes.extend(self.volumes.keys().cloned());
+            used.secrets.extend(self.secrets.keys().cloned());
+            used.configs.extend(self.configs.keys().cloned());
+            used.models.extend(self.models.keys().cloned());
+        }
         for service in self.services.values() {
             used.networks.extend(service.networks.keys().cloned());
             let named =

@@ -36,6 +36,8 @@ pub struct StackRequest {
     pub profiles: Vec<String>,
     /// `--compatibility`.
     pub compatibility: bool,
+    /// `--all-resources`.
+    pub all_resources: bool,
     /// Files that were fetched from elsewhere, by their references.
     pub fetched: BTreeMap<String, PathBuf>,
     /// What the programs that provide services and models have said.
@@ -72,6 +74,7 @@ impl StackRequest {
             env_files: self.env_files.clone(),
             profiles: self.profiles.clone(),
             compatibility: self.compatibility,
+            all_resources: self.all_resources,
             ..LoadOptions::default()
         }
     }

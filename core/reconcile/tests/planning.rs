@@ -41,6 +41,22 @@ fn a_second_up_does_nothing() {
 }
 
 #[test]
+fn what_no_service_uses_is_made_only_when_all_is_asked_for() {
+    let text = "services: { web: { image: web } }\nnetworks: { spare: {} }\nvolumes: { kept: {} }";
+    let mut project = project(text);
+    let options = PlanOptions::default();
+    assert!(!up(&project, &Observed::default(), &options).to_string().contains("spare"));
+    project.all_resources = true;
+    let plan = up(&project, &Observed::default(), &options);
+    let shown = plan.to_string();
+    assert!(shown.contains("create network p_spare") && shown.contains("create volume p_kept"), "{shown}");
+    let mut observed = Observed::default();
+    apply(&project, &mut observed, &plan);
+    assert!(up(&project, &observed, &options).is_empty());
+    assert!(project.to_yaml().contains("spare"));
+}
+
+#[test]
 fn an_edit_touches_its_service_and_what_is_bound_to_it() {
     let before = project(CHAIN);
     let after = project(&CHAIN.replace("image: db,", "image: db, environment: { A: b },"));

@@ -293,7 +293,6 @@ fn run(options: &RootArgs, verb: &'static Verb, path: &str, arguments: &[OsStrin
         Place::Top | Place::Group => options.project.clone(),
     };
     project.dry_run |= matches.try_get_one::<bool>(DRY_RUN).ok().flatten().copied().unwrap_or(false);
-    project.check()?;
     let client = Client::new(&paths::host(options.host.as_deref()), !options.no_autostart)?;
     let config = options.config.clone().unwrap_or_else(paths::client_config);
     project.remote = Some(Arc::new(Remote::new(client.clone(), config.clone())));

@@ -84,6 +84,9 @@ pub struct Project {
     /// Containers and images are named with `_`, as by the first Compose. Not part of `config`'s text.
     #[serde(skip_serializing_if = "is_default")]
     pub compatibility: bool,
+    /// Networks and volumes that no service uses are made, too. Not part of `config`'s text.
+    #[serde(skip_serializing_if = "is_default")]
+    pub all_resources: bool,
     /// Top-level `x-*`.
     #[serde(flatten)]
     pub extensions: Extensions,

@@ -164,6 +164,7 @@ impl Planner<'_> {
             .flat_map(|service| std::iter::once(service).chain(&service.pre_start))
             .filter(|service| service.network_mode.is_empty())
             .flat_map(|service| service.networks.keys())
+            .chain(self.project.networks.keys().filter(|_| self.project.all_resources))
             .collect();
         for key in used {
             let Some(network) = self.project.networks.get(key) else { continue };
@@ -225,6 +226,7 @@ impl Planner<'_> {
             .flat_map(|service| &service.volumes)
             .filter(|mount| mount.kind == MountType::Volume && !mount.source.is_empty())
             .map(|mount| &mount.source)
+            .chain(self.project.volumes.keys().filter(|_| self.project.all_resources))
             .collect();
         for key in used {
             let Some(volume) = self.project.volumes.get(key) else { continue };

@@ -182,6 +182,13 @@ pub async fn remove(context: Context, args: RemoveArgs) -> Outcome {
     if !context.project.dry_run {
         confirm(args.force, "This will remove the stopped containers of the services.")?;
     }
+    if args.stop && context.project.dry_run {
+        // What runs would be stopped before: all of it goes.
+        let chosen = project::of_services(&context, &args.services).await?;
+        let own = chosen.project.as_ref().filter(|_| args.services.is_empty());
+        let all = own.map(|model| model.services.keys().cloned().collect());
+        return ask(&context, &chosen, "down", "rm", &all.unwrap_or(args.services), json!({})).await;
+    }
     if args.stop {
         act(&context, "stop", "stop", &args.services, json!({})).await?;
     }

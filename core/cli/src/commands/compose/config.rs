@@ -3,8 +3,11 @@
 use sampan_compose::{Project, RawProject, Without};
 use serde_json::{Map, Value, json};
 
+use std::path::Path;
+
 use super::{ProjectArgs, project};
 use crate::client::Client;
+use crate::commands::image::{auth, reference};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::output::{json as layout, table, tell};
@@ -83,7 +86,6 @@ pub struct ConfigArgs {
 /// `config`
 pub async fn run(context: Context, mut args: ConfigArgs) -> Outcome {
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
-    options.check()?;
     if args.stored {
         let chosen = project::find(&context.client, &options).await?;
         let path = format!("/sampan/v1/stacks/{}/config", crate::client::escape(&chosen.name));
@@ -115,7 +117,7 @@ pub async fn run(context: Context, mut args: ConfigArgs) -> Outcome {
     let mut model = loaded.project;
     select(&mut model, &args.names)?;
     if args.resolve_image_digests || args.lock_image_digests {
-        pin(&context.client, &mut model).await?;
+        pin(&context.client, &context.config, &mut model).await?;
     }
     write(&args, &text(&model, &args)?)
 }
@@ -177,25 +179,49 @@ fn raw_text(mut raw: RawProject, args: &ConfigArgs) -> Outcome<String> {
     }
 }
 
-/// Gives every image the digest under which the engine has it.
-pub async fn pin(client: &Client, model: &mut Project) -> Outcome {
+/// Gives every image the digest that its registry has now; where that cannot be asked, the one that it was pulled by.
+pub async fn pin(client: &Client, config: &Path, model: &mut Project) -> Outcome {
     for (name, service) in &mut model.services {
         if service.image.is_empty() || service.image.contains("@sha256:") {
             continue;
         }
-        let path = format!("/images/{}/json", crate::client::escape(&service.image));
-        let found: Value = client.get(&path).await.unwrap_or_default();
-        let digests: Vec<&str> =
-            found["RepoDigests"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        match pinned(&service.image, &digests) {
-            Some(image) => service.image = image,
-            None => {
-                let why = "the engine has it from no registry; pull it first";
-                return Err(Failure::new(format!("service {name}: there is no digest of {}: {why}", service.image)));
+        service.image = match asked(client, config, &service.image).await {
+            Ok(image) => image,
+            Err(failure) => {
+                let known = known(client, &service.image).await;
+                let Some(image) = known else {
+                    let why = failure.message;
+                    return Err(Failure::new(format!("service {name}: no digest of {}: {why}", service.image)));
+                };
+                tell!("WARN: service {name}: {}; it is pinned to what was pulled last", failure.message);
+                image
             }
-        }
+        };
     }
     Ok(())
+}
+
+/// An image with the digest that its registry has now.
+async fn asked(client: &Client, config: &Path, image: &str) -> Outcome<String> {
+    let name = reference::tagged(image);
+    let credentials = auth::ConfigFile::read(config)?.credentials(reference::registry(&name));
+    let headers = [("x-registry-auth", auth::header(&credentials))];
+    let path = format!("/distribution/{}/json", crate::client::escape(image));
+    let found: Value = client.get_with_headers(&path, &headers).await?;
+    let digest = found["Descriptor"]["digest"].as_str().unwrap_or_default();
+    if !digest.starts_with("sha256:") {
+        return Err(Failure::new("the daemon did not say which digest the registry has"));
+    }
+    let (repository, tag) = named(image);
+    Ok(format!("{repository}:{tag}@{digest}"))
+}
+
+/// An image with the digest that it was pulled by, if it was.
+async fn known(client: &Client, image: &str) -> Option<String> {
+    let path = format!("/images/{}/json", crate::client::escape(image));
+    let found: Value = client.get(&path).await.ok()?;
+    let digests: Vec<&str> = found["RepoDigests"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    pinned(image, &digests)
 }
 
 /// An image with its domain and digest, of the digests that are known for it under any name.
@@ -347,25 +373,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn images_are_pinned_to_the_digests_that_the_engine_knows() {
-        let answer = r#"{"RepoDigests": ["other/x@sha256:00", "x@sha256:ab"]}"#;
-        let fake = crate::fake::Fake::start(move |_, path| {
-            if path.contains("gone") {
-                crate::fake::Reply::Json(404, "{}")
-            } else {
-                crate::fake::Reply::Json(200, answer)
+    async fn images_are_pinned_to_what_their_registries_have_or_to_what_was_pulled() {
+        let known = r#"{"RepoDigests": ["other/x@sha256:00", "x@sha256:ef"]}"#;
+        let fake = crate::fake::Fake::start(move |path, _| match path {
+            "GET /distribution/x/json" => crate::fake::Reply::Json(200, r#"{"Descriptor": {"digest": "sha256:ab"}}"#),
+            path if path.contains("/distribution/") || path.contains("gone") => {
+                crate::fake::Reply::Json(500, r#"{"message": "no way there"}"#)
             }
+            _ => crate::fake::Reply::Json(200, known),
         });
+        let config = tempfile::tempdir().unwrap();
+        let pin = async |model: &mut Project| pin(&fake.client(), config.path(), model).await;
         let mut model = Project::default();
         for (name, image) in [("a", "x"), ("b", "docker.io/other/x:2"), ("c", "y@sha256:cd"), ("d", "")] {
             let service = sampan_compose::Service { image: image.to_owned(), ..Default::default() };
             model.services.insert(name.to_owned(), service);
         }
-        pin(&fake.client(), &mut model).await.unwrap();
+        pin(&mut model).await.unwrap();
         let lock = text(&model, &ConfigArgs { lock_image_digests: true, ..ConfigArgs::default() }).unwrap();
         let expected = "services:\n  a:\n    image: docker.io/library/x:latest@sha256:ab\n  b:\n    image: docker.io/other/x:2@sha256:00\n  c:\n    image: y@sha256:cd\n";
         assert_eq!(lock, expected);
         model.services.get_mut("a").unwrap().image = "gone".to_owned();
-        assert!(pin(&fake.client(), &mut model).await.unwrap_err().message.contains("pull it first"));
+        let why = pin(&mut model).await.unwrap_err().message;
+        assert!(why.contains("no digest of gone") && why.contains("no way there"), "{why}");
     }
 }

@@ -52,6 +52,9 @@ pub fn colors(no_color: bool, ansi: Option<&str>) -> bool {
 /// `compose logs`
 pub async fn run(context: Context, args: LogsArgs) -> Outcome {
     let chosen = project::of_services(&context, &args.services).await?;
+    if let (Some(index), [service]) = (args.index, &args.services[..]) {
+        project::any_container_of(&context.client, &chosen.name, service, index).await?;
+    }
     let ProjectArgs { ansi, .. } = context.project;
     let wanted = Wanted {
         project: chosen.name,

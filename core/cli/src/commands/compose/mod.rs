@@ -31,8 +31,8 @@ use std::sync::{Arc, OnceLock};
 /// Which project is meant. Given before the command or after it.
 #[derive(Debug, Default, Clone, clap::Args)]
 pub struct ProjectArgs {
-    /// Include all resources, even those not used by services (refused)
-    #[arg(long, hide = true)]
+    /// Include all resources, even those not used by services
+    #[arg(long)]
     pub all_resources: bool,
     /// Compose configuration files
     #[arg(short, long)]
@@ -70,18 +70,4 @@ pub struct ProjectArgs {
     /// The variables of env files that say how commands behave, once somebody has asked.
     #[arg(skip)]
     settings: OnceLock<BTreeMap<String, String>>,
-}
-
-impl ProjectArgs {
-    /// Refuses what is known and not done, with the reason.
-    pub fn check(&self) -> crate::failure::Outcome {
-        let refused =
-            |flag: &str, why: &str| Err(crate::failure::Failure::new(format!("{flag} is not supported: {why}")));
-        match self {
-            Self { all_resources: true, .. } => {
-                refused("--all-resources", "networks and volumes that no service uses are not made")
-            }
-            _ => Ok(()),
-        }
-    }
 }

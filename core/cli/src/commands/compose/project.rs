@@ -105,6 +105,7 @@ impl ProjectArgs {
             env_files: self.env_file.clone(),
             profiles: self.profile.clone(),
             compatibility: self.compatibility,
+            all_resources: self.all_resources,
             ..LoadOptions::default()
         }
     }
@@ -190,6 +191,7 @@ pub fn request(args: &ProjectArgs, project: &Project) -> Value {
         "env_files": env_files,
         "profiles": args.profile,
         "compatibility": args.compatibility,
+        "all_resources": args.all_resources,
         "fetched": args.fetched(),
     })
 }

@@ -24,6 +24,9 @@ const LARGEST: u64 = 1 << 20;
 /// Options of `publish`.
 #[derive(Debug, Default, clap::Args)]
 pub struct PublishArgs {
+    /// Published compose application (includes referenced images) (refused)
+    #[arg(long, hide = true)]
+    pub app: bool,
     /// OCI image/artifact specification version (automatically determined by default)
     #[arg(long)]
     pub oci_version: Option<String>,
@@ -43,6 +46,10 @@ pub struct PublishArgs {
 
 /// `compose publish`
 pub async fn publish(context: Context, args: PublishArgs) -> Outcome {
+    if args.app {
+        let why = "the project's files are published alone; its images are pushed by `compose push`";
+        return Err(Failure::new(format!("--app is not supported: {why}")));
+    }
     let options = LoadOptions { whole_specification: true, ..context.project.options() };
     let mut loaded = project::load_with(&options, &context.project)?;
     let as_written = Without { normalization: true, path_resolution: true, env_resolution: true, ..Without::default() };
@@ -50,7 +57,7 @@ pub async fn publish(context: Context, args: PublishArgs) -> Outcome {
     let mut model = raw.map_err(|wrong| project::broken(&wrong))?.model;
     model["name"] = json!(loaded.project.name);
     if args.resolve_image_digests {
-        pin(&context.client, &mut loaded.project).await?;
+        pin(&context.client, &context.config, &mut loaded.project).await?;
         for (name, service) in loaded.project.services.iter().filter(|(_, service)| !service.image.is_empty()) {
             model["services"][name]["image"] = json!(service.image);
         }

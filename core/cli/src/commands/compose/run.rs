@@ -109,6 +109,7 @@ pub struct RunArgs {
 /// `compose run`
 pub async fn run(context: Context, args: RunArgs) -> Outcome {
     context.no_dry_run("run", "it would have to run the command")?;
+    super::up::check_pull(args.pull.as_deref()).map_err(Failure::usage)?;
     let client = &context.client;
     let mut chosen = project::to_own(&context.project)?;
     chosen.activate(std::slice::from_ref(&args.service))?;
@@ -151,7 +152,7 @@ pub async fn run(context: Context, args: RunArgs) -> Outcome {
     let created: Value = client.post(&format!("/containers/create{}", Query::new().with("name", &name)), &body).await?;
     let id = created["Id"].as_str().unwrap_or_default().to_owned();
     if args.detach {
-        run::start(client, &id).await?;
+        run::start(client, &id).await.map_err(not_started)?;
         if !args.quiet {
             say!("{id}")?;
         }
@@ -161,7 +162,12 @@ pub async fn run(context: Context, args: RunArgs) -> Outcome {
         signals::forward(client, &id);
     }
     let streams = Streams { input: args.interactive, output: true, errors: true };
-    run::attached(client, &id, streams, tty, DetachKeys::chosen(None)?, args.rm).await
+    run::attached(client, &id, streams, tty, DetachKeys::chosen(None)?, args.rm).await.map_err(not_started)
+}
+
+/// Of a container that does not start Compose says 1, where `docker run` says 125 to 127; a program's own status stays.
+fn not_started(failure: Failure) -> Failure {
+    if failure.message.is_empty() { failure } else { failure.with_code(1) }
 }
 
 /// A number that no other command chooses at this moment.

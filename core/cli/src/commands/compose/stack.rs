@@ -117,7 +117,6 @@ pub struct DiffArgs {
 /// `diff`: field by field what is different in the files, and what `up` would do about it.
 pub async fn diff(context: Context, mut args: DiffArgs) -> Outcome {
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
-    options.check()?;
     let mut chosen = project::to_own(&options)?;
     chosen.activate(&args.services)?;
     if !providers::before_up(&mut chosen, &options, &mut args.services, true).await? {

@@ -148,10 +148,15 @@ fn check(args: &UpArgs) -> Parsed<()> {
         _ if args.abort_on_container_exit && args.abort_on_container_failure => {
             both("--abort-on-container-exit", "--abort-on-container-failure")
         }
-        _ => match args.pull.as_deref() {
-            None | Some("always" | "missing" | "never" | "build" | "policy") => Ok(()),
-            Some(other) => Err(format!("invalid --pull option {other:?}: use always, missing or never")),
-        },
+        _ => check_pull(args.pull.as_deref()),
+    }
+}
+
+/// Whether `--pull` says one of the ways that there are.
+pub fn check_pull(pull: Option<&str>) -> Parsed<()> {
+    match pull {
+        None | Some("always" | "missing" | "never" | "build" | "policy") => Ok(()),
+        Some(other) => Err(format!("invalid --pull option {other:?}: use always, missing or never")),
     }
 }
 
@@ -167,7 +172,8 @@ fn body(args: &UpArgs, request: &Value, options: &ProjectArgs) -> Outcome<Value>
             "build": args.build,
             "no_build": args.no_build,
             "pull": args.pull,
-            "force_recreate": args.force_recreate,
+            // As with Compose: volumes are renewed by making all anew.
+            "force_recreate": args.force_recreate || args.renew_anon_volumes && !args.no_recreate,
             "no_recreate": args.no_recreate,
             "recreate_deps": args.always_recreate_deps,
             "no_deps": args.no_deps,
@@ -190,7 +196,6 @@ fn body(args: &UpArgs, request: &Value, options: &ProjectArgs) -> Outcome<Value>
 pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
     check(&args).map_err(Failure::usage)?;
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
-    options.check()?;
     if args.menu {
         tell!("WARN: --menu: there are no shortcuts; the daemon follows the files by itself, and --watch the sources");
     }
@@ -515,7 +520,6 @@ pub struct WatchArgs {
 /// `watch`: brings the stack up, and its sources into its containers as they are saved.
 pub async fn watch(context: Context, mut args: WatchArgs) -> Outcome {
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
-    options.check()?;
     let context = Context { project: options.clone(), ..context };
     context.no_dry_run("watch", "it changes containers as files change; `up --dry-run` shows what up would do")?;
     if !args.prune {
@@ -574,7 +578,6 @@ pub async fn down(context: Context, mut args: DownArgs) -> Outcome {
         return Err(Failure::usage(format!("invalid --rmi option {kind:?}: use local or all")));
     }
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
-    options.check()?;
     let chosen = project::find(&context.client, &options).await?;
     chosen.check(&args.services)?;
     down_named(&context.client, &chosen, &args, &options).await
