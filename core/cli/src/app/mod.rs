@@ -241,7 +241,7 @@ fn in_group(options: &RootArgs, group: &'static Group, arguments: &[OsString]) -
     }
     match group.verbs.iter().find(|verb| verb.names.contains(&&*name)) {
         Some(verb) => {
-            let place = if group.project { Place::Project(project) } else { Place::Group };
+            let place = if group.project { Place::Project(Box::new(project)) } else { Place::Group };
             run(options, verb, &format!("{path} {name}"), rest, place)
         }
         None if name.starts_with('-') => Err(complaint::usage(format!("unknown flag: {name}"), &path)),
@@ -258,7 +258,7 @@ enum Place {
     /// `sampan container VERB`: names are what the group says.
     Group,
     /// `sampan compose OPTIONS VERB`.
-    Project(ProjectArgs),
+    Project(Box<ProjectArgs>),
 }
 
 /// The option that all commands on projects take behind their name as well.
@@ -289,7 +289,7 @@ fn run(options: &RootArgs, verb: &'static Verb, path: &str, arguments: &[OsStrin
     let matches = matches(command, path, verb.usage, arguments, &text)?;
     let services = matches!(place, Place::Top);
     let mut project = match place {
-        Place::Project(project) => project,
+        Place::Project(project) => *project,
         Place::Top | Place::Group => options.project.clone(),
     };
     project.dry_run |= matches.try_get_one::<bool>(DRY_RUN).ok().flatten().copied().unwrap_or(false);
