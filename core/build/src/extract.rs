@@ -161,7 +161,7 @@ impl Extract<'_> {
 
     /// Folders that the archive does not mention.
     fn parents(&mut self, path: &[u8]) -> Result<(), ExtractError> {
-        ensure_folder(self.tree, path, self.rules.owner.unwrap_or((0, 0)), None)?;
+        ensure_folder(self.tree, path, self.rules.owner.unwrap_or((0, 0)), 0o755, None)?;
         Ok(())
     }
 
@@ -303,6 +303,7 @@ pub fn ensure_folder(
     tree: &mut Tree,
     path: &[u8],
     owner: (u32, u32),
+    mode: u32,
     time: Option<(i64, u32)>,
 ) -> Result<Vec<u8>, FileError> {
     if tree.folder(path).is_ok() {
@@ -324,8 +325,8 @@ pub fn ensure_folder(
         let folder = tree.folder(&reached).at("open", &reached)?;
         match tree::make_folder(&*folder, &part, 0o755) {
             Ok(()) => {
-                tree::set_mode(&*folder, &part, 0o755).at("set the mode of", &next)?;
                 tree::set_owner(&*folder, &part, owner.0, owner.1).at("set the owner of", &next)?;
+                tree::set_mode(&*folder, &part, mode).at("set the mode of", &next)?;
                 made.push(next.clone());
             }
             Err(Errno::EEXIST) => match tree.folder(&next) {
@@ -456,11 +457,11 @@ mod tests {
         symlink("/real/place", folder.path().join("link")).unwrap();
         let mut tree = Tree::open(folder.path()).unwrap();
         let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        assert_eq!(ensure_folder(&mut tree, b"link/x", owner, None).unwrap(), b"real/place/x");
+        assert_eq!(ensure_folder(&mut tree, b"link/x", owner, 0o755, None).unwrap(), b"real/place/x");
         assert!(folder.path().join("real/place/x").is_dir());
         symlink("loop", folder.path().join("loop")).unwrap();
-        ensure_folder(&mut tree, b"loop/x", owner, None).unwrap_err();
+        ensure_folder(&mut tree, b"loop/x", owner, 0o755, None).unwrap_err();
         std::fs::write(folder.path().join("file"), "").unwrap();
-        ensure_folder(&mut tree, b"file/x", owner, None).unwrap_err();
+        ensure_folder(&mut tree, b"file/x", owner, 0o755, None).unwrap_err();
     }
 }

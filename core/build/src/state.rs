@@ -9,7 +9,7 @@ use crate::pattern::clean;
 use crate::scope::Scope;
 
 /// Docker's `PATH` for images that have none.
-pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A stage under construction.
 #[derive(Debug, Clone)]
@@ -53,6 +53,10 @@ impl StageState {
             ["container", "container_config", "docker_version", "moby.buildkit.buildinfo.v1", crate::exported::INLINE]
         {
             config.extra.shift_remove(key);
+        }
+        // Steps and variables find one, as with other builders.
+        if !config.config.env.iter().any(|each| each.starts_with("PATH=")) {
+            config.config.env.push(DEFAULT_PATH.to_owned());
         }
         let created = config.created.as_deref().and_then(timestamp::parse);
         let state = Self {

@@ -285,7 +285,7 @@ impl<B: Backend> StageRun<B> {
             if tree.folder(name).is_ok() {
                 return Ok(false);
             }
-            ensure_folder(&mut tree, name, (0, 0), Some(Self::time(created))).map_err(|error| wrong(&error))?;
+            ensure_folder(&mut tree, name, (0, 0), 0o755, Some(Self::time(created))).map_err(|error| wrong(&error))?;
             Ok(true)
         })
         .await?;

@@ -90,7 +90,9 @@ impl<'a> Land<'a> {
             above = tree::split(above).0;
         }
         let owner = self.landing.owner.unwrap_or((0, 0));
-        ensure_folder(&mut self.tree, path, owner, Some(self.landing.time))?;
+        // What is made on the way has the mode that is asked for, as with BuildKit.
+        let mode = self.landing.mode.as_ref().map_or(0o755, |change| change.apply(0o755, true));
+        ensure_folder(&mut self.tree, path, owner, mode, Some(self.landing.time))?;
         let (reached, _) = resolve(&mut self.tree, path).at("look at", path)?;
         // New directories on the way get their time when everything is in them.
         let mut each = reached.as_slice();

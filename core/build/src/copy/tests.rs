@@ -158,6 +158,19 @@ fn modes_exclusions_and_parents() {
 }
 
 #[test]
+fn folders_made_on_the_way_have_the_mode_that_is_asked_for() {
+    let world = world();
+    let mode = |path: &str| fs::metadata(world.root.join(path)).unwrap().permissions().mode() & 0o7777;
+    world.copy(&["a.txt"], "/plain/way/").unwrap();
+    let exact = |landing: &mut Landing| landing.mode = Some(ModeChange::Exact(0o700));
+    world.copy_with(&["a.txt"], "/exact/way/", &Selection::default(), exact).unwrap();
+    world.copy_with(&["a.txt"], "/etc/way/", &Selection::default(), exact).unwrap();
+    assert_eq!((mode("plain"), mode("plain/way")), (0o755, 0o755));
+    assert_eq!((mode("exact"), mode("exact/way"), mode("exact/way/a.txt")), (0o700, 0o700, 0o700));
+    assert_eq!((mode("etc/way"), mode("etc")), (0o700, 0o755), "what was there stays");
+}
+
+#[test]
 fn keys_are_made_of_contents() {
     let world = world();
     let before = world.key(".");

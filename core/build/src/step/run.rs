@@ -18,7 +18,6 @@ use crate::lines::{Heredoc, heredoc_mark};
 use crate::mount::{self, MountKind};
 use crate::scope::is_proxy;
 use crate::source::Source;
-use crate::state::DEFAULT_PATH;
 use crate::stubs::Stubs;
 
 /// Where scripts of RUN are found.
@@ -73,9 +72,6 @@ impl<B: Backend> StageRun<B> {
         }
         say(&self.output, format!(" ---> Running in {}\n", key.short())).await?;
         let mut env = self.state.config.config.env.clone();
-        if !env.iter().any(|each| each.starts_with("PATH=")) {
-            env.push(DEFAULT_PATH.to_owned());
-        }
         env.extend(arguments);
         for (name, value) in
             self.build.args.proxies().chain(self.state.scope.values().filter(|(name, _)| is_proxy(name)))

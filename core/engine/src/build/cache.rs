@@ -14,6 +14,7 @@ use sampan_store::{Collection, Durability};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 
+use super::run::copy_tree;
 use crate::Shared;
 use crate::error::{Error, Result};
 use crate::images::Images;
@@ -107,10 +108,11 @@ pub(crate) fn nanoseconds(time: std::time::Duration) -> i64 {
 pub(crate) struct CacheFolder {
     /// Where it is.
     pub path: PathBuf,
-    /// It was made just now.
-    pub fresh: bool,
     _lock: Option<OwnedMutexGuard<()>>,
 }
+
+/// What the name of a directory of a cache mount ends with until it is whole.
+const MAKING: &str = "new";
 
 /// What the claims of results begin with; their keys follow.
 const OWNER: &str = "build:";
@@ -340,21 +342,25 @@ impl Builds {
         }
     }
 
-    /// The directory of a cache mount, made if it is not there.
+    fn mount_lock(&self, path: &Path) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.inner.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(path.to_owned()).or_default())
+    }
+
+    /// The directory of a cache mount, made if it is not there with the files of `seed` in it. Of several who want a new
+    /// one at once all find it whole.
     pub(crate) async fn cache_folder(
         &self,
         id: &str,
         sharing: Sharing,
         mode: u32,
         user: (u32, u32),
+        seed: Option<PathBuf>,
     ) -> Result<CacheFolder> {
         let name = Digest::of(id.as_bytes()).hex();
         let mut path = self.folder().join(&name);
-        let lock = {
-            let mut locks = self.inner.mounts.lock().unwrap_or_else(PoisonError::into_inner);
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            Arc::clone(locks.entry(path.clone()).or_default())
-        };
+        let lock = self.mount_lock(&path);
         let guard = match sharing {
             Sharing::Shared => None,
             Sharing::Locked => Some(lock.lock_owned().await),
@@ -368,12 +374,10 @@ impl Builds {
                 }
             },
         };
+        let _making = self.mount_lock(&path.with_extension(MAKING)).lock_owned().await;
         let at = path.clone();
-        let fresh = crate::blocking(move || {
-            make(&at, mode, user).map_err(|error| Error::internal(format!("make a cache directory: {error}")))
-        })
-        .await?;
-        Ok(CacheFolder { path, fresh, _lock: guard })
+        crate::blocking(move || make(&at, mode, user, seed.as_deref())).await?;
+        Ok(CacheFolder { path, _lock: guard })
     }
 
     /// Writes down that a root is about to be made.
@@ -393,19 +397,32 @@ impl Builds {
     }
 }
 
-/// Makes a directory unless it is there; whether it is new.
-fn make(path: &Path, mode: u32, user: (u32, u32)) -> std::io::Result<bool> {
+/// Makes a directory with the files of another unless it is there. It gets its name when it is whole.
+fn make(path: &Path, mode: u32, user: (u32, u32), seed: Option<&Path>) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     if path.is_dir() {
-        return Ok(false);
+        return Ok(());
     }
+    let wrong = |error: std::io::Error| Error::internal(format!("make a cache directory: {error}"));
+    let new = path.with_extension(MAKING);
     if let Some(parent) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(wrong)?;
     }
-    std::fs::create_dir(path)?;
-    std::os::unix::fs::chown(path, Some(user.0), Some(user.1))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7777))?;
-    Ok(true)
+    // One that a killed daemon left.
+    match std::fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(wrong(error)),
+        _ => {}
+    }
+    let begin = || {
+        std::fs::create_dir(&new)?;
+        std::os::unix::fs::chown(&new, Some(user.0), Some(user.1))?;
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode & 0o7777))
+    };
+    begin().map_err(wrong)?;
+    if let Some(seed) = seed {
+        copy_tree(seed, &new)?;
+    }
+    std::fs::rename(&new, path).map_err(wrong)
 }
 
 /// Bytes of all files below a directory.

@@ -319,11 +319,7 @@ async fn mounts(
                 PathBuf::new()
             }
             MountSource::Cache { id, seed, read_only, sharing, mode, owner } => {
-                let folder = engine.inner.builds.cache_folder(id, *sharing, *mode, *owner).await?;
-                if let (true, Some(seed)) = (folder.fresh, seed) {
-                    let (seed, path) = (seed.clone(), folder.path.clone());
-                    crate::blocking(move || copy_tree(&seed, &path)).await?;
-                }
+                let folder = engine.inner.builds.cache_folder(id, *sharing, *mode, *owner, seed.clone()).await?;
                 let path = folder.path.clone();
                 program.caches.push(folder);
                 wanted.rw = !read_only;
