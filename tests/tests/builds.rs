@@ -428,6 +428,25 @@ fn the_build_cache_is_pruned_by_what_is_asked_and_kept_to_its_size() {
     drop_images(&host);
     host.ok(&["builder", "prune", "-f", "--keep-storage", "1m"]);
     assert!(rebuilt(&host) >= 1, "the large layer went");
+    // The directories of cache mounts count, and go by the same order.
+    for (id, size) in [("large", 3_000_000), ("little", 10)] {
+        let text =
+            format!("FROM {IMAGE}\nRUN --mount=type=cache,id={id},target=/c head -c {size} /dev/zero > /c/zeros\n");
+        host.write("ctx/Dockerfile", text);
+        host.build(&[&folder]);
+    }
+    let mounts = || -> Vec<String> {
+        let all = host.api("GET", "/system/df?type=build-cache", None).1;
+        let of_kind = all["BuildCache"].as_array().unwrap().iter().filter(|each| each["Type"] == "exec.cachemount");
+        of_kind.map(|each| format!("{} {}", each["Description"].as_str().unwrap(), each["Size"])).collect()
+    };
+    let mut both = mounts();
+    both.sort();
+    assert_eq!(both, ["cache mount large 3000000", "cache mount little 10"]);
+    host.ok(&["builder", "prune", "-f", "--filter", "type=exec.cachemount", "--keep-storage", "1m"]);
+    assert_eq!(mounts(), ["cache mount little 10"]);
+    host.ok(&["builder", "prune", "-f", "--filter", "type=exec.cachemount", "--filter", "description=little"]);
+    assert!(mounts().is_empty());
     let (_, error) = host.fails(&["builder", "prune", "-f", "--filter", "colour=red"]);
     assert!(error.contains("colour"), "{error}");
 }

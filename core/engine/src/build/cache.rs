@@ -1,9 +1,8 @@
-//! Results of build steps, kept over builds, and the directories of cache mounts.
+//! Results of build steps, kept over builds.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bollard_stubs::models::{BuildCache, BuildCacheTypeEnum};
 use sampan_build::backend::Flights;
@@ -12,9 +11,8 @@ use sampan_build::mount::Sharing;
 use sampan_image::{ChainId, Digest, LayerRef, timestamp};
 use sampan_store::{Collection, Durability};
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedMutexGuard;
 
-use super::run::copy_tree;
+use super::mounts::{CacheFolder, Mount, Mounts};
 use crate::Shared;
 use crate::error::{Error, Result};
 use crate::images::Images;
@@ -44,12 +42,10 @@ struct Inner {
     shared: Arc<Shared>,
     images: Images,
     flights: Arc<Flights>,
-    /// Locks of cache mounts, by directory.
-    mounts: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
+    mounts: Mounts,
     /// Builds that run, and when the first of them began.
     running: AtomicU64,
     since: AtomicI64,
-    private: AtomicU64,
 }
 
 /// A build that runs: what it may be about to use is not pruned.
@@ -89,30 +85,24 @@ impl Prune {
             && self.description.as_deref().is_none_or(|part| remembered.entry.description.contains(part))
     }
 
-    fn takes_mounts(&self) -> bool {
-        self.ids.is_empty()
-            && self.until.is_none()
-            && self.keep.is_none()
+    fn takes_mount(&self, mount: &Mount) -> bool {
+        (self.ids.is_empty() || self.ids.iter().any(|id| mount.name.starts_with(id.as_str())))
             && self.shared.is_none_or(|shared| !shared)
-            && self.description.is_none()
-            && self.kind.as_deref().is_none_or(|kind| kind == "exec.cachemount")
+            && self.description.as_deref().is_none_or(|part| mount.id.contains(part))
+    }
+
+    /// Mounts go when all goes, or when they are asked for.
+    fn takes_mounts(&self) -> bool {
+        match self.kind.as_deref() {
+            None => self.all,
+            Some(kind) => kind == "exec.cachemount",
+        }
     }
 }
 
 pub(crate) fn nanoseconds(time: std::time::Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
-
-/// A directory of a cache mount, and what keeps others out of it.
-#[derive(Debug)]
-pub(crate) struct CacheFolder {
-    /// Where it is.
-    pub path: PathBuf,
-    _lock: Option<OwnedMutexGuard<()>>,
-}
-
-/// What the name of a directory of a cache mount ends with until it is whole.
-const MAKING: &str = "new";
 
 /// What the claims of results begin with; their keys follow.
 const OWNER: &str = "build:";
@@ -128,10 +118,9 @@ impl Builds {
                 shared: Arc::clone(shared),
                 images: images.clone(),
                 flights: Arc::default(),
-                mounts: Mutex::default(),
+                mounts: Mounts::open(shared),
                 running: AtomicU64::new(0),
                 since: AtomicI64::new(0),
-                private: AtomicU64::new(0),
             }),
         }
     }
@@ -219,7 +208,7 @@ impl Builds {
         Ok(())
     }
 
-    /// What is remembered, as `system df` shows it, and the directories of cache mounts as one. Blocks.
+    /// What is remembered, as `system df` shows it, and the directories of cache mounts. Blocks.
     pub(crate) fn usage(&self) -> Result<Vec<BuildCache>> {
         let store = self.inner.images.store();
         let uses = store.layer_uses();
@@ -242,17 +231,20 @@ impl Builds {
                 }
             })
             .collect();
-        let folder = self.folder();
-        if folder.exists() {
-            all.push(BuildCache {
-                id: Some("cache-mounts".to_owned()),
-                typ: Some(BuildCacheTypeEnum::EXEC_CACHEMOUNT),
-                in_use: Some(self.inner.running.load(Ordering::SeqCst) > 0),
-                shared: Some(false),
-                size: Some(i64::try_from(size(&folder)).unwrap_or(i64::MAX)),
-                ..BuildCache::default()
-            });
-        }
+        let running = self.inner.running.load(Ordering::SeqCst) > 0;
+        let since = self.inner.since.load(Ordering::SeqCst);
+        all.extend(self.inner.mounts.all()?.into_iter().map(|mount| BuildCache {
+            id: Some(mount.name),
+            typ: Some(BuildCacheTypeEnum::EXEC_CACHEMOUNT),
+            description: Some(format!("cache mount {}", mount.id)),
+            in_use: Some(running && mount.last_used >= since),
+            shared: Some(false),
+            size: Some(i64::try_from(mount.size).unwrap_or(i64::MAX)),
+            created_at: Some(timestamp::format(mount.created)),
+            last_used_at: Some(timestamp::format(mount.last_used)),
+            usage_count: Some(i64::try_from(mount.uses).unwrap_or(i64::MAX)),
+            ..BuildCache::default()
+        }));
         Ok(all)
     }
 
@@ -270,12 +262,22 @@ impl Builds {
         let mut found = self.inner.shared.store.read::<_, Error>(|tx| Ok(CACHE.all(tx)?))?;
         // What was not used for longest goes first, so that what is kept is what is likely to be used again.
         found.sort_by_key(|(_, remembered)| remembered.last_used);
+        let mut mounts = match wanted.takes_mounts() {
+            true => self.inner.mounts.all()?,
+            false => Vec::new(),
+        };
         let mut left = match wanted.keep {
-            Some(_) => self.total(&found),
+            Some(_) => self.total(&found) + mounts.iter().map(|mount| mount.size).sum::<u64>(),
             None => 0,
         };
+        mounts.retain(|mount| wanted.takes_mount(mount) && mount.last_used <= limit);
+        mounts.sort_by_key(|mount| std::cmp::Reverse(mount.last_used));
         let (mut keys, mut freed) = (Vec::new(), 0);
         for (name, remembered) in found {
+            // Directories of mounts go between results, by the same order.
+            while let Some(mount) = mounts.pop_if(|mount| mount.last_used <= remembered.last_used) {
+                self.prune_mount(&mount, limit, wanted.keep, (&mut left, &mut freed, &mut keys))?;
+            }
             let layer = remembered.entry.layer.as_ref();
             let needed = layer.is_some_and(|layer| uses.contains_key(&layer.chain_id));
             if wanted.keep.is_some_and(|keep| left <= keep) {
@@ -295,10 +297,25 @@ impl Builds {
             }
             keys.push(name);
         }
-        if wanted.all && wanted.takes_mounts() && !busy {
-            freed += self.prune_mounts()?;
+        while let Some(mount) = mounts.pop() {
+            self.prune_mount(&mount, limit, wanted.keep, (&mut left, &mut freed, &mut keys))?;
         }
         Ok((keys, freed))
+    }
+
+    fn prune_mount(
+        &self,
+        mount: &Mount,
+        limit: i64,
+        keep: Option<u64>,
+        (left, freed, keys): (&mut u64, &mut u64, &mut Vec<String>),
+    ) -> Result<()> {
+        if keep.is_none_or(|keep| *left > keep) && self.inner.mounts.remove(mount, limit)? {
+            *left = left.saturating_sub(mount.size);
+            *freed += mount.size;
+            keys.push(mount.name.clone());
+        }
+        Ok(())
     }
 
     /// Bytes of the layers that results keep and no image has.
@@ -318,38 +335,16 @@ impl Builds {
         let config = &self.inner.shared.config;
         let until = config.build_cache_age.map(|age| timestamp::now().saturating_sub(nanoseconds(age)));
         if until.is_some() {
-            self.prune(&Prune { all: true, until, kind: Some("regular".to_owned()), ..Prune::default() })?;
+            self.prune(&Prune { all: true, until, ..Prune::default() })?;
         }
         if config.build_cache_size.is_some() {
             let keep = config.build_cache_size;
-            self.prune(&Prune { all: true, keep, kind: Some("regular".to_owned()), ..Prune::default() })?;
+            self.prune(&Prune { all: true, keep, ..Prune::default() })?;
         }
         Ok(())
     }
 
-    fn folder(&self) -> PathBuf {
-        self.inner.shared.config.root.join("build-cache")
-    }
-
-    fn prune_mounts(&self) -> Result<u64> {
-        let wrong = |error: std::io::Error| Error::internal(format!("remove the directories of cache mounts: {error}"));
-        let folder = self.folder();
-        let freed = size(&folder);
-        match std::fs::remove_dir_all(&folder) {
-            Ok(()) => Ok(freed),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(wrong(error)),
-        }
-    }
-
-    fn mount_lock(&self, path: &Path) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.inner.mounts.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-        Arc::clone(locks.entry(path.to_owned()).or_default())
-    }
-
-    /// The directory of a cache mount, made if it is not there with the files of `seed` in it. Of several who want a new
-    /// one at once all find it whole.
+    /// The directory of a cache mount.
     pub(crate) async fn cache_folder(
         &self,
         id: &str,
@@ -358,26 +353,7 @@ impl Builds {
         user: (u32, u32),
         seed: Option<PathBuf>,
     ) -> Result<CacheFolder> {
-        let name = Digest::of(id.as_bytes()).hex();
-        let mut path = self.folder().join(&name);
-        let lock = self.mount_lock(&path);
-        let guard = match sharing {
-            Sharing::Shared => None,
-            Sharing::Locked => Some(lock.lock_owned().await),
-            Sharing::Private => match lock.try_lock_owned() {
-                Ok(guard) => Some(guard),
-                // Someone else is in it: one of its own, that no one finds again.
-                Err(_) => {
-                    let number = self.inner.private.fetch_add(1, Ordering::Relaxed);
-                    path = self.folder().join(format!("{name}-{:x}-{number}", timestamp::now()));
-                    None
-                }
-            },
-        };
-        let _making = self.mount_lock(&path.with_extension(MAKING)).lock_owned().await;
-        let at = path.clone();
-        crate::blocking(move || make(&at, mode, user, seed.as_deref())).await?;
-        Ok(CacheFolder { path, _lock: guard })
+        self.inner.mounts.take(id, sharing, mode, user, seed).await
     }
 
     /// Writes down that a root is about to be made.
@@ -395,49 +371,4 @@ impl Builds {
         let found = self.inner.shared.store.read::<_, Error>(|tx| Ok(ROOTS.all(tx)?))?;
         Ok(found.into_iter().map(|(id, ())| id).collect())
     }
-}
-
-/// Makes a directory with the files of another unless it is there. It gets its name when it is whole.
-fn make(path: &Path, mode: u32, user: (u32, u32), seed: Option<&Path>) -> Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    if path.is_dir() {
-        return Ok(());
-    }
-    let wrong = |error: std::io::Error| Error::internal(format!("make a cache directory: {error}"));
-    let new = path.with_extension(MAKING);
-    if let Some(parent) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(wrong)?;
-    }
-    // One that a killed daemon left.
-    match std::fs::remove_dir_all(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(wrong(error)),
-        _ => {}
-    }
-    let begin = || {
-        std::fs::create_dir(&new)?;
-        std::os::unix::fs::chown(&new, Some(user.0), Some(user.1))?;
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode & 0o7777))
-    };
-    begin().map_err(wrong)?;
-    if let Some(seed) = seed {
-        copy_tree(seed, &new)?;
-    }
-    std::fs::rename(&new, path).map_err(wrong)
-}
-
-/// Bytes of all files below a directory.
-fn size(path: &Path) -> u64 {
-    let mut total = 0;
-    let mut folders = vec![path.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.is_dir() {
-                folders.push(entry.path());
-            } else {
-                total += meta.len();
-            }
-        }
-    }
-    total
 }

@@ -12,6 +12,7 @@ mod fetch;
 mod import;
 mod latest;
 mod memory;
+mod mounts;
 mod parts;
 mod request;
 mod root;

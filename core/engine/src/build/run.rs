@@ -12,7 +12,7 @@ use sampan_build::backend::{Message, MountSource, Output, RunStep, Ulimit};
 use sampan_build::context::Scratch;
 use sampan_shim_protocol::{Event, OCI_CONFIG, SHIM_CONFIG};
 
-use super::cache::CacheFolder;
+use super::mounts::CacheFolder;
 use super::root::BuildRoot;
 use super::{discard, memory};
 use crate::Engine;
@@ -92,8 +92,9 @@ impl Program {
         for agent in &self.agents {
             agent.abort();
         }
-        let bundle = self.bundle.clone();
+        let (bundle, caches) = (self.bundle.clone(), std::mem::take(&mut self.caches));
         let gone = tokio::task::spawn_blocking(move || {
+            drop(caches);
             memory::remove(&bundle)?;
             discard::remove(&bundle)?;
             match fs::remove_dir_all(&bundle) {
