@@ -181,7 +181,11 @@ fn try_compare(host: &Host, socket: &str, arguments: &[&str], told: &str) -> Res
         let plain = |what: &str| what.split(' ').take(3).collect::<Vec<_>>().join(" ");
         files.into_iter().map(|(name, what)| (name, plain(&what))).collect()
     };
-    let container = host.ok(&["create", id, "-"]);
+    let container = host.run(&["create", id, "-"]);
+    if container.code != 0 {
+        return Ok("not compared: the image was not to stay".to_owned());
+    }
+    let container = container.out.trim().to_owned();
     let tar = host.path("beside.tar");
     host.ok(&["export", "-o", tar.to_str().unwrap(), &container]);
     host.ok(&["rm", &container]);
@@ -189,7 +193,11 @@ fn try_compare(host: &Host, socket: &str, arguments: &[&str], told: &str) -> Res
     let config = words_of(&host.api("GET", &format!("/images/{id}/json"), None).1["Config"]);
 
     let container = String::from_utf8(docker(&["create", "sampan-beside", "-"]).stdout).unwrap();
-    let theirs = seen(files_of(&docker(&["export", container.trim()]).stdout));
+    let mut theirs = seen(files_of(&docker(&["export", container.trim()]).stdout));
+    // Made for the files that Docker mounts there.
+    if !ours.contains_key("etc") {
+        theirs.remove("etc");
+    }
     docker(&["rm", container.trim()]);
     let inspected: serde_json::Value =
         serde_json::from_slice(&docker(&["image", "inspect", "sampan-beside"]).stdout).unwrap_or_default();

@@ -129,9 +129,11 @@ impl Mounts {
                 }
             },
         };
-        let _making = self.making(&path).lock_owned().await;
+        let making = self.making(&path).lock_owned().await;
         let (at, store, id) = (path.clone(), self.shared.store.clone(), id.to_owned());
         crate::blocking(move || {
+            // Whoever gives up waiting leaves this to its end all the same.
+            let _making = making;
             make(&at, mode, user, seed.as_deref())?;
             if alone {
                 return Ok(());
