@@ -240,7 +240,7 @@ mod tests {
             let (below, above) = (chain('1'), chain('2'));
             let at = layers.prepare(&below, &[]).unwrap();
             let beside = fs::File::open(at.parent().unwrap()).unwrap();
-            if rustix::fs::fstatfs(&beside).unwrap().f_type == libc::EXT4_SUPER_MAGIC {
+            if rustix::fs::fstatfs(&beside).unwrap().f_type == nix::libc::EXT4_SUPER_MAGIC {
                 assert!(rustix::fs::ioctl_getflags(&beside).unwrap().contains(rustix::fs::IFlags::TOPDIR), "apart");
             }
             fs::write(at.join("base"), "b").unwrap();
