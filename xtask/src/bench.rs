@@ -16,8 +16,9 @@ use crate::build::{self, Profile};
 use crate::packages;
 use rows::{ROWS, Row};
 
-/// What the last row's containers leave to the kernel is done before the next one is measured.
-const SETTLE: Duration = Duration::from_millis(500);
+/// What went before is over once the machine did as good as nothing for so long: the kernel still takes namespaces apart,
+/// engines remove files, and disks are written to.
+const SETTLE: Duration = Duration::from_millis(200);
 /// After which an engine that has nothing to do is idle.
 const REST: Duration = Duration::from_secs(10);
 /// How often each thing is measured, after one warm-up.
@@ -189,7 +190,6 @@ impl Peer {
 
     fn time(&self, row: &Row, registry: Option<&Path>) -> Result<Vec<f64>> {
         let mut times = Vec::new();
-        std::thread::sleep(SETTLE);
         for run in 0..=row.runs {
             if let Some(stored) = registry.filter(|stored| row.registry && stored.exists()) {
                 fs::remove_dir_all(stored)?;
@@ -199,6 +199,7 @@ impl Peer {
             }
             let edit = if row.edited { run + 1 } else { 0 };
             fs::write(self.home.join("ten/EDIT"), format!("{edit}\n"))?;
+            settle();
             let began = Instant::now();
             if row.at_once == 1 {
                 self.quietly(row.words, edit, run)?;
@@ -325,6 +326,29 @@ fn podman(_root: &Path) -> Result<Option<Peer>> {
 
 fn found(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.exists())
+}
+
+/// Waits until the machine has come to rest, but not for ever.
+fn settle() {
+    let deadline = Instant::now() + REST;
+    loop {
+        let before = processors();
+        std::thread::sleep(SETTLE);
+        let rested = before.zip(processors()).is_none_or(|((idle, all), (idle_now, all_now))| {
+            idle_now.saturating_sub(idle) * 10 >= all_now.saturating_sub(all) * 9
+        });
+        if rested || Instant::now() > deadline {
+            return;
+        }
+    }
+}
+
+/// How long the processors were idle, and how long they were there.
+fn processors() -> Option<(u64, u64)> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let times: Vec<u64> =
+        text.lines().next()?.split_whitespace().skip(1).filter_map(|time| time.parse().ok()).collect();
+    Some((*times.get(3)?, times.iter().take(8).sum()))
 }
 
 /// A root file system with busybox.
