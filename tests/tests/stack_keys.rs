@@ -489,8 +489,12 @@ models: {{llm: {{model: ai/small, context_size: 100}}}}
         "model ls --json\nmodel pull ai/small\nmodel configure --context-size 100 ai/small\nmodel status --json\n";
     assert_eq!(read("log"), format!("compose --project-name=demo up --size=10 db\n{ran}"));
     assert!(read("config").contains("\"provider\""), "{}", read("config"));
-    // The daemon follows the file with what it was told, and runs nothing.
     std::fs::remove_file(folder.join("log")).unwrap();
+    // What is provided has no container to be started anew.
+    for verb in ["restart", "pause", "kill"] {
+        assert!(run(&[verb, "db"]).status.success(), "{verb}");
+    }
+    // The daemon follows the file with what it was told, and runs nothing.
     std::fs::write(&file, compose.replace("ROUND: one", "ROUND: two")).unwrap();
     host.wait_until("the edit is there", || inside() == "cloud://size=10 s3cret http://runner/v1 ai/small two");
     std::fs::write(&file, compose.replace("size: 10", "size: 20")).unwrap();
