@@ -234,6 +234,11 @@ pub(crate) fn version_key(stack: &str, number: u64) -> String {
     format!("{stack}/{number:020}")
 }
 
+/// Whether two projects are equal; those that are one need no look.
+pub(crate) fn is_same(one: &Arc<Project>, other: &Arc<Project>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
+}
+
 impl StackRecord {
     /// Whether the store has the same of both.
     pub(crate) fn is_kept_as(&self, other: &Self) -> bool {
@@ -262,7 +267,7 @@ impl StackRecord {
             && (stopped, removed) == (&other.stopped, &other.removed)
             && *retired == other.retired
             && *held == other.held
-            && (Arc::ptr_eq(project, &other.project) || *project == other.project)
+            && is_same(project, &other.project)
     }
 
     /// How it is brought to what it should be when nobody asks for it.

@@ -1,18 +1,16 @@
 //! Results of build steps, kept over builds.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bollard_stubs::models::{BuildCache, BuildCacheTypeEnum};
 use sampan_build::backend::Flights;
 use sampan_build::cache::{Entry, Key};
-use sampan_build::mount::Sharing;
 use sampan_image::{ChainId, Digest, LayerRef, timestamp};
 use sampan_store::{Collection, Durability};
 use serde::{Deserialize, Serialize};
 
-use super::mounts::{CacheFolder, Mount, Mounts};
+use super::mounts::{Mount, Mounts};
 use crate::Shared;
 use crate::error::{Error, Result};
 use crate::images::Images;
@@ -344,16 +342,9 @@ impl Builds {
         Ok(())
     }
 
-    /// The directory of a cache mount.
-    pub(crate) async fn cache_folder(
-        &self,
-        id: &str,
-        sharing: Sharing,
-        mode: u32,
-        user: (u32, u32),
-        seed: Option<PathBuf>,
-    ) -> Result<CacheFolder> {
-        self.inner.mounts.take(id, sharing, mode, user, seed).await
+    /// The directories of cache mounts.
+    pub(super) fn mounts(&self) -> &Mounts {
+        &self.inner.mounts
     }
 
     /// Writes down that a root is about to be made.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sampan_build::mount::Sharing;
 use sampan_image::{Digest, timestamp};
+use sampan_storage::remove_tree;
 use sampan_store::{Collection, Durability};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
@@ -176,19 +177,15 @@ impl Mounts {
         let wrong = |error: io::Error| Error::internal(format!("remove the directory of a cache mount: {error}"));
         let going = path.with_extension(GOING);
         // What an interrupted removal left.
-        gone(fs::remove_dir_all(&going)).map_err(wrong)?;
-        gone(fs::rename(&path, &going)).map_err(wrong)?;
+        remove_tree(&going).map_err(wrong)?;
+        match fs::rename(&path, &going) {
+            // What is not there need not go.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed.map_err(wrong)?,
+        }
         self.shared.store.write::<_, Error>(Durability::Process, |tx| Ok(MOUNTS.delete(tx, &mount.name)?))?;
-        gone(fs::remove_dir_all(&going)).map_err(wrong)?;
+        remove_tree(&going).map_err(wrong)?;
         Ok(true)
-    }
-}
-
-/// What is not there need not go.
-fn gone(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 
@@ -204,7 +201,7 @@ fn make(path: &Path, mode: u32, user: (u32, u32), seed: Option<&Path>) -> Result
         fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(wrong)?;
     }
     // One that a killed daemon left.
-    gone(fs::remove_dir_all(&new)).map_err(wrong)?;
+    remove_tree(&new).map_err(wrong)?;
     let begin = || {
         fs::create_dir(&new)?;
         std::os::unix::fs::chown(&new, Some(user.0), Some(user.1))?;

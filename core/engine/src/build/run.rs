@@ -320,7 +320,7 @@ async fn mounts(
                 PathBuf::new()
             }
             MountSource::Cache { id, seed, read_only, sharing, mode, owner } => {
-                let folder = engine.inner.builds.cache_folder(id, *sharing, *mode, *owner, seed.clone()).await?;
+                let folder = engine.inner.builds.mounts().take(id, *sharing, *mode, *owner, seed.clone()).await?;
                 let path = folder.path.clone();
                 program.caches.push(folder);
                 wanted.rw = !read_only;

@@ -90,8 +90,11 @@ impl Kept {
     }
 }
 
-fn standing(container: &Container, record: &ContainerRecord) -> Standing {
-    let health = container.checks.report().and_then(|health| health.status);
+fn health_of(container: &Container) -> Option<HealthStatusEnum> {
+    container.checks.report().and_then(|health| health.status)
+}
+
+fn standing(record: &ContainerRecord, health: Option<HealthStatusEnum>) -> Standing {
     let modes = [&record.host.network_mode, &record.host.pid_mode, &record.host.ipc_mode];
     let bound = modes.into_iter().flatten().filter_map(|mode| mode.strip_prefix("container:"));
     Standing {
@@ -117,7 +120,7 @@ impl Engine {
     #[must_use]
     pub fn container_standing(&self, id: &str) -> Standing {
         let Ok(container) = self.inner.containers.find(id) else { return Standing::default() };
-        standing(&container, &container.record())
+        standing(&container.record(), health_of(&container))
     }
 
     /// The containers whose labels pass, the newest first, with what those who keep them go by. That is a tenth of what
@@ -133,11 +136,10 @@ impl Engine {
             .filter(|(_, record)| filters.labels(record.config.labels.as_ref().unwrap_or(&none)))
             .collect();
         found.sort_by_key(|(_, record)| Reverse(record.created_ns));
-        let kept = |(container, record): (Arc<Container>, Arc<ContainerRecord>)| Kept {
-            standing: standing(&container, &record),
-            health: container.checks.report().and_then(|health| health.status),
-            networks: containers.network_names(&record),
-            record,
+        let kept = |(container, record): (Arc<Container>, Arc<ContainerRecord>)| {
+            let health = health_of(&container);
+            let networks = containers.network_names(&record);
+            Kept { standing: standing(&record, health), health, networks, record }
         };
         found.into_iter().map(kept).collect()
     }

@@ -14,7 +14,6 @@ use crate::desired;
 use crate::labels;
 use crate::observe::{observe, summaries};
 use crate::observed::ObservedContainer;
-use crate::plan::{self, Action, DownOptions};
 use crate::progress::Progress;
 use crate::request::{StackOptions, Verb};
 
@@ -51,16 +50,7 @@ impl Stack {
             Verb::Start => self.start_in_order(&project, &containers, options, progress, cancel).await,
             Verb::Stop => {
                 let services = containers.iter().map(|container| container.service.clone()).collect();
-                let down = DownOptions { services, ..DownOptions::default() };
-                let mut plan = plan::down(&self.name, Some(&project), &observed, &down);
-                plan.keep_only(|action| matches!(action, Action::Stop { .. }));
-                if options.dry_run {
-                    progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect(), Vec::new()).await;
-                    return Ok(true);
-                }
-                let outcome = self.executor(None, progress, options.bounds(), cancel).run(&plan).await;
-                outcome.tell(progress).await;
-                Ok(outcome.ok())
+                self.halt((&project, &observed), services, options, progress, cancel).await
             }
             _ => {
                 containers.retain(|container| applies(verb, container.status));

@@ -15,7 +15,7 @@ use crate::execute::Executor;
 use crate::images::{self, ImageOptions, Need, Source};
 use crate::labels;
 use crate::observe::{observe, summaries};
-use crate::observed::{ObservedContainer, Status};
+use crate::observed::{Observed, ObservedContainer, Status};
 use crate::places::places;
 use crate::plan::{self, Action, DownOptions, PlanOptions, Why};
 use crate::progress::Progress;
@@ -174,7 +174,7 @@ impl Stack {
 
     /// The request with what programs said at earlier ones; a dry run, which runs none, goes by that first.
     pub(super) fn with_provided(&self, mut request: StackRequest, dry_run: bool) -> StackRequest {
-        if let Some(before) = self.record().map(|record| record.request.provided) {
+        if let Some(before) = self.look(|record| record.request.provided.clone()) {
             let given = std::mem::take(&mut request.provided);
             request.provided = if dry_run { before.or(&given) } else { given.or(&before) };
         }
@@ -205,7 +205,7 @@ impl Stack {
             })
             .collect();
         let plan = self.plan(project, &observed, options)?;
-        let before = self.record().map(|record| record.project);
+        let before = self.look(|record| Arc::clone(&record.project));
         let changes = diff::fields(before.as_deref(), project);
         lines.extend(plan.nodes.iter().map(|node| match &node.action {
             action @ (Action::Recreate { service, why: Why::Definition, .. } | Action::Update { service, .. }) => {
@@ -382,16 +382,7 @@ impl Stack {
         containers
             .sort_by_key(|container| (order.iter().position(|name| *name == container.service), container.number));
         if verb == Verb::Stop {
-            let down = DownOptions { services: named, ..DownOptions::default() };
-            let mut plan = plan::down(&self.name, Some(&record.project), &observed, &down);
-            plan.keep_only(|action| matches!(action, Action::Stop { .. }));
-            if options.dry_run {
-                progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect(), Vec::new()).await;
-                return Ok(true);
-            }
-            let outcome = self.executor(None, progress, options.bounds(), cancel).run(&plan).await;
-            outcome.tell(progress).await;
-            return Ok(outcome.ok());
+            return self.halt((&record.project, &observed), named, options, progress, cancel).await;
         }
         let stay: BTreeSet<&str> = containers
             .iter()
@@ -406,6 +397,27 @@ impl Stack {
         }
         containers.retain(|container| applies(verb, container.status));
         self.treat(verb, &containers, options, progress, cancel).await
+    }
+
+    /// Stops the containers of services, those that need others first.
+    pub(super) async fn halt(
+        &self,
+        (project, observed): (&Project, &Observed),
+        services: BTreeSet<String>,
+        options: &StackOptions,
+        progress: &Progress,
+        cancel: watch::Receiver<bool>,
+    ) -> Result<bool, String> {
+        let down = DownOptions { services, ..DownOptions::default() };
+        let mut plan = plan::down(&self.name, Some(project), observed, &down);
+        plan.keep_only(|action| matches!(action, Action::Stop { .. }));
+        if options.dry_run {
+            progress.plan(plan.nodes.iter().map(|node| node.action.to_string()).collect(), Vec::new()).await;
+            return Ok(true);
+        }
+        let outcome = self.executor(None, progress, options.bounds(), cancel).run(&plan).await;
+        outcome.tell(progress).await;
+        Ok(outcome.ok())
     }
 
     /// Does something to one container after the other, in their order.

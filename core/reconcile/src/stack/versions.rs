@@ -15,7 +15,7 @@ use crate::images::ImageOptions;
 use crate::plan::PlanOptions;
 use crate::progress::Progress;
 use crate::replace::FailedUpdate;
-use crate::request::{Applied, Back, Bounds, HISTORY, Held, KEPT, StackRecord, version_key};
+use crate::request::{self, Applied, Back, Bounds, HISTORY, Held, KEPT, StackRecord, version_key};
 use crate::rollout::FailureAction;
 
 impl Stack {
@@ -160,9 +160,8 @@ impl Stack {
     async fn remember(&self) {
         let (new, known) = {
             let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_known = |project: &Arc<Project>| {
-                reached.as_ref().is_some_and(|known| Arc::ptr_eq(known, project) || known == project)
-            };
+            let is_known =
+                |project: &Arc<Project>| reached.as_ref().is_some_and(|known| request::is_same(known, project));
             let is_new = |record: &StackRecord| (!is_known(&record.project)).then(|| Arc::clone(&record.project));
             (self.look(is_new).flatten(), reached.is_some())
         };

@@ -17,13 +17,11 @@ use crate::output::say;
 async fn act(context: &Context, verb: &str, title: &'static str, services: &[String], options: Value) -> Outcome {
     let chosen = project::of_services(context, services).await?;
     // What a program provides has no container that something could be done to.
-    let is_contained =
-        |name: &&String| !chosen.project.as_ref().is_some_and(|model| providers::is_provided(model, name));
-    let contained: Vec<String> = services.iter().filter(is_contained).cloned().collect();
-    if contained.is_empty() && !services.is_empty() {
-        return Ok(());
+    let mut contained = services.to_vec();
+    match providers::keep_contained(chosen.project.as_ref(), &mut contained) {
+        true => ask(context, &chosen, verb, title, &contained, options).await,
+        false => Ok(()),
     }
-    ask(context, &chosen, verb, title, &contained, options).await
 }
 
 /// Sends the request and shows what happens.

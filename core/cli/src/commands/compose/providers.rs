@@ -31,9 +31,14 @@ pub async fn before_up(
 ) -> Outcome<bool> {
     let (Some(model), Some(request)) = (&chosen.project, &mut chosen.request) else { return Ok(true) };
     up(model, options, request, dry_run).await?;
+    Ok(keep_contained(Some(model), services))
+}
+
+/// Leaves those services that have containers. False when some were named and none of them has.
+pub fn keep_contained(model: Option<&Project>, services: &mut Vec<String>) -> bool {
     let named = !services.is_empty();
-    services.retain(|name| !is_provided(model, name));
-    Ok(!named || !services.is_empty())
+    services.retain(|name| !model.is_some_and(|model| is_provided(model, name)));
+    !named || !services.is_empty()
 }
 
 /// Whether a service of a project is provided by a program, and so has no container.
@@ -48,6 +53,11 @@ fn provided(model: &Project) -> Vec<(&str, &Provider)> {
         return Vec::new();
     }
     model.start_order().into_iter().filter_map(|name| Some((name, provider(name)?))).collect()
+}
+
+/// The variables that programs see; where there are none of them, nobody needs to look.
+fn variables(provided: &[(&str, &Provider)], options: &ProjectArgs) -> Outcome<BTreeMap<String, String>> {
+    if provided.is_empty() { Ok(BTreeMap::new()) } else { project::variables(options) }
 }
 
 /// Runs the program of a service; none when it does not know what is asked.
@@ -69,7 +79,7 @@ async fn run(
 async fn up(model: &Project, options: &ProjectArgs, request: &mut Value, dry_run: bool) -> Outcome {
     let mut services = serde_json::Map::new();
     let provided = provided(model);
-    let env = if provided.is_empty() { BTreeMap::new() } else { project::variables(options)? };
+    let env = variables(&provided, options)?;
     for (name, provider) in provided {
         let said = if dry_run {
             tell!(" Service {name}  run {} compose up", provider.kind);
@@ -93,7 +103,7 @@ async fn up(model: &Project, options: &ProjectArgs, request: &mut Value, dry_run
 pub async fn down(model: &Project, options: &ProjectArgs, services: &[String]) -> Outcome {
     let mut provided = provided(model);
     provided.retain(|(name, _)| services.is_empty() || services.iter().any(|wanted| wanted == name));
-    let env = if provided.is_empty() { BTreeMap::new() } else { project::variables(options)? };
+    let env = variables(&provided, options)?;
     let mut failed = None;
     for (name, provider) in provided.into_iter().rev() {
         if options.dry_run {

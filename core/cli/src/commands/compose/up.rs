@@ -593,10 +593,7 @@ pub async fn down_named(client: &Client, chosen: &project::Chosen, args: &DownAr
         None => Ok(()),
     };
     let mut services = args.services.clone();
-    if let Some(model) = &chosen.project {
-        services.retain(|name| !providers::is_provided(model, name));
-    }
-    if services.is_empty() && !args.services.is_empty() {
+    if !providers::keep_contained(chosen.project.as_ref(), &mut services) {
         return provided().await;
     }
     let style = options.style()?;
