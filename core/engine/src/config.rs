@@ -77,13 +77,13 @@ impl EngineConfig {
         self.root.join("sampan.db")
     }
 
-    /// A container's own files (hostname, hosts, resolv.conf, logs).
+    /// What a container has beside its root, whether it runs or not: its logs.
     #[must_use]
     pub fn container_dir(&self, id: &str) -> PathBuf {
         self.root.join("containers").join(id)
     }
 
-    /// A running container's bundle, shared with its shim.
+    /// A running container's bundle, shared with its shim, and what is mounted over its `/etc/hosts` and the like.
     #[must_use]
     pub fn bundle(&self, id: &str) -> PathBuf {
         self.run.join("c").join(id)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sampan_drivers::{HostFacts, Kind, LayerDriver, Prepared};
-use sampan_image::{BackendError, ChainId, ChangeView, LayerBackend, Whiteouts};
+use sampan_image::{BackendError, ChainId, ChangeView, Digest, LayerBackend, Whiteouts};
 use sampan_storage::plan::{Place, Step};
 use sampan_storage::{Handles, Rules, execute, resolve, validate};
 
@@ -22,7 +22,24 @@ pub(crate) struct Layers {
     whiteouts: Whiteouts,
     facts: HostFacts,
     tree: PathBuf,
+    /// The lowest layer of containers, if the driver joins layers.
+    mount_points: Option<String>,
 }
+
+/// What the engine mounts over in every container, and the file by which programs know that they are in one. It lies
+/// below the image, so that no start makes it, and what the image has of the same name comes first.
+const MOUNT_POINTS: [(&str, u32); 8] = [
+    ("dev/", 0o755),
+    ("etc/", 0o755),
+    ("proc/", 0o755),
+    ("sys/", 0o755),
+    ("etc/hostname", 0o644),
+    ("etc/hosts", 0o644),
+    ("etc/resolv.conf", 0o644),
+    (DOCKERENV, 0o755),
+];
+
+const DOCKERENV: &str = ".dockerenv";
 
 /// Carries out what a storage driver answered: checked whole, then step by step.
 pub(crate) fn carry_out(
@@ -94,7 +111,23 @@ impl Layers {
             sampan_drivers::Whiteouts::Remove => Whiteouts::Remove,
         };
         let tree = own_tree(shared, Kind::Layer, driver.name())?;
-        Ok(Self { shared: Arc::clone(shared), driver, whiteouts, facts, tree })
+        let _ = spread(&shared.config.tmp());
+        let mut layers = Self { shared: Arc::clone(shared), driver, whiteouts, facts, tree, mount_points: None };
+        if whiteouts == Whiteouts::Overlay {
+            match layers.make_mount_points() {
+                Ok(id) => layers.mount_points = Some(id),
+                Err(error) => tracing::warn!("{error}; each container gets mount points of its own"),
+            }
+        }
+        Ok(layers)
+    }
+
+    /// Makes the layer of [`MOUNT_POINTS`], whose id says what it has.
+    fn make_mount_points(&self) -> Result<String> {
+        let chain = ChainId(Digest::of(format!("{MOUNT_POINTS:?}").as_bytes()));
+        let root = self.prepare(&chain, &[]).map_err(Error::internal)?;
+        fill(&root).map_err(|error| Error::internal(format!("make mount points in {}: {error}", root.display())))?;
+        Ok(chain.to_string())
     }
 
     /// Name of the layer driver.
@@ -104,25 +137,41 @@ impl Layers {
 
     fn handles(&self, given: Vec<PathBuf>) -> (Handles, Rules<'static>) {
         let rules = Rules { given: u32::try_from(given.len()).unwrap_or(0), device: None, remote: false };
-        (Handles { tree: self.tree.clone(), given }, rules)
+        (Handles { tree: self.tree.clone(), given, apart: None }, rules)
     }
 
-    fn prepared(&self, prepared: Prepared, given: Vec<PathBuf>) -> Result<PathBuf> {
-        let (handles, rules) = self.handles(given);
-        let root = place(prepared.root, self.driver(), &rules, &handles)?;
-        carry_out(prepared.plan, self.driver(), &rules, &handles)?;
+    fn prepared(&self, prepared: Prepared, handles: &Handles, rules: &Rules<'_>) -> Result<PathBuf> {
+        let root = place(prepared.root, self.driver(), rules, handles)?;
+        carry_out(prepared.plan, self.driver(), rules, handles)?;
         Ok(root)
     }
 
-    /// Makes sure that a container's root is mounted at `config.rootfs(id)` over its layers (chain ids, nearest first),
-    /// and returns that path.
+    /// Makes sure that a container's root is mounted, as [`Self::mount`] does, with what the engine mounts over.
+    pub(crate) fn mount_container(&self, container: &str, chain: &[String]) -> Result<PathBuf> {
+        let parents: Vec<String> = chain.iter().chain(&self.mount_points).cloned().collect();
+        let root = self.mount(container, &parents)?;
+        if self.mount_points.is_none() {
+            // The rest is made at the start, where links of the image are followed within it.
+            match fs::File::create_new(root.join(DOCKERENV)) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(Error::internal(format!("create /{DOCKERENV} in {}: {error}", root.display())));
+                }
+                _ => {}
+            }
+        }
+        Ok(root)
+    }
+
+    /// Makes sure that a root is mounted at `config.rootfs(id)` over its layers (chain ids, nearest first), and returns
+    /// that path.
     pub(crate) fn mount(&self, container: &str, parents: &[String]) -> Result<PathBuf> {
         let target = self.shared.config.rootfs(container);
+        let (handles, rules) = self.handles(vec![target.clone()]);
         let mounted = self
             .driver
             .mount(&self.facts, container, parents)
             .map_err(Error::from)
-            .and_then(|prepared| self.prepared(prepared, vec![target.clone()]));
+            .and_then(|prepared| self.prepared(prepared, &handles, &rules));
         match mounted {
             Ok(root) => Ok(root),
             Err(error) => {
@@ -183,15 +232,32 @@ fn take_off(path: &Path) -> Result<()> {
     }
 }
 
-/// Tells the file system that the trees beside this one have nothing to do with each other. ext4 then puts each where much
-/// is free, and not where another was removed a moment ago, whose inodes it would look through one by one for each new
-/// file. Other file systems do not know the flag, and need not.
-fn spread(root: &Path) -> rustix::io::Result<()> {
+/// Tells the file system that the directories made in a folder have nothing to do with each other. ext4 then puts each
+/// where much is free. Without a journal it gives no inode again for minutes, and would look through all that a removed
+/// image has left behind for each file of the next. Other file systems do not know the flag, and need not.
+fn spread(folder: &Path) -> rustix::io::Result<()> {
     use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, open};
-    let Some(parent) = root.parent() else { return Ok(()) };
-    let parent = open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    let flags = ioctl_getflags(&parent)?;
-    if flags.contains(IFlags::TOPDIR) { Ok(()) } else { ioctl_setflags(&parent, flags | IFlags::TOPDIR) }
+    let folder = open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = ioctl_getflags(&folder)?;
+    if flags.contains(IFlags::TOPDIR) { Ok(()) } else { ioctl_setflags(&folder, flags | IFlags::TOPDIR) }
+}
+
+/// Makes the empty directories and files of [`MOUNT_POINTS`] that are not there yet.
+fn fill(root: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    for (name, mode) in MOUNT_POINTS {
+        let path = root.join(name.trim_end_matches('/'));
+        let made = match name.ends_with('/') {
+            true => fs::create_dir(&path),
+            false => fs::File::create_new(&path).map(drop),
+        };
+        match made {
+            Ok(()) => fs::set_permissions(&path, fs::Permissions::from_mode(mode))?,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl LayerBackend for Layers {
@@ -203,9 +269,9 @@ impl LayerBackend for Layers {
         let parents: Vec<String> = parents.iter().map(ToString::to_string).collect();
         let prepared = self.driver.prepare(&self.facts, &chain.to_string(), &parents);
         let prepared = prepared.map_err(|error| BackendError(error.to_string()))?;
-        let root = self.prepared(prepared, Vec::new()).map_err(|error| BackendError(error.to_string()))?;
-        let _ = spread(&root);
-        Ok(root)
+        let (mut handles, rules) = self.handles(Vec::new());
+        handles.apart = Some(self.shared.config.tmp());
+        self.prepared(prepared, &handles, &rules).map_err(|error| BackendError(error.to_string()))
     }
 
     fn remove(&self, chain: &ChainId) -> Result<(), BackendError> {
@@ -239,18 +305,20 @@ mod tests {
             };
             let (below, above) = (chain('1'), chain('2'));
             let at = layers.prepare(&below, &[]).unwrap();
-            let beside = fs::File::open(at.parent().unwrap()).unwrap();
-            if rustix::fs::fstatfs(&beside).unwrap().f_type == nix::libc::EXT4_SUPER_MAGIC {
-                assert!(rustix::fs::ioctl_getflags(&beside).unwrap().contains(rustix::fs::IFlags::TOPDIR), "apart");
+            let tmp = fs::File::open(root.config.tmp()).unwrap();
+            if rustix::fs::fstatfs(&tmp).unwrap().f_type == nix::libc::EXT4_SUPER_MAGIC {
+                assert!(rustix::fs::ioctl_getflags(&tmp).unwrap().contains(rustix::fs::IFlags::TOPDIR), "apart");
             }
+            assert_eq!(fs::read_dir(root.config.tmp()).unwrap().count(), 0, "what was made there was moved");
             fs::write(at.join("base"), "b").unwrap();
             let at = layers.prepare(&above, std::slice::from_ref(&below)).unwrap();
             fs::write(at.join("app"), "a").unwrap();
             assert_eq!(layers.prepare(&above, std::slice::from_ref(&below)).unwrap(), at, "the same place again");
             let parents = [above.to_string(), below.to_string()];
             let container = "c".repeat(64);
-            let mounted = layers.mount(&container, &parents).unwrap();
+            let mounted = layers.mount_container(&container, &parents).unwrap();
             assert_eq!(mounted, root.config.rootfs(&container));
+            assert!(mounted.join(DOCKERENV).exists(), "whatever the driver");
             assert_eq!(fs::read_to_string(mounted.join("base")).unwrap(), "b");
             assert_eq!(fs::read_to_string(mounted.join("app")).unwrap(), "a");
             fs::write(mounted.join("own"), "o").unwrap();
@@ -283,6 +351,38 @@ mod tests {
             LayerBackend::remove(&layers, &above).unwrap();
             assert!(!at.exists());
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn containers_have_what_is_mounted_over_and_none_of_it_is_theirs() {
+        let Some(root) = testing::root("containers_have_what_is_mounted_over_and_none_of_it_is_theirs") else { return };
+        let layers = Layers::open(&root.shared()).unwrap();
+        if layers.driver() != "overlay" {
+            return println!("skipped: layers are copies here");
+        }
+        let image = chain('1');
+        let at = layers.prepare(&image, &[]).unwrap();
+        fs::create_dir(at.join("etc")).unwrap();
+        fs::write(at.join("etc/hosts"), "the image's").unwrap();
+        let (container, parents) = ("c".repeat(64), [image.to_string()]);
+        let mounted = layers.mount_container(&container, &parents).unwrap();
+        for name in ["proc", "sys", "dev", "etc/hostname", "etc/resolv.conf", ".dockerenv"] {
+            assert!(mounted.join(name).exists(), "{name}");
+        }
+        assert_eq!(fs::read_to_string(mounted.join("etc/hosts")).unwrap(), "the image's");
+        let ChangeView::Upper(upper) = layers.changes(&container, &parents).unwrap() else { panic!("an overlay") };
+        assert_eq!(fs::read_dir(upper).unwrap().count(), 0, "nothing of it was made for the container");
+        layers.remove(&container).unwrap();
+        let data = layers.mount(&container, &parents).unwrap();
+        assert!(!data.join("proc").exists(), "an image that is mounted as data is only what it is");
+        layers.remove(&container).unwrap();
+        // It is made once, and what an earlier daemon began is completed.
+        let shared = layers.mount_points.as_ref().unwrap();
+        let shared = layers.prepare(&ChainId::parse(shared).unwrap(), &[]).unwrap();
+        fs::remove_file(shared.join("etc/resolv.conf")).unwrap();
+        let again = Layers::open(&root.shared()).unwrap();
+        assert_eq!(again.mount_points, layers.mount_points);
+        assert!(shared.join("etc/resolv.conf").exists());
     }
 
     #[tokio::test(flavor = "multi_thread")]

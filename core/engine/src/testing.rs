@@ -32,6 +32,7 @@ pub(crate) fn root(test: &str) -> Option<Root> {
     let root = folder.path().join("root");
     let config = EngineConfig::new(root.clone(), folder.path().join("run"), drivers, PathBuf::from("/nowhere"));
     std::fs::create_dir_all(config.cache()).unwrap();
+    std::fs::create_dir_all(config.tmp()).unwrap();
     std::fs::create_dir_all(&config.run).unwrap();
     let store = Store::open(&config.database()).unwrap();
     let facts = Facts::measure(&root);

@@ -234,7 +234,7 @@ impl Inner {
     fn driver(&self, record: &Record) -> Result<(VolumeDriver, Handles)> {
         let driver = self.shared.drivers.volume(&record.driver)?;
         let tree = own_tree(&self.shared, Kind::Volume, driver.name())?;
-        Ok((driver, Handles { tree, given: Vec::new() }))
+        Ok((driver, Handles { tree, ..Handles::default() }))
     }
 
     fn tell(&self, action: &str, record: &Record, container: Option<&str>) {

@@ -1,12 +1,12 @@
 //! Carrying a plan out. Blocking; call it from a thread that may.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, mkdirat};
 use serde::{Deserialize, Serialize};
@@ -16,12 +16,15 @@ use crate::tree;
 use crate::validate::Validated;
 
 /// What handles stand for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Handles {
     /// The driver's own tree.
     pub tree: PathBuf,
     /// What the core gave, by number.
     pub given: Vec<PathBuf>,
+    /// A folder in which directories are made before they are moved to where they belong, if any. A file system that
+    /// chooses the place on the disk by a directory's name then chooses another each time.
+    pub apart: Option<PathBuf>,
 }
 
 /// A step that failed.
@@ -161,7 +164,7 @@ fn ensure_directory(handles: &Handles, at: &Place, mode: u32, uid: u32, gid: u32
     let parent =
         open_below(&root, relative.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")))?;
     let name = relative.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    match mkdirat(parent.as_fd(), name, Mode::from_bits_truncate(mode)) {
+    match make_directory(&parent, name, mode, handles.apart.as_deref()) {
         Ok(()) => {
             let made = open_below(&root, relative)?;
             let path = format!("/proc/self/fd/{}", made.as_raw_fd());
@@ -174,6 +177,21 @@ fn ensure_directory(handles: &Handles, at: &Place, mode: u32, uid: u32, gid: u32
         Err(nix::errno::Errno::EEXIST) => open_below(&root, relative).map(|_| false),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Makes a directory; by way of another folder if one is given and lies on the same file system.
+fn make_directory(parent: &OwnedFd, name: &OsStr, mode: u32, apart: Option<&Path>) -> nix::Result<()> {
+    let mode = Mode::from_bits_truncate(mode);
+    if let Some(folder) = apart
+        && let Ok(made) = tempfile::Builder::new().prefix("layer-").tempdir_in(folder)
+    {
+        // What is there already, a directory or not, stays: the plain way below says so.
+        if renameat2(AT_FDCWD, made.path(), parent, name, RenameFlags::RENAME_NOREPLACE).is_ok() {
+            let _ = made.keep();
+            return Ok(());
+        }
+    }
+    mkdirat(parent.as_fd(), name, mode)
 }
 
 fn open_below(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
@@ -298,7 +316,8 @@ mod tests {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let handles = Handles { tree: folder.path().join("tree"), given: vec![folder.path().join("target")] };
+        let handles =
+            Handles { tree: folder.path().join("tree"), given: vec![folder.path().join("target")], apart: None };
         let tree = |path: &str| Place::Tree(path.into());
         let directory = |path: &str| Step::Directory { at: tree(path), mode: 0o755, uid: 0, gid: 0 };
         let mut steps: Vec<Step> = ["a", "b", "upper", "work"].map(directory).to_vec();
@@ -331,7 +350,7 @@ mod tests {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let handles = Handles { tree: folder.path().join("tree"), given: vec![] };
+        let handles = Handles { tree: folder.path().join("tree"), ..Handles::default() };
         fs::create_dir(&handles.tree).unwrap();
         std::os::unix::fs::symlink("/etc", handles.tree.join("link")).unwrap();
         let directory = |path: &str| Step::Directory { at: Place::Tree(path.into()), mode: 0o755, uid: 0, gid: 0 };

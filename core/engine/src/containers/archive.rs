@@ -74,7 +74,13 @@ impl Containers {
         };
         let (containers, chain) = (self.clone(), record.chain.clone());
         let hold = Hold { containers: self.clone(), id: id.clone(), _lock: lock };
-        let anchor = blocking(move || containers.layers().mount(&id, &chain)).await?;
+        // What never ran is what its image is.
+        let has_run = record.state.started_ns != 0;
+        let anchor = blocking(move || {
+            let layers = containers.layers();
+            if has_run { layers.mount_container(&id, &chain) } else { layers.mount(&id, &chain) }
+        })
+        .await?;
         // The nearest mount over the path is looked into by itself.
         let over = record
             .mounts

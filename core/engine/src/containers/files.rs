@@ -103,10 +103,9 @@ pub(crate) fn parse_resolv_conf(text: &str) -> Resolver {
     found
 }
 
-/// Writes them into a container's own directory.
+/// Writes them into a container's bundle.
 pub(crate) fn write(directory: &Path, hostname: &str, hosts: &str, resolv_conf: &str) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    fs::DirBuilder::new().recursive(true).mode(0o710).create(directory)?;
+    use std::os::unix::fs::PermissionsExt;
     for (name, text) in [("hostname", format!("{hostname}\n").as_str()), ("hosts", hosts), ("resolv.conf", resolv_conf)]
     {
         let path = directory.join(name);

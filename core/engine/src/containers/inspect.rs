@@ -58,8 +58,8 @@ impl Containers {
         let directory = config.container_dir(&record.id);
         let arguments = spec::arguments(&record);
         let files = match validate::network(&record.host) {
-            Sharing::Container(other) => config.container_dir(&other),
-            _ => directory.clone(),
+            Sharing::Container(other) => config.bundle(&other),
+            _ => config.bundle(&record.id),
         };
         let path = |name: &str| Some(files.join(name).to_string_lossy().into_owned());
         let mut host = record.host.clone();

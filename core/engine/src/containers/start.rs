@@ -186,7 +186,7 @@ impl Containers {
 
     async fn mount_root(&self, record: &ContainerRecord) -> Result<PathBuf> {
         let (layers, id, chain) = (self.layers().clone(), record.id.clone(), record.chain.clone());
-        blocking(move || layers.mount(&id, &chain)).await
+        blocking(move || layers.mount_container(&id, &chain)).await
     }
 
     /// The record's mounts with their paths on the host.
@@ -337,10 +337,7 @@ impl Containers {
             (None, own) => own.clone(),
         };
         let hostname = hostname.filter(|name| !name.is_empty()).unwrap_or_else(create::host_name);
-        let directory = match &network.shared_with {
-            Some(other) => config.container_dir(&other.id),
-            None => config.container_dir(&record.id),
-        };
+        let directory = config.bundle(network.shared_with.as_ref().map_or(&record.id, |other| &other.id));
         if network.shared_with.is_none() {
             write_files(record, &network, &hostname, &directory)
                 .map_err(|error| Error::internal(format!("write files into {}: {error}", directory.display())))?;
