@@ -21,10 +21,12 @@ fn running(host: &Host) -> Vec<String> {
 #[test]
 fn short_stack_comes_up_in_order_and_goes_without_a_trace() {
     let Some(host) = Host::with_image("short_stack_comes_up_in_order_and_goes_without_a_trace") else { return };
-    let file = host.write("stack/compose.yaml", compose(2, "x"));
+    let file = host.write("stack/compose.yaml", compose(2, "${NO_SUCH_VARIABLE_}x"));
     let folder = file.parent().unwrap();
     let links = host.links();
-    host.ok_in(folder, &["up", "-d", "--wait"]);
+    let first = host.run_in(folder, &["up", "-d", "--wait"]);
+    assert_eq!(first.code, 0, "{}", first.err);
+    assert_eq!(first.err.matches("is not set").count(), 1, "told by who reads the files first: {}", first.err);
     assert_eq!(running(&host), ["demo-db-1", "demo-web-1", "demo-web-2"]);
     let started = |name: &str| host.inspect(name)["State"]["StartedAt"].as_str().unwrap().to_owned();
     assert!(started("demo-db-1") < started("demo-web-1"));

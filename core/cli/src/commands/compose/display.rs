@@ -213,7 +213,11 @@ impl Display {
                 }
             }
             "plan" => crate::output::table::write_all(&plan(event))?,
-            "warning" => self.tell(&format!("WARN: {}", text("message"))),
+            "warning" if !crate::output::first(text("message")) => {}
+            "warning" => {
+                let message = text("message");
+                self.tell(&format!("WARN: {}", message.strip_prefix("warning: ").unwrap_or(message)));
+            }
             "action" => self.action(text("id"), text("service"), text("status"), text("message")),
             _ => self.log(text("service"), text("message").trim_end()),
         }

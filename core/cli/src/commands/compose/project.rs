@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::flags::mounts::clean;
-use crate::output::tell;
+use crate::output::warn;
 
 /// The label that names a container's stack.
 pub const PROJECT: &str = "com.docker.compose.project";
@@ -131,7 +131,7 @@ pub fn load_here(args: &ProjectArgs) -> Outcome<Loaded> {
 pub fn load_with(options: &LoadOptions, args: &ProjectArgs) -> Outcome<Loaded> {
     let loaded = load(options, &args.files()).map_err(|wrong| broken(&wrong))?;
     for warning in &loaded.warnings {
-        tell!("{warning}");
+        warn(&warning.to_string());
     }
     Ok(loaded)
 }
