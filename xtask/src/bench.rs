@@ -30,6 +30,8 @@ const IMAGE: &str = "bench:latest";
 const BIG: &str = "big:1";
 /// Where the registry keeps what it is given.
 const REGISTRY: &str = "registry";
+/// The most that an engine may store.
+const DISK: u64 = 16 << 30;
 /// Docker leaves it behind.
 const DOCKERS_CGROUP: &str = "/sampan-bench-docker";
 
@@ -64,12 +66,13 @@ pub fn run(root: &Path, options: &[&str]) -> Result<()> {
             Err(error) => println!("{name}: cannot run here, left out ({error:#})"),
         }
     }
-    let mut registry = registry(&peers[0].home)?;
+    let common = folder("common")?;
+    let mut registry = registry(&common)?;
     if registry.is_none() {
         println!("docker-registry: not installed, pull and push are left out");
     }
-    let stored = registry.is_some().then(|| peers[0].home.join(REGISTRY));
-    let result = measure(&peers, wanted, stored.as_deref());
+    let stored = registry.is_some().then(|| common.join(REGISTRY));
+    let result = measure(&peers, wanted, &common, stored.as_deref());
     if let Some(registry) = &mut registry {
         let _ = registry.kill();
         let _ = registry.wait();
@@ -77,25 +80,27 @@ pub fn run(root: &Path, options: &[&str]) -> Result<()> {
     for peer in &mut peers {
         peer.end();
     }
+    fs::remove_dir_all(common)?;
     result
 }
 
-fn measure(peers: &[Peer], wanted: &str, registry: Option<&Path>) -> Result<()> {
+/// `common` holds what all of them are given.
+fn measure(peers: &[Peer], wanted: &str, common: &Path, registry: Option<&Path>) -> Result<()> {
     std::thread::sleep(REST);
     let idle: Vec<Option<u64>> =
         peers.iter().map(|peer| peer.daemon.as_ref().and_then(|daemon| resident(daemon.id()))).collect();
-    let archive = peers[0].home.join("image.tar");
+    let archive = common.join("image.tar");
     make_image(&archive)?;
     let rows: Vec<&Row> =
         ROWS.iter().filter(|row| row.name.contains(wanted) && (registry.is_some() || !row.registry)).collect();
     if rows.iter().any(|row| row.name.contains("300 MB") || row.name.contains("of it")) {
-        make_big(&peers[0])?;
+        make_big(&peers[0], common)?;
     }
     for peer in peers {
         write_stacks(&peer.home)?;
         write_build(&peer.home)?;
         for file in ["big.tar", "root.tar"] {
-            let _ = std::os::unix::fs::symlink(peers[0].home.join("shared").join(file), peer.home.join(file));
+            let _ = std::os::unix::fs::symlink(common.join(file), peer.home.join(file));
         }
         peer.quiet(&["import", &archive.display().to_string(), IMAGE])?;
         for name in STANDING {
@@ -232,6 +237,9 @@ impl Peer {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
             let _ = daemon.wait();
         }
+        for mounted in [&self.home.join("run"), &self.home] {
+            let _ = nix::mount::umount2(mounted, nix::mount::MntFlags::MNT_DETACH);
+        }
         let _ = fs::remove_dir_all(&self.home);
         if self.name == "docker" {
             let roots = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
@@ -255,10 +263,41 @@ impl Peer {
     }
 }
 
+/// A folder that is a file system of its own, if it can be made: ext4 with a journal as installers make it, so that
+/// nothing that was removed before, by whoever, slows an engine. Its `run` lies in memory, as `/run` does everywhere.
 fn home(name: &str) -> Result<PathBuf> {
-    let home = std::env::temp_dir().join(format!("sampan-bench-{name}-{}", std::process::id()));
-    fs::create_dir_all(&home)?;
+    let home = folder(name)?;
+    if let Err(error) = make_disk(&home) {
+        println!("{name}: without a file system of its own ({error:#})");
+    }
+    let run = home.join("run");
+    fs::create_dir_all(&run)?;
+    let data = Some("mode=755");
+    nix::mount::mount(Some("run"), &run, Some("tmpfs"), nix::mount::MsFlags::empty(), data)
+        .with_context(|| format!("mount a tmpfs at {}", run.display()))?;
     Ok(home)
+}
+
+fn folder(name: &str) -> Result<PathBuf> {
+    let folder = std::env::temp_dir().join(format!("sampan-bench-{name}-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn make_disk(home: &Path) -> Result<()> {
+    let disk = home.with_extension("disk");
+    fs::File::create(&disk)?.set_len(DISK)?;
+    let make = || {
+        // What is put off otherwise is done while something is measured.
+        let mut command = Command::new("mkfs.ext4");
+        command.args(["-q", "-F", "-i", "65536", "-E", "lazy_itable_init=0,lazy_journal_init=0"]).arg(&disk);
+        build::run(&mut command, "make a file system")?;
+        build::run(Command::new("mount").args(["-o", "loop"]).args([&disk, home]), "mount a file system")
+    };
+    let made = make();
+    // The mount holds it.
+    fs::remove_file(&disk)?;
+    made
 }
 
 fn sampan(root: &Path) -> Result<Peer> {
@@ -389,9 +428,8 @@ fn registry(home: &Path) -> Result<Option<std::process::Child>> {
 }
 
 /// 20,000 files of text and noise, as a root to import and an image to load.
-fn make_big(peer: &Peer) -> Result<()> {
-    let shared = peer.home.join("shared");
-    let root = shared.join("root");
+fn make_big(peer: &Peer, common: &Path) -> Result<()> {
+    let root = common.join("root");
     let mut noise: u64 = 1;
     for folder in 0..200 {
         let folder = root.join(format!("usr/share/part{folder}"));
@@ -407,13 +445,13 @@ fn make_big(peer: &Peer) -> Result<()> {
             fs::write(folder.join(format!("file{file}")), content)?;
         }
     }
-    let archive = shared.join("root.tar");
+    let archive = common.join("root.tar");
     let mut command = Command::new("tar");
     command.arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".");
     build::run(&mut command, "make the large image")?;
     fs::remove_dir_all(root)?;
     peer.quiet(&["import", &archive.display().to_string(), BIG])?;
-    peer.quiet(&["save", "-o", &shared.join("big.tar").display().to_string(), BIG])?;
+    peer.quiet(&["save", "-o", &common.join("big.tar").display().to_string(), BIG])?;
     peer.quiet(&["rmi", BIG])
 }
 
