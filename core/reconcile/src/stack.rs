@@ -8,6 +8,7 @@ mod foreign;
 mod healing;
 mod one_off;
 mod patience;
+mod reading;
 mod requests;
 mod versions;
 mod waiting;
@@ -20,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use bollard_stubs::models::{EventMessage, EventMessageTypeEnum};
 use futures_util::{FutureExt, StreamExt};
-use sampan_compose::{Loaded, Project};
+use sampan_compose::Project;
 use sampan_engine::{Engine, Filters};
 use sampan_store::{Durability, StoreError};
 use tokio::sync::{mpsc, watch};
@@ -28,13 +29,15 @@ use tokio::time::Instant;
 
 use crate::desired;
 use crate::execute::Executor;
-use crate::host_files::{Fingerprint, HostFiles, fingerprints, written_since};
+use crate::host_files::{Fingerprint, fingerprints, written_since};
 use crate::labels;
 use crate::progress::Progress;
-use crate::request::{Bounds, Command, HISTORY, STACKS, StackRecord, StackRequest};
+use crate::request::{Bounds, Command, HISTORY, STACKS, StackRecord};
 use crate::watch::{DEBOUNCE, FileWatch};
 use applying::Reckoned;
 use patience::Patience;
+use reading::Reading;
+pub(crate) use reading::load;
 pub(crate) use versions::versions;
 use waiting::{Edited, Edits, unless_newer, wake};
 
@@ -59,6 +62,8 @@ pub(crate) struct Stack {
     material: PathBuf,
     /// Just before the files were loaded last.
     loaded_at: SystemTime,
+    /// What they were for the last `up`.
+    reading: Option<Reading>,
     backoff: Duration,
     /// What is wrong with the files.
     broken: Option<String>,
@@ -100,6 +105,7 @@ impl Stack {
             seen: Arc::default(),
             material,
             loaded_at,
+            reading: None,
             backoff: BACKOFF.0,
             broken,
             failing: None,
@@ -459,38 +465,6 @@ fn sooner(at: Option<Instant>, wait: Duration) -> Option<Instant> {
 /// The earlier of two moments, of which there need not be any.
 fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     one.into_iter().chain(other).min()
-}
-
-/// Why a project cannot be loaded, and the files that have a part in it.
-pub(crate) struct Broken {
-    pub message: String,
-    pub inputs: Vec<PathBuf>,
-}
-
-impl From<Broken> for String {
-    fn from(broken: Broken) -> Self {
-        broken.message
-    }
-}
-
-/// Loads on a thread that may block.
-pub(crate) async fn load(request: &StackRequest) -> Result<Loaded, Broken> {
-    let options = request.load_options();
-    let files = HostFiles { fetched: request.fetched.clone() };
-    match tokio::task::spawn_blocking(move || sampan_compose::load(&options, &files)).await {
-        Ok(Ok(mut loaded)) => {
-            for service in &request.enabled {
-                // One that has left the files is missed elsewhere.
-                loaded.project.activate(service);
-            }
-            match request.provided.apply(&mut loaded.project) {
-                Ok(()) => Ok(loaded),
-                Err(message) => Err(Broken { message, inputs: loaded.inputs }),
-            }
-        }
-        Ok(Err(diagnostics)) => Err(Broken { message: diagnostics.to_string(), inputs: diagnostics.inputs.clone() }),
-        Err(error) => Err(Broken { message: format!("load the project: {error}"), inputs: Vec::new() }),
-    }
 }
 
 /// The folder for the configs and secrets of a stack.

@@ -8,7 +8,7 @@ use sampan_compose::Project;
 use sampan_compose::model::Condition;
 use tokio::sync::watch;
 
-use super::{Stack, load};
+use super::{Stack, reading};
 use crate::desired;
 use crate::diff;
 use crate::execute::Executor;
@@ -36,12 +36,12 @@ impl Stack {
         let mut request = self.with_provided(request, options.dry_run);
         request.enabled = StackRecord::still_enabled(before.as_ref());
         request.enabled.extend(services.iter().chain(options.scale.keys()).cloned());
-        let loaded = load(&request).await?;
+        let loaded = reading::read(request.clone(), self.reading.take()).await?;
         // Those that every project has need no word.
         let by_profile = |name: &String| loaded.project.services.get(name).is_some_and(|it| !it.profiles.is_empty());
         request.enabled.retain(by_profile);
         for warning in &loaded.warnings {
-            progress.warning(warning.to_string()).await;
+            progress.warning(warning.clone()).await;
         }
         if loaded.project.name != self.name {
             return Err(format!("the files name the project {:?}, the request {:?}", loaded.project.name, self.name));
@@ -69,8 +69,9 @@ impl Stack {
         }
         let retired = before.as_ref().map(|before| before.left_by(&request, &loaded.project)).unwrap_or_default();
         // What was reckoned from the one that is known holds for its equal.
-        let known = before.as_ref().map(|before| &before.project).filter(|known| ***known == loaded.project);
-        let project = known.cloned().unwrap_or_else(|| Arc::new(loaded.project));
+        let is_known = |known: &&Arc<Project>| Arc::ptr_eq(known, &loaded.project) || **known == loaded.project;
+        let known = before.as_ref().map(|before| &before.project).filter(is_known);
+        let project = Arc::clone(known.unwrap_or(&loaded.project));
         let mut record = StackRecord {
             name: self.name.clone(),
             request,
@@ -94,8 +95,9 @@ impl Stack {
             problem: None,
             broken: false,
             project,
-            inputs: loaded.inputs,
+            inputs: loaded.inputs.clone(),
         };
+        self.reading = Some(loaded.as_known(&record.project));
         record.scale.extend(options.scale.clone());
         let named = PlanOptions { services: services.clone(), no_deps: options.no_deps, ..PlanOptions::default() };
         for service in plan::selected(&record.project, &named) {
