@@ -3,7 +3,6 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 /// Sends one request; status and body.
 pub fn request(socket: &Path, method: &str, path: &str, body: Option<&[u8]>) -> io::Result<(u16, Vec<u8>)> {
@@ -14,7 +13,7 @@ pub fn request(socket: &Path, method: &str, path: &str, body: Option<&[u8]>) -> 
         body.map_or(0, <[u8]>::len)
     );
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_read_timeout(Some(crate::PATIENCE))?;
     stream.write_all(head.as_bytes())?;
     stream.write_all(body.unwrap_or_default())?;
     let mut reader = BufReader::new(stream);

@@ -30,6 +30,8 @@ pub use registry::{Registry, SlowWay};
 /// The image that tests run: busybox and its links, imported once for each daemon.
 pub const IMAGE: &str = "busybox:test";
 const BUSYBOX: &str = "/bin/busybox";
+/// What takes longer hangs, however busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A daemon with its own data root, runtime directory, socket and network namespace.
 #[derive(Debug)]
@@ -394,7 +396,7 @@ impl Host {
     /// Starts a daemon in a network namespace that was kept; whether it lived until it answered.
     pub fn try_spawn_in(&mut self, namespace: File) -> bool {
         self.launch_in(namespace);
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         while !self.answers() {
             if self.died() {
                 return false;
@@ -444,9 +446,9 @@ impl Host {
         File::open(format!("/proc/{}/ns/net", self.pid())).unwrap()
     }
 
-    /// Waits until something holds; fails after a time that only a hang exceeds.
+    /// Waits until something holds; fails after a time that only a hang exceeds ([`PATIENCE`]).
     pub fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         while !holds() {
             assert!(Instant::now() < deadline, "never: {what}\n--- daemon\n{}", tail(&self.log()));
             std::thread::sleep(Duration::from_millis(10));
@@ -457,7 +459,7 @@ impl Host {
     pub fn stop_daemon(&mut self) -> Option<i32> {
         let mut daemon = self.daemon.take()?;
         let _ = kill(Pid::from_raw(i32::try_from(daemon.id()).unwrap()), Signal::SIGTERM);
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = daemon.try_wait().unwrap() {
                 return status.code();

@@ -19,7 +19,7 @@ pub fn in_namespace<T: Send + 'static>(namespace: File, work: impl FnOnce() -> T
 /// Fetches a page; head and body.
 pub fn get(at: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(30))?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_read_timeout(Some(crate::PATIENCE))?;
     stream.write_all(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;

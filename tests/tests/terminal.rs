@@ -41,7 +41,7 @@ impl Terminal {
 
     /// Waits until the text is shown, and takes everything up to it.
     fn expect(&mut self, text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + sampan_tests::PATIENCE;
         loop {
             if let Some(at) = self.shown.find(text) {
                 self.shown.drain(..at + text.len());
@@ -69,7 +69,7 @@ impl Terminal {
     }
 
     fn ended(mut self) -> Option<i32> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + sampan_tests::PATIENCE;
         loop {
             if let Some(status) = self.command.try_wait().unwrap() {
                 return status.code();

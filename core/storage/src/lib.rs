@@ -13,5 +13,5 @@ mod tree;
 mod validate;
 
 pub use execute::{Handles, StorageError, Undo, execute, resolve, undo, unmount};
-pub use tree::{copy_tree, remove_tree};
+pub use tree::{copy_tree, remove_tree, tree_size};
 pub use validate::{Refusal, Rules, Validated, validate};

@@ -1,6 +1,6 @@
 //! Whole trees: removing and copying them without following a link.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
@@ -20,6 +20,23 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         },
         Ok(_) => fs::remove_file(path),
     }
+}
+
+/// Bytes of the files below a directory, hard links once; what cannot be read counts nothing.
+#[must_use]
+pub fn tree_size(root: &Path) -> u64 {
+    let (mut seen, mut folders, mut bytes) = (HashSet::new(), vec![root.to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else { continue };
+            if found.is_dir() {
+                folders.push(entry.path());
+            } else if found.nlink() == 1 || seen.insert((found.dev(), found.ino())) {
+                bytes += found.len();
+            }
+        }
+    }
+    bytes
 }
 
 /// Copies a tree with owners, modes, times, links, hard links, devices and attributes.
@@ -105,4 +122,24 @@ fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
         unsafe { libc::lsetxattr(to.as_ptr(), name.as_ptr(), value.as_ptr().cast(), length, 0) };
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_tree_weighs_what_its_files_do_each_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        assert_eq!(tree_size(&root), 0, "nothing there");
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::write(root.join("a/b/file"), [0; 1000]).unwrap();
+        fs::hard_link(root.join("a/b/file"), root.join("again")).unwrap();
+        fs::write(root.join("other"), [0; 24]).unwrap();
+        fs::write(folder.path().join("outside"), [0; 5000]).unwrap();
+        symlink("..", root.join("up")).unwrap();
+        assert_eq!(tree_size(&root), 1026, "a link weighs its own text");
+    }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sampan_build::mount::Sharing;
 use sampan_image::{Digest, timestamp};
-use sampan_storage::remove_tree;
+use sampan_storage::{remove_tree, tree_size};
 use sampan_store::{Collection, Durability};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
@@ -160,7 +160,7 @@ impl Mounts {
             let made = meta.mtime().saturating_mul(1_000_000_000);
             let row = rows.get(&name).cloned().unwrap_or(Row { created: made, last_used: made, ..Row::default() });
             let Row { id, created, last_used, uses } = row;
-            all.push(Mount { size: size(&entry.path()), name, id, created, last_used, uses });
+            all.push(Mount { size: tree_size(&entry.path()), name, id, created, last_used, uses });
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
@@ -212,21 +212,4 @@ fn make(path: &Path, mode: u32, user: (u32, u32), seed: Option<&Path>) -> Result
         copy_tree(seed, &new)?;
     }
     fs::rename(&new, path).map_err(wrong)
-}
-
-/// Bytes of all files below a directory.
-fn size(path: &Path) -> u64 {
-    let mut total = 0;
-    let mut folders = vec![path.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            if meta.is_dir() {
-                folders.push(entry.path());
-            } else {
-                total += meta.len();
-            }
-        }
-    }
-    total
 }

@@ -1,6 +1,7 @@
 //! `ps`.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use bollard_stubs::models::{
@@ -198,33 +199,17 @@ impl Containers {
     /// Bytes that a container has written.
     pub(super) async fn written(&self, container: &Container) -> Result<i64> {
         let (layers, record) = (self.layers().clone(), container.snapshot());
+        let size = |root: &Path| i64::try_from(sampan_storage::tree_size(root)).unwrap_or(i64::MAX);
         blocking(move || {
             Ok(match layers.changes(&record.id, &record.chain) {
-                Ok(sampan_image::ChangeView::Upper(upper)) => tree_size(&upper),
-                Ok(sampan_image::ChangeView::Compare(before, after)) => (tree_size(&after) - tree_size(&before)).max(0),
+                Ok(sampan_image::ChangeView::Upper(upper)) => size(&upper),
+                Ok(sampan_image::ChangeView::Compare(before, after)) => (size(&after) - size(&before)).max(0),
                 // Never started: nothing is written.
                 Err(_) => 0,
             })
         })
         .await
     }
-}
-
-/// Bytes of the files below a path, hard links once.
-fn tree_size(root: &std::path::Path) -> i64 {
-    use std::os::unix::fs::MetadataExt;
-    let (mut seen, mut folders, mut bytes) = (HashSet::new(), vec![root.to_owned()], 0);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let Ok(found) = entry.metadata() else { continue };
-            if found.is_dir() {
-                folders.push(entry.path());
-            } else if found.nlink() == 1 || seen.insert((found.dev(), found.ino())) {
-                bytes += i64::try_from(found.len()).unwrap_or(0);
-            }
-        }
-    }
-    bytes
 }
 
 fn fits(container: &Container, record: &ContainerRecord, filters: &Filters, wanted: &Wanted) -> bool {
