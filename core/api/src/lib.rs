@@ -8,6 +8,7 @@
 //! - a panic or a failure of one request ends that request alone;
 //! - unknown fields are ignored, as Docker does; a wrong type is refused with the path of the field.
 
+mod buildkit;
 mod hijack;
 mod request;
 mod response;

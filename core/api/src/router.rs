@@ -128,9 +128,8 @@ pub async fn route(server: &Server, mut call: Call) -> Answer {
             stacks::route(server, &call.method.clone(), rest, &mut call).await
         }
 
-        ("POST", ["session"] | ["grpc"]) => Err(Error::not_found(
-            "this engine builds with its own builder and has no BuildKit session; use `sampan build`, or set DOCKER_BUILDKIT=0",
-        )),
+        ("POST", ["grpc"]) => server.buildkit.grpc(&mut call),
+        ("POST", ["session"]) => server.buildkit.session(&mut call),
         (_, ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..]) => Err(Error::unavailable(
             "This node is not a swarm manager. Sampan runs stacks on one host: use `sampan up` with a compose file",
         )),

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use sampan_engine::{Engine, Error};
 use sampan_reconcile::Stacks;
 
+use crate::buildkit::BuildKit;
 use crate::request::Call;
 use crate::response::failure;
 use crate::router;
@@ -41,6 +42,7 @@ pub enum ServeError {
 pub struct Server {
     pub(crate) engine: Engine,
     pub(crate) stacks: Stacks,
+    pub(crate) buildkit: BuildKit,
     requests: Arc<AtomicU64>,
 }
 
@@ -48,7 +50,8 @@ impl Server {
     /// A server over an engine and its stacks.
     #[must_use]
     pub fn new(engine: Engine, stacks: Stacks) -> Self {
-        Self { engine, stacks, requests: Arc::new(AtomicU64::new(0)) }
+        let buildkit = BuildKit::new(engine.clone());
+        Self { engine, stacks, buildkit, requests: Arc::new(AtomicU64::new(0)) }
     }
 
     /// Serves until `stop` becomes true; then no new connection is taken, and open ones end after their request.

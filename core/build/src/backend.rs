@@ -19,8 +19,20 @@ use crate::remote::Remote;
 /// Progress of a build, in Docker's classic terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Text for the terminal, with its line ends.
+    /// Text for the terminal, with its line ends: what a program says, and notes.
     Stream(String),
+    /// A step begins; what comes until [`Message::Made`] is of it.
+    Step(Step),
+    /// The result of the step was remembered.
+    Cached,
+    /// The step's program is about to run; twelve digits of its key.
+    Running(String),
+    /// The step has a result; twelve digits of it, for people.
+    Made(String),
+    /// What the linter found in a Dockerfile that is built all the same.
+    Lint(Warning),
+    /// What a stage says, counted over all stages that are built ([`crate::options::Options::live`]).
+    Stage(usize, Box<Message>),
     /// The progress of a pull, as the engine tells it: a JSON document.
     Pull(serde_json::Value),
     /// The image, and the manifest by which it can be pushed.
@@ -31,6 +43,54 @@ pub enum Message {
     Warnings(Vec<Warning>, String),
     /// What was asked of the Dockerfile instead of an image.
     Told(serde_json::Value),
+    /// Keys of the results of all steps, and of those that the image is of.
+    Keys { all: Vec<Key>, image: Vec<Key> },
+}
+
+/// A step that begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// From 1, over all stages that are built.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+    /// Its line in the Dockerfile.
+    pub line: usize,
+    /// What it is built for, when there are several platforms.
+    pub platform: Option<Platform>,
+    /// The name of its stage; `None` when there is but one, without a name.
+    pub stage: Option<String>,
+    /// Its place among those of its stage that make files, and how many those are; `None` when it makes none.
+    pub place: Option<(usize, usize)>,
+    /// The instruction as it is written.
+    pub text: String,
+}
+
+impl Message {
+    /// It in Docker's classic words; `None` when those have none for it.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        Some(match self {
+            Self::Stream(text) => text.clone(),
+            Self::Step(step) => {
+                let label = step.platform.as_ref().map(|platform| format!("[{platform}] ")).unwrap_or_default();
+                format!("Step {}/{} : {label}{}\n", step.number, step.of, step.text)
+            }
+            Self::Cached => " ---> Using cache\n".to_owned(),
+            Self::Running(short) => format!(" ---> Running in {short}\n"),
+            Self::Made(short) => format!(" ---> {short}\n"),
+            Self::Lint(Warning { place, .. }) => {
+                format!("[Warning] {}:{}: {}\n", place.file, place.line, place.message)
+            }
+            Self::Stage(_, message) => return message.text(),
+            Self::Pull(_)
+            | Self::Image { .. }
+            | Self::Index { .. }
+            | Self::Warnings(..)
+            | Self::Told(_)
+            | Self::Keys { .. } => return None,
+        })
+    }
 }
 
 /// Where progress goes. A slow reader slows the build.

@@ -189,6 +189,12 @@ impl Context {
         Ok(())
     }
 
+    /// Takes a text as its `.dockerignore`.
+    pub fn set_ignore(&mut self, text: &str) -> Result<()> {
+        self.ignore = Ignore::parse(text).map_err(|error| BuildError::Context(format!(".dockerignore: {error}")))?;
+        Ok(())
+    }
+
     /// What does not count of it.
     #[must_use]
     pub fn ignore(&self) -> &Ignore {

@@ -46,6 +46,12 @@ impl Ignore {
         Ok(Self { rules })
     }
 
+    /// The rules as patterns, in order.
+    #[must_use]
+    pub fn patterns(&self) -> Vec<String> {
+        self.rules.iter().map(|rule| format!("{}{}", if rule.keep { "!" } else { "" }, rule.text)).collect()
+    }
+
     /// Whether there are no rules.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -7,7 +7,7 @@ use sampan_image::{Digest, ImageRecord, ImageRef, Platform, timestamp};
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::backend::{Backend, Message, Output, Part};
+use crate::backend::{Backend, Message, Output, Part, Step};
 use crate::cache::{Entry, Key};
 use crate::context::Context;
 use crate::dockerignore::Ignore;
@@ -93,8 +93,8 @@ pub(crate) struct Build<B: Backend> {
     pub(crate) graph: Graph,
     pub(crate) args: BuildArgs,
     pub(crate) platform: Platform,
-    /// Before the instruction in messages, when there are several platforms.
-    label: String,
+    /// There are several platforms, and messages say which is meant.
+    several: bool,
     /// Steps in all stages that are built, for all platforms.
     pub(crate) steps: usize,
     stages: HashMap<usize, watch::Receiver<Option<Arc<StageState>>>>,
@@ -145,7 +145,7 @@ pub async fn build<B: Backend>(backend: Arc<B>, request: Request, output: Output
     let (mut builds, mut channels) = (Vec::new(), Vec::new());
     let mut first = 1;
     for (platform, args, graph) in plans {
-        let label = if platforms.len() > 1 { format!("[{platform}] ") } else { String::new() };
+        let several = platforms.len() > 1;
         let (mut senders, mut stages) = (Vec::new(), HashMap::new());
         for index in &graph.order {
             let (sender, receiver) = watch::channel(None);
@@ -159,7 +159,7 @@ pub async fn build<B: Backend>(backend: Arc<B>, request: Request, output: Output
             graph,
             args,
             platform,
-            label,
+            several,
             steps,
             stages,
             made: Arc::clone(&made),
@@ -181,11 +181,15 @@ pub async fn build<B: Backend>(backend: Arc<B>, request: Request, output: Output
         builds.push(build);
     }
     let told = output.clone();
-    tasks.spawn(async move { forward(channels, told, quiet).await });
+    let live = request.options.live;
+    tasks.spawn(
+        async move { if live { forward_live(channels, told).await } else { forward(channels, told, quiet).await } },
+    );
     if let Err(failure) = finished(tasks).await {
         // The error is Docker's sentence; where it happened stands before it.
         if let BuildError::Run { place, .. } = &failure
             && !quiet
+            && !live
         {
             say(&output, format!("{place}\n")).await?;
         }
@@ -251,8 +255,7 @@ async fn lint(file: &Dockerfile, ignore: &Ignore, quiet: bool, output: &Output) 
         return Ok(());
     }
     for warning in found {
-        let place = &warning.place;
-        say(output, format!("[Warning] {}:{}: {}\n", place.file, place.line, place.message)).await?;
+        tell(output, Message::Lint(warning)).await?;
     }
     Ok(())
 }
@@ -301,6 +304,22 @@ pub async fn ask(request: &Request, question: Question, output: &Output) -> Resu
     output.send(Message::Told(answer)).await.map_err(|_| BuildError::Cancelled)
 }
 
+/// Tells what the stages say while they say it.
+async fn forward_live(channels: Vec<mpsc::Receiver<Message>>, output: Output) -> Result<()> {
+    let mut tasks = JoinSet::new();
+    for (stage, mut channel) in channels.into_iter().enumerate() {
+        let output = output.clone();
+        tasks.spawn(async move {
+            while let Some(message) = channel.recv().await {
+                tell(&output, Message::Stage(stage, Box::new(message))).await?;
+            }
+            Ok(())
+        });
+    }
+    drop(output);
+    finished(tasks).await
+}
+
 /// Tells what the stages say, one stage after the other.
 async fn forward(channels: Vec<mpsc::Receiver<Message>>, output: Output, quiet: bool) -> Result<()> {
     for mut channel in channels {
@@ -314,7 +333,11 @@ async fn forward(channels: Vec<mpsc::Receiver<Message>>, output: Output, quiet: 
 }
 
 pub(crate) async fn say(output: &Output, text: String) -> Result<()> {
-    output.send(Message::Stream(text)).await.map_err(|_| BuildError::Cancelled)
+    tell(output, Message::Stream(text)).await
+}
+
+pub(crate) async fn tell(output: &Output, message: Message) -> Result<()> {
+    output.send(message).await.map_err(|_| BuildError::Cancelled)
 }
 
 /// Makes the images of what the stages have become, and joins them if there are several, or if more is to be said of one.
@@ -434,7 +457,7 @@ impl<B: Backend> Build<B> {
     async fn stage(self: &Arc<Self>, index: usize, number: usize, output: &Output) -> Result<StageState> {
         let stage = &self.graph.stages[index];
         let from = &self.file.instructions[stage.from];
-        say(output, format!("Step {number}/{} : {}{}\n", self.steps, self.label, from.text)).await?;
+        self.begin(index, stage.from, number, output).await?;
         let (state, triggers) = match &stage.base {
             Base::Scratch => (StageState::scratch(&self.platform(stage.platform.as_deref())?), Vec::new()),
             Base::Stage(base) => StageState::from_stage(&*self.result(*base).await?),
@@ -454,7 +477,7 @@ impl<B: Backend> Build<B> {
             _ => String::new(),
         };
         if !shown.is_empty() {
-            say(output, format!(" ---> {}\n", &shown[..12])).await?;
+            tell(output, Message::Made(shown[..12].to_owned())).await?;
         }
         let mut run = StageRun::new(Arc::clone(self), index, state, output.clone());
         if !triggers.is_empty() {
@@ -468,11 +491,31 @@ impl<B: Backend> Build<B> {
         }
         for (at, position) in stage.body.clone().enumerate() {
             let instruction = &self.file.instructions[position];
-            say(output, format!("Step {}/{} : {}{}\n", number + 1 + at, self.steps, self.label, instruction.text))
-                .await?;
+            self.begin(index, position, number + 1 + at, output).await?;
             run.step(&self.file.source, instruction).await?;
         }
         Ok(run.into_state())
+    }
+
+    /// Says that a step begins.
+    async fn begin(&self, index: usize, position: usize, number: usize, output: &Output) -> Result<()> {
+        let stage = &self.graph.stages[index];
+        let makes = |at: usize| match &self.file.instructions[at].kind {
+            Kind::From(_) => matches!(stage.base, Base::Image(_) | Base::Context(_)),
+            kind => matches!(kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_)),
+        };
+        let before = |end: usize| (stage.from..end).filter(|at| makes(*at)).count();
+        let step = Step {
+            number,
+            of: self.steps,
+            line: self.file.instructions[position].line,
+            platform: self.several.then(|| self.platform.clone()),
+            stage: (self.graph.stages.len() > 1 || stage.name.is_some())
+                .then(|| stage.name.clone().unwrap_or_else(|| format!("stage-{index}"))),
+            place: makes(position).then(|| (before(position + 1), before(stage.body.end))),
+            text: self.file.instructions[position].text.clone(),
+        };
+        tell(output, Message::Step(step)).await
     }
 
     /// An image that a stage begins with, and its triggers.

@@ -18,6 +18,21 @@ pub struct Warning {
     pub place: Diagnostic,
 }
 
+impl Warning {
+    /// What the rule is about.
+    #[must_use]
+    pub fn description(&self) -> &'static str {
+        described(self.rule)
+    }
+
+    /// What is wrong, without the name of the rule.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        let message = &self.place.message;
+        message.strip_prefix(self.rule).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(message)
+    }
+}
+
 /// What `# check=` says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
@@ -140,12 +155,10 @@ pub fn report(found: &[Warning], text: &str) -> serde_json::Value {
     let warnings: Vec<_> = found
         .iter()
         .map(|warning| {
-            let name = format!("{}: ", warning.rule);
-            let detail = warning.place.message.strip_prefix(&name).unwrap_or(&warning.place.message);
             serde_json::json!({
                 "ruleName": warning.rule,
-                "description": described(warning.rule),
-                "detail": detail,
+                "description": warning.description(),
+                "detail": warning.detail(),
                 "location": crate::outline::Location::lines(warning.place.line, warning.place.line),
             })
         })

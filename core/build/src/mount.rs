@@ -1,5 +1,9 @@
 //! `RUN --mount=…`.
 
+use std::collections::BTreeSet;
+
+use crate::instruction::{Dockerfile, Kind};
+
 /// A mount of one RUN.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct RunMount {
@@ -45,6 +49,34 @@ pub enum Sharing {
 #[must_use]
 pub fn from_of(text: &str) -> Option<String> {
     fields(text).ok()?.into_iter().find(|(key, _)| key == "from").map(|(_, value)| value)
+}
+
+/// Ids that the RUNs of a Dockerfile ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needed {
+    /// Of secrets.
+    pub secrets: BTreeSet<String>,
+    /// Of agents.
+    pub agents: BTreeSet<String>,
+}
+
+/// What the RUNs of all stages ask for, as far as it depends on no variable.
+#[must_use]
+pub fn needed(file: &Dockerfile) -> Needed {
+    let mut needed = Needed::default();
+    let runs = file.instructions.iter().filter_map(|each| match &each.kind {
+        Kind::Run(run) => Some(run),
+        _ => None,
+    });
+    for text in runs.flat_map(|run| &run.mounts) {
+        match parse(text, &|text: &str| Ok(text.to_owned())).map(|mount| mount.kind) {
+            Ok(MountKind::Secret { id, .. }) => drop(needed.secrets.insert(id)),
+            Ok(MountKind::Ssh { id, .. }) => drop(needed.agents.insert(id)),
+            // What is no mount is for the build to say.
+            _ => {}
+        }
+    }
+    needed
 }
 
 /// Reads a mount. `expand` gives variables their values.

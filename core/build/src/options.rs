@@ -40,6 +40,8 @@ pub struct Options {
     pub pull: bool,
     /// Tell the id alone.
     pub quiet: bool,
+    /// Stages tell what they do while they do it, and not one after the other.
+    pub live: bool,
     /// Secrets by id, for `RUN --mount=type=secret`.
     pub secrets: BTreeMap<String, Arc<[u8]>>,
     /// Sockets of agents on this host by id, for `RUN --mount=type=ssh`.

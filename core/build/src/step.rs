@@ -8,12 +8,12 @@ use std::sync::Arc;
 use sampan_image::ChainId;
 use sampan_image::tree::Tree;
 
-use crate::backend::{Backend, Output, Root};
+use crate::backend::{Backend, Message, Output, Root};
 use crate::cache::{Entry, Key, KeyWriter};
 use crate::context::Context;
 use crate::copy::{self, CopyError};
 use crate::error::{BuildError, Result};
-use crate::executor::{Build, Named, OriginRoot, say};
+use crate::executor::{Build, Named, OriginRoot, tell};
 use crate::expand::Expander;
 use crate::extract::ensure_folder;
 use crate::graph::Origin;
@@ -199,14 +199,14 @@ impl<B: Backend> StageRun<B> {
         shown.text(&step).text(&self.last.map(|key| key.to_string()).unwrap_or_default());
         let shown = shown.finish();
         self.last = Some(shown);
-        say(&self.output, format!(" ---> {}\n", shown.short())).await
+        tell(&self.output, Message::Made(shown.short())).await
     }
 
     /// A remembered result on some layers, which is said.
     async fn known(&self, key: Key, on: Option<ChainId>) -> Result<Option<Entry>> {
         let found = self.recall(key, on).await;
         if found.is_some() {
-            say(&self.output, " ---> Using cache\n".to_owned()).await?;
+            tell(&self.output, Message::Cached).await?;
         }
         Ok(found)
     }
@@ -221,7 +221,7 @@ impl<B: Backend> StageRun<B> {
     async fn made(&mut self, key: Key, step: &str, entry: Entry) -> Result<()> {
         self.state.record(step.to_owned(), entry.created, entry.layer);
         self.last = Some(key);
-        say(&self.output, format!(" ---> {}\n", key.short())).await
+        tell(&self.output, Message::Made(key.short())).await
     }
 
     /// Keeps a new result and goes on with it.

@@ -263,9 +263,7 @@ impl World {
         let task = tokio::spawn(build(self.engine.clone(), request, sender));
         let mut said = String::new();
         while let Some(message) = receiver.recv().await {
-            if let Message::Stream(text) = message {
-                said.push_str(&text);
-            }
+            said.push_str(&message.text().unwrap_or_default());
         }
         let result: Result<Product> = task.await.unwrap();
         let product = result.as_ref().ok().cloned();

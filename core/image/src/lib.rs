@@ -26,7 +26,7 @@ mod reference;
 pub mod registry;
 mod store;
 pub mod tar_reader;
-mod tar_writer;
+pub mod tar_writer;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod testing;

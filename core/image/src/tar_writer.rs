@@ -49,6 +49,12 @@ pub struct TarWriter<W: Write> {
     buffer: Vec<u8>,
 }
 
+impl<W: Write> std::fmt::Debug for TarWriter<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TarWriter").finish_non_exhaustive()
+    }
+}
+
 impl<W: Write> TarWriter<W> {
     pub fn new(inner: W) -> Self {
         Self { inner, buffer: vec![0; 256 << 10] }
@@ -114,6 +120,11 @@ impl<W: Write> TarWriter<W> {
     fn pad(&mut self, size: u64) -> io::Result<()> {
         let over = usize::try_from(size % BLOCK).unwrap_or(0);
         if over > 0 { self.inner.write_all(&[0; BLOCK as usize][over..]) } else { Ok(()) }
+    }
+
+    /// Where it is written.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.inner
     }
 
     /// Ends the archive.

@@ -21,7 +21,7 @@ pub async fn build(engine: &Engine, call: &mut Call) -> Answer {
     let query = &call.query;
     if query.get("version") == Some("2") {
         return Err(Error::unsupported(
-            "BuildKit's protocol is not spoken here; use `sampan build`, or set DOCKER_BUILDKIT=0 for the classic one",
+            "this form of BuildKit's protocol (version=2) is of clients before docker buildx: install that plugin, use `sampan build`, or set DOCKER_BUILDKIT=0",
         ));
     }
     if query.flag("squash") {

@@ -8,7 +8,8 @@ use crate::request::Call;
 use crate::response::{Answer, build, full, json, json_stream};
 use crate::routes::containers::timestamp;
 
-/// `GET` and `HEAD /_ping`. The builder version tells Docker's client to use the classic build endpoint.
+/// `GET` and `HEAD /_ping`. The builder version tells clients before `docker buildx` to use the classic build endpoint;
+/// those that have the plugin use it whatever is said here.
 pub fn ping() -> Answer {
     let mut response = build(StatusCode::OK, "text/plain; charset=utf-8", full("OK"))?;
     let headers = response.headers_mut();

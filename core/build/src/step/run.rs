@@ -7,12 +7,12 @@ use sampan_image::Platform;
 use sampan_image::tree::Tree;
 
 use super::{Files, StageRun, blocking, copy_fault, with_origin};
-use crate::backend::{Backend, MountSource, Root, RunStep, StepMount};
+use crate::backend::{Backend, Message, MountSource, Root, RunStep, StepMount};
 use crate::cache::{Entry, KeyWriter};
 use crate::copy::{self, Selection};
 use crate::device::{self, Chosen};
 use crate::error::{BuildError, Result};
-use crate::executor::say;
+use crate::executor::{say, tell};
 use crate::instruction::{Command, Instruction, Run};
 use crate::lines::{Heredoc, heredoc_mark};
 use crate::mount::{self, MountKind};
@@ -70,7 +70,7 @@ impl<B: Backend> StageRun<B> {
         if self.take(key, &step).await? {
             return Ok(());
         }
-        say(&self.output, format!(" ---> Running in {}\n", key.short())).await?;
+        tell(&self.output, Message::Running(key.short())).await?;
         let mut env = self.state.config.config.env.clone();
         env.extend(arguments);
         for (name, value) in

@@ -15,23 +15,23 @@ use sampan_image::registry::Reporter;
 use sampan_image::{
     ChainId, DiffId, Digest, ImageConfig, ImageRecord, ImageRef, IndexEntry, LayerRef, Platform, Statement,
 };
-use tokio::sync::mpsc;
 
 use super::export;
 use super::import::Imported;
 use super::root::BuildRoot;
-use super::{CachePlace, CacheSource, CacheTarget, Checked, run};
+use super::{AskLogin, CachePlace, CacheSource, CacheTarget, Checked, Telling, run};
 use crate::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::images::registry_auth;
-use crate::messages::{BuildMessage, Credentials};
+use crate::messages::Credentials;
 
 /// One build's view of the engine.
-#[derive(Debug)]
 pub(crate) struct EngineBackend {
     pub engine: Engine,
     /// By registry.
     pub auth: HashMap<String, Credentials>,
+    /// Asked where there are none.
+    pub login: Option<AskLogin>,
     /// Caches that came with the request.
     pub caches: Vec<Imported>,
     /// Where the fetching of their layers is told.
@@ -62,9 +62,9 @@ fn fault(error: Error) -> BuildError {
     }
 }
 
-async fn say(told: Option<&mpsc::Sender<BuildMessage>>, text: String) -> Result<()> {
+async fn say(told: Option<&Telling>, text: String) -> Result<()> {
     match told {
-        Some(told) => told.send(BuildMessage::text(text)).await.map_err(|_| BuildError::Cancelled),
+        Some(told) => told.send(Ok(Message::Stream(text))).await.map_err(|_| BuildError::Cancelled),
         None => Ok(()),
     }
 }
@@ -100,7 +100,7 @@ impl EngineBackend {
         &mut self,
         sources: &[CacheSource],
         checked: &Checked,
-        told: Option<&mpsc::Sender<BuildMessage>>,
+        told: Option<&Telling>,
     ) -> Result<()> {
         for source in sources {
             let found = match source {
@@ -110,7 +110,7 @@ impl EngineBackend {
                 }
                 CacheSource::Registry(text) => {
                     let Some(name) = checked.caches.get(text) else { continue };
-                    let auth = self.credentials(name).map(registry_auth);
+                    let auth = self.credentials(name).await.map(registry_auth);
                     let platform = checked.platforms.first().cloned().unwrap_or_else(Platform::host);
                     let found = Imported::of_registry(&self.engine, name, &platform, auth).await;
                     // An image that never left this host may have what is wanted.
@@ -135,7 +135,7 @@ impl EngineBackend {
         &self,
         target: &CacheTarget,
         names: &HashMap<String, ImageRef>,
-        told: Option<&mpsc::Sender<BuildMessage>>,
+        told: Option<&Telling>,
     ) -> Result<()> {
         let document = Document::of(&self.results(target.all));
         let result = match &target.place {
@@ -148,7 +148,7 @@ impl EngineBackend {
             }
             CachePlace::Registry(text) => {
                 let Some(name) = names.get(text) else { return Ok(()) };
-                let auth = self.credentials(name).map(registry_auth);
+                let auth = self.credentials(name).await.map(registry_auth);
                 say(told, format!("Exporting the cache to {}\n", name.familiar())).await?;
                 let pushed = export::to_registry(&self.engine, &document, name, auth.as_ref(), &self.reporter).await;
                 pushed.map(|digest| format!("Exported the cache: {digest}\n"))
@@ -179,7 +179,16 @@ impl EngineBackend {
     }
 
     /// What is known of a registry that an image or a cache is in.
-    pub(crate) fn credentials(&self, name: &ImageRef) -> Option<Credentials> {
+    pub(crate) async fn credentials(&self, name: &ImageRef) -> Option<Credentials> {
+        let known = self.given(name);
+        match (&known, &self.login) {
+            (None, Some(ask)) => ask(name.domain().to_owned()).await.filter(|found| !found.is_empty()),
+            _ => known,
+        }
+    }
+
+    /// What came with the request.
+    fn given(&self, name: &ImageRef) -> Option<Credentials> {
         let domain = name.domain();
         let hub = ["https://index.docker.io/v1/", "index.docker.io", "docker.io"];
         let found = self.auth.get(domain).or_else(|| {
@@ -202,7 +211,7 @@ impl Backend for EngineBackend {
         let reference = ImageRef::parse(name).map_err(|error| BuildError::Invalid(error.to_string()))?;
         let text = reference.to_string();
         let wanted = platform.to_string();
-        let pulled = self.engine.pull_image(&text, Some(&wanted), self.credentials(&reference)).await;
+        let pulled = self.engine.pull_image(&text, Some(&wanted), self.credentials(&reference).await).await;
         let mut progress = pulled.map_err(|error| fault(error.context(format!("pull {}", reference.familiar()))))?;
         while let Some(message) = progress.recv().await {
             if let Some(failure) = &message.error_detail {

@@ -2,10 +2,11 @@
 //!
 //! `backend` is what a build asks of the engine, `root` a step's writable layer, `run` the program in it, `cache` what is
 //! kept over builds, `export` and `import` the same outside of the engine, `fetch` what comes from the network, `parts` the upload of
-//! Sampan's own client, `memory` what must not be on a disk, `discard` what may be written and is not kept.
+//! Sampan's own client, `client` what one of BuildKit's protocol needs, `memory` what must not be on a disk, `discard` what may be written and is not kept.
 
 mod backend;
 mod cache;
+mod client;
 mod discard;
 mod export;
 mod fetch;
@@ -24,11 +25,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use bollard_stubs::models::BuildPruneResponse;
-use sampan_build::backend::Message;
-pub use sampan_build::backend::Ulimit;
-use sampan_build::context::Context;
+pub use sampan_build::backend::{Message, Step, Ulimit};
+use sampan_build::cache::Key;
+pub use sampan_build::context::{Context, Scratch};
 pub use sampan_build::device::allowed;
-use sampan_build::error::BuildError;
+pub use sampan_build::error::BuildError;
 use sampan_build::executor::Named;
 pub use sampan_build::options::Options;
 pub use sampan_build::parser::duration;
@@ -43,8 +44,9 @@ use tokio_util::io::SyncIoBridge;
 use backend::EngineBackend;
 pub(crate) use cache::Builds;
 use cache::Prune;
+pub use client::{ImageFiles, host_platform, ignore_patterns, image_name, needed};
 use import::Imported;
-pub use request::{BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, Call, NamedContext};
+pub use request::{AskLogin, BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, Call, NamedContext};
 pub(crate) use root::recover;
 
 use crate::Engine;
@@ -197,6 +199,7 @@ fn receive(
             Some(Context::directory_with(path, scratch.to_owned()))
         }
         BuildContext::Remote(_) => remotes.main.take(),
+        BuildContext::Received(context) => Some(*context),
         BuildContext::Parts { reader, .. } => {
             upload = Some(SyncIoBridge::new(reader));
             remotes.main.take()
@@ -215,6 +218,7 @@ fn receive(
                 None => return Err(BuildError::Context(format!("the context {name} is not in the upload"))),
             },
             NamedContext::Image(image) => Named::Image(image),
+            NamedContext::Received(context) => Named::Files(context),
             NamedContext::Remote(_) => match remotes.named.remove(&lower) {
                 Some(context) => Named::Files(Arc::new(context)),
                 None => continue,
@@ -240,8 +244,12 @@ fn receive(
         main = Some(part(&mut reader, scratch)?);
     }
     let mut context = main.ok_or_else(|| BuildError::Context("there is none".to_owned()))?;
-    context.read_ignore(&name)?;
+    match request.dockerignore_inline.take() {
+        Some(text) => context.set_ignore(&text)?,
+        None => context.read_ignore(&name)?,
+    }
     let uploaded = directory.is_none();
+    let given = request.dockerfile_inline.is_some();
     let text = match (request.dockerfile_inline.take(), directory) {
         (Some(text), _) => text,
         // A directory of the host: the Dockerfile may lie elsewhere on it.
@@ -252,7 +260,7 @@ fn receive(
         (None, _) => context.dockerfile(&name)?,
     };
     // A client that has its Dockerfile elsewhere puts it under such a name beside the files; it is none of them.
-    if uploaded && name.starts_with(".dockerfile.") && !name.contains('/') {
+    if uploaded && !given && name.starts_with(".dockerfile.") && !name.contains('/') {
         std::fs::remove_file(context.root().join(&name))
             .map_err(|error| BuildError::Context(format!("{name}: {error}")))?;
     }
@@ -286,21 +294,33 @@ fn aux(value: serde_json::Value) -> BuildMessage {
 /// Tells how layers of caches come and go.
 async fn tell_transfers(
     mut events: mpsc::Receiver<sampan_image::registry::TransferEvent>,
-    sender: mpsc::Sender<BuildMessage>,
+    sender: Telling,
     quiet: bool,
 ) {
     while let Some(event) = events.recv().await {
         let message = serde_json::to_value(crate::images::TransferMessage::from(event)).unwrap_or_default();
-        if !quiet && sender.send(told(Message::Pull(message))).await.is_err() {
+        if !quiet && sender.send(Ok(Message::Pull(message))).await.is_err() {
             return;
         }
     }
 }
 
+/// Where a build tells what happens; a failure is the last that is said.
+type Telling = mpsc::Sender<Result<Message, BuildError>>;
+
 /// A message in the form of the API.
-fn told(message: Message) -> BuildMessage {
+fn told(message: Result<Message, BuildError>) -> BuildMessage {
+    let message = match message {
+        Ok(message) => message,
+        Err(error) => {
+            let code = if let BuildError::Run { code, .. } = &error { Some(i64::from(*code)) } else { None };
+            return BuildMessage::failure(error.to_string(), code);
+        }
+    };
+    if let Some(text) = message.text() {
+        return BuildMessage::text(text);
+    }
     match message {
-        Message::Stream(text) => BuildMessage::text(text),
         Message::Image { id, manifest } => aux(serde_json::json!({ "ID": id, "Manifest": manifest })),
         Message::Index { index, images } => {
             let images: Vec<_> = images
@@ -322,6 +342,18 @@ fn told(message: Message) -> BuildMessage {
         }
         Message::Told(document) => aux(serde_json::json!({ "Call": document })),
         Message::Pull(value) => serde_json::from_value(value).unwrap_or_default(),
+        Message::Stage(_, message) => told(Ok(*message)),
+        Message::Keys { all, image } => {
+            let texts = |keys: Vec<Key>| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
+            aux(serde_json::json!({ "Keys": texts(all), "ImageKeys": texts(image) }))
+        }
+        // These have words.
+        Message::Stream(_)
+        | Message::Step(_)
+        | Message::Cached
+        | Message::Running(_)
+        | Message::Made(_)
+        | Message::Lint(_) => BuildMessage::default(),
     }
 }
 
@@ -329,6 +361,26 @@ impl Engine {
     /// Builds an image. Progress comes in Docker's form; the last message carries the id in `aux`, or an error.
     /// Dropping the receiver cancels the build.
     pub async fn build_image(&self, request: BuildRequest) -> Result<mpsc::Receiver<BuildMessage>> {
+        let mut messages = self.build(request).await?;
+        let (sender, receiver) = mpsc::channel(256);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    message = messages.recv() => {
+                        let Some(message) = message else { return };
+                        if sender.send(told(message)).await.is_err() {
+                            return;
+                        }
+                    }
+                    () = sender.closed() => return,
+                }
+            }
+        });
+        Ok(receiver)
+    }
+
+    /// Builds an image; what happens is told as it is, and a failure last. Dropping the receiver cancels the build.
+    pub async fn build(&self, request: BuildRequest) -> Result<mpsc::Receiver<Result<Message, BuildError>>> {
         let checked = check(&request)?;
         let (sender, receiver) = mpsc::channel(256);
         let engine = self.clone();
@@ -340,21 +392,13 @@ impl Engine {
             match result {
                 Ok(()) => {}
                 Err(BuildError::Cancelled) => tracing::info!("a build was cancelled"),
-                Err(error) => {
-                    let code = if let BuildError::Run { code, .. } = &error { Some(i64::from(*code)) } else { None };
-                    let _ = sender.send(BuildMessage::failure(error.to_string(), code)).await;
-                }
+                Err(error) => drop(sender.send(Err(error)).await),
             }
         });
         Ok(receiver)
     }
 
-    async fn build_to(
-        &self,
-        request: BuildRequest,
-        checked: Checked,
-        sender: &mpsc::Sender<BuildMessage>,
-    ) -> Result<(), BuildError> {
+    async fn build_to(&self, request: BuildRequest, checked: Checked, sender: &Telling) -> Result<(), BuildError> {
         let result = {
             let _running = self.inner.builds.begin();
             self.build_in(request, checked, sender).await
@@ -366,12 +410,7 @@ impl Engine {
         result
     }
 
-    async fn build_in(
-        &self,
-        mut request: BuildRequest,
-        checked: Checked,
-        sender: &mpsc::Sender<BuildMessage>,
-    ) -> Result<(), BuildError> {
+    async fn build_in(&self, mut request: BuildRequest, checked: Checked, sender: &Telling) -> Result<(), BuildError> {
         let (engine, scratch) = (self.clone(), self.config().tmp());
         let remotes = fetch_contexts(self, keeps_git(&request), addresses(&request)).await?;
         let received = tokio::task::spawn_blocking(move || {
@@ -386,6 +425,7 @@ impl Engine {
         let mut backend = EngineBackend {
             engine: self.clone(),
             auth: request.registry_auth,
+            login: request.login,
             caches: received.caches,
             reporter: Reporter(reporter),
             inline: request.cache_to.iter().any(|target| target.place == CachePlace::Inline),
@@ -410,7 +450,7 @@ impl Engine {
         let (output, mut messages) = mpsc::channel(64);
         let forward = async {
             while let Some(message) = messages.recv().await {
-                if sender.send(told(message)).await.is_err() {
+                if sender.send(Ok(message)).await.is_err() {
                     return;
                 }
             }
@@ -429,8 +469,8 @@ impl Engine {
         let (built, ()) = tokio::join!(work, forward);
         built?;
         if tell_keys {
-            let keys = |all: bool| backend.results(all).iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>();
-            let _ = sender.send(aux(serde_json::json!({ "Keys": keys(true), "ImageKeys": keys(false) }))).await;
+            let keys = |all: bool| backend.results(all).into_iter().map(|(key, _)| key).collect();
+            let _ = sender.send(Ok(Message::Keys { all: keys(true), image: keys(false) })).await;
         }
         for target in cache_to {
             backend.export(&target, &caches, told_to).await?;

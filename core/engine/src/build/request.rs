@@ -4,11 +4,16 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
+use sampan_build::context::Context;
 use sampan_build::options::Options;
 use tokio::io::AsyncRead;
 
 use crate::messages::Credentials;
+
+/// Asks who wants the build for the credentials that it has for a registry.
+pub type AskLogin = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Option<Credentials>> + Send>> + Send + Sync>;
 
 /// Where the files of a build come from.
 pub enum BuildContext {
@@ -18,6 +23,8 @@ pub enum BuildContext {
     Directory(PathBuf),
     /// A git repository, or a tar or Dockerfile by http(s).
     Remote(String),
+    /// Files that were taken in already.
+    Received(Box<Context>),
     /// One tar after the other: of each [`NamedContext::Upload`] and [`NamedContext::Layout`], of each [`CacheSource::Upload`], and of the main context unless it is
     /// remote. The options were read by [`read_options`].
     Parts {
@@ -29,7 +36,7 @@ pub enum BuildContext {
 }
 
 /// A context beside the main one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum NamedContext {
     /// A directory of this host.
     Directory(PathBuf),
@@ -37,6 +44,8 @@ pub enum NamedContext {
     Image(String),
     /// A git repository.
     Remote(String),
+    /// Files that were taken in already.
+    Received(Arc<Context>),
     /// A tar of the upload.
     Upload,
     /// A tar of the upload, with one image in OCI's form.
@@ -55,6 +64,7 @@ impl fmt::Debug for BuildContext {
             Self::Tar(_) => f.write_str("Tar"),
             Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
             Self::Remote(_) => f.write_str("Remote"),
+            Self::Received(_) => f.write_str("Received"),
             Self::Parts { .. } => f.write_str("Parts"),
         }
     }
@@ -118,6 +128,8 @@ pub struct BuildRequest {
     pub dockerfile: Option<String>,
     /// Text of a Dockerfile that is not in the context, before `dockerfile`.
     pub dockerfile_inline: Option<String>,
+    /// Text of the `.dockerignore`, in place of those of the context.
+    pub dockerignore_inline: Option<String>,
     /// Names for the image.
     pub tags: Vec<String>,
     /// What it is built for, each `os/arch[/variant]`; this machine if there is none.
@@ -136,6 +148,8 @@ pub struct BuildRequest {
     pub cache_to: Vec<CacheTarget>,
     /// Credentials by registry.
     pub registry_auth: HashMap<String, Credentials>,
+    /// Asked for those of others.
+    pub login: Option<AskLogin>,
 }
 
 impl fmt::Debug for BuildRequest {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bollard_stubs::models::{ErrorDetail, ProgressDetail};
 use bytes::Bytes;
 use sampan_image::registry::{self, Pulled, Pushed, RegistryAuth, Reporter, SearchResult, TransferEvent};
-use sampan_image::{Digest, HistoryEntry, ImageConfig, ImageRef, Platform, timestamp};
+use sampan_image::{Digest, HistoryEntry, ImageConfig, ImageRef, Platform, SaveItem, timestamp};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::runtime::Handle;
@@ -185,6 +185,21 @@ impl Engine {
                 item.index = None;
             }
         }
+        Ok(self.save(items))
+    }
+
+    /// Writes an image as one tar, under names that need not lead to it here.
+    pub async fn save_image_as(&self, id: &str, names: &[String]) -> Result<Download> {
+        let mut items = sampan_image::save_items(self.inner.images.store(), &[id.to_owned()])?;
+        for item in &mut items {
+            item.names =
+                names.iter().map(|name| ImageRef::parse(name).map_err(Error::invalid)).collect::<Result<_>>()?;
+        }
+        Ok(self.save(items))
+    }
+
+    fn save(&self, items: Vec<SaveItem>) -> Download {
+        let images = self.inner.images.clone();
         let (sender, receiver) = mpsc::channel(QUEUE);
         tokio::task::spawn_blocking(move || {
             let out = BufWriter::with_capacity(CHUNK, Chunks(sender.clone()));
@@ -201,7 +216,7 @@ impl Engine {
                 Err(error) => drop(sender.blocking_send(Err(io::Error::other(error.to_string())))),
             }
         });
-        Ok(receiver)
+        receiver
     }
 
     /// Fetches what Docker's API names by two words: with a tag or a digest one image, without both all tags.
