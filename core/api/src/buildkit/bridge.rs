@@ -45,7 +45,7 @@ pub fn pong(kit: &BuildKit) -> PongResponse {
 /// A graph of operations is asked for.
 pub fn no_graphs(what: &str) -> Status {
     Status::unimplemented(format!(
-        "{what}: this engine builds Dockerfiles, and no graphs (LLB) of other frontends: build with a Dockerfile, or with another builder (docker buildx create --driver docker-container)"
+        "{what}: this engine builds Dockerfiles, and no graphs (LLB) of other frontends: build with a Dockerfile, or with a builder of buildx's own"
     ))
 }
 

@@ -173,6 +173,14 @@ fn failure(error: &BuildError, file: &File) -> (Option<usize>, Status) {
     (line, failed)
 }
 
+/// An address without what is secret in it.
+fn bare(url: &str) -> String {
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?.1))) {
+        Some((scheme, rest)) => format!("{scheme}://{rest}"),
+        None => url.to_owned(),
+    }
+}
+
 fn wrong(error: &BuildError) -> Status {
     failure(error, &File::default()).1
 }
@@ -266,6 +274,21 @@ impl Gathering<'_> {
         Ok((BuildContext::Received(Box::new(context)), ignore))
     }
 
+    /// Reads the Dockerfile in files that did not come from a directory of the client's, unless that has it.
+    async fn read(&self, context: Context, file: &mut File, elsewhere: &Option<Local>) -> Result<Context, Status> {
+        if elsewhere.is_some() {
+            return Ok(context);
+        }
+        let name = file.name.clone();
+        let shown = self.progress.begin(format!("[internal] load build definition from {name}")).await;
+        shown.digest().clone_into(&mut file.step);
+        let read = tokio::task::spawn_blocking(move || context.dockerfile(&name).map(|text| (text, context))).await;
+        let read = read.map_err(|error| Status::new(Code::Internal, format!("a worker thread failed: {error}")));
+        let (text, context) = shown.ends(read.and_then(|read| read.map_err(|error| wrong(&error)))).await?;
+        file.text = Some(text);
+        Ok(context)
+    }
+
     /// A further context.
     async fn named(&self, name: &str, local: &Local) -> Result<NamedContext, Status> {
         let shown = self.progress.begin(format!("[context {name}] load .dockerignore")).await;
@@ -284,7 +307,6 @@ impl Gathering<'_> {
         let (mut file, mut ignore) = (File { name: filename.clone(), ..File::default() }, None);
         if let Some(local) = &dockerfile {
             (file, ignore) = self.dockerfile(local, &filename).await?;
-            request.dockerfile_inline.clone_from(&file.text);
         }
         request.dockerfile = Some(filename);
         match context {
@@ -297,11 +319,19 @@ impl Gathering<'_> {
                 let shown = self.progress.begin("[internal] load remote build context").await;
                 let tar = gather::upload(self.session, &path, shown.part("transferring context:"))?;
                 let received = self.plan.kit.engine.receive_context(tar).await.map_err(|error| wrong(&error));
-                file.step = shown.digest().to_owned();
-                request.context = BuildContext::Received(Box::new(shown.ends(received).await?));
+                let context = self.read(shown.ends(received).await?, &mut file, &dockerfile).await?;
+                request.context = BuildContext::Received(Box::new(context));
             }
-            Files::Remote(url) => request.context = BuildContext::Remote(url),
+            Files::Remote(url) => {
+                let shown = self.progress.begin(format!("[internal] load remote build context {}", bare(&url))).await;
+                let keep = request.options.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+                let keep = matches!(keep.and_then(Option::as_deref), Some("1" | "true"));
+                let fetched = self.plan.kit.engine.fetch_context(&url, keep).await.map_err(|error| wrong(&error));
+                let context = self.read(shown.ends(fetched).await?, &mut file, &dockerfile).await?;
+                request.context = BuildContext::Received(Box::new(context));
+            }
         }
+        request.dockerfile_inline.clone_from(&file.text);
         for (name, local) in &locals {
             let context = self.named(name, local).await?;
             request.contexts.push((name.clone(), context));

@@ -96,6 +96,11 @@ impl Engine {
             .unwrap_or_else(|error| Err(BuildError::Backend(format!("a worker thread failed: {error}"))))
     }
 
+    /// Fetches the files of a build: a git repository, an archive, or a Dockerfile alone.
+    pub async fn fetch_context(&self, url: &str, keep_git: bool) -> Result<Context, BuildError> {
+        super::remote(self, url, keep_git).await
+    }
+
     /// A folder for root alone that goes with the value.
     pub fn build_scratch(&self) -> Result<Scratch> {
         Scratch::new(&self.config().tmp()).map_err(|error| Error::internal(format!("scratch folder: {error}")))
