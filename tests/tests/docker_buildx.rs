@@ -95,7 +95,7 @@ fn docker_build_makes_the_image_that_is_asked_for() {
                  RUN exit 1\n\
                  FROM base AS app\n\
                  COPY --from=lib lib.txt /lib.txt\n\
-                 RUN echo said by a step\n\
+                 RUN echo said $((6 * 7))\n\
                  CMD [\"cat\", \"/told\", \"/a/b/c\", \"/lib.txt\"]\n"
             ),
         ),
@@ -117,7 +117,7 @@ fn docker_build_makes_the_image_that_is_asked_for() {
         "[internal] load build definition from app.Dockerfile",
         "[internal] load build context",
         "[base 2/3] COPY --chmod=0600 a/ /a/",
-        "said by a step",
+        " said 42\n",
         "naming to docker.io/library/app:2",
     ] {
         assert!(built.err.contains(part), "{part}: {}", built.err);
@@ -141,7 +141,7 @@ fn docker_build_makes_the_image_that_is_asked_for() {
     // Nothing has changed.
     let again = docker.ok(&words);
     assert_eq!(fs::read_to_string(host.path("id")).unwrap(), id);
-    assert!(again.err.contains("CACHED") && !again.err.contains("said by a step"), "{}", again.err);
+    assert!(again.err.contains("CACHED") && !again.err.contains("said 42"), "{}", again.err);
     // The engine's own client has the same steps.
     let lib = format!("lib={}", host.path("lib").display());
     let mut own =
@@ -346,8 +346,6 @@ fn a_client_that_is_gone_leaves_no_build_behind() {
     let log = fs::File::create(host.path("log")).unwrap();
     let mut child = docker.command(&["build", &folder]).stderr(log).spawn().unwrap();
     host.wait_until("the step runs", || fs::read_to_string(host.path("log")).unwrap().contains("begun"));
-    let running = || fs::read_dir(host.run_directory().join("containers")).map_or(0, Iterator::count);
-    let before = running();
     // Docker's client is the parent of the plugin: both go.
     let plugin = children(child.id());
     child.kill().unwrap();
@@ -355,8 +353,8 @@ fn a_client_that_is_gone_leaves_no_build_behind() {
     for pid in plugin {
         let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
     }
+    // What is left of its program, root and network the host looks at when it goes.
     host.wait_until("the build is ended", || host.log().contains("a build was cancelled"));
-    host.wait_until("its program is gone", || running() < before.max(1));
 }
 
 /// Processes of a parent.
