@@ -183,7 +183,7 @@ impl Frames {
     ///
     /// # Errors
     /// What breaks the form ends the call.
-    pub fn next<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn take<M: Message + Default>(&mut self) -> Result<Option<M>, FrameError> {
         let Some(head) = self.0.first_chunk::<5>() else { return Ok(None) };
         if head[0] != 0 {
             return Err(FrameError::Compressed);
@@ -221,7 +221,7 @@ mod tests {
         let next = |bytes: &[u8]| {
             let mut frames = Frames::default();
             frames.push(bytes);
-            frames.next::<BytesMessage>()
+            frames.take::<BytesMessage>()
         };
         assert_eq!(next(&[1, 0, 0, 0, 0]), Err(FrameError::Compressed));
         assert_eq!(next(&[0, 0xff, 0, 0, 0]), Err(FrameError::TooLong(0xff00_0000)));
@@ -257,7 +257,7 @@ mod tests {
             let (mut frames, mut found) = (Frames::default(), Vec::new());
             for part in bytes.chunks(piece) {
                 frames.push(part);
-                while let Some(message) = frames.next::<BytesMessage>().unwrap() {
+                while let Some(message) = frames.take::<BytesMessage>().unwrap() {
                     found.push(message.data.to_vec());
                 }
             }
@@ -269,7 +269,7 @@ mod tests {
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let mut frames = Frames::default();
             frames.push(&bytes);
-            while let Ok(Some(_)) = frames.next::<crate::control::SolveRequest>() {}
+            while let Ok(Some(_)) = frames.take::<crate::control::SolveRequest>() {}
         }
     }
 }

@@ -111,7 +111,7 @@ fn tunnel(kit: &BuildKit, request: Request<Incoming>) -> Response<Body> {
     tokio::spawn(async move {
         let mut frames = Frames::default();
         loop {
-            match frames.next::<BytesMessage>() {
+            match frames.take::<BytesMessage>() {
                 Ok(Some(message)) => {
                     if to.write_all(&message.data).await.is_err() {
                         return;
@@ -142,7 +142,7 @@ async fn one<M: Message + Default>(request: Request<Incoming>) -> Result<M, Stat
     let mut body = request.into_body();
     let mut frames = Frames::default();
     loop {
-        if let Some(message) = frames.next()? {
+        if let Some(message) = frames.take()? {
             return Ok(message);
         }
         match body.frame().await {

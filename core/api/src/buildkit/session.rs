@@ -227,7 +227,7 @@ impl Reading {
             self.body = Some(answer.into_body());
         }
         loop {
-            if let Some(message) = self.frames.next()? {
+            if let Some(message) = self.frames.take()? {
                 return Ok(Some(message));
             }
             let Some(body) = &mut self.body else { return Ok(None) };

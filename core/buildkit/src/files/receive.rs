@@ -396,11 +396,10 @@ mod tests {
                 }
             }
             turn += 1;
-            if turn % 2 == 0 || open.is_empty() {
-                if let Some(packet) = stats_left.pop_front() {
-                    receive.take(packet).unwrap();
-                    continue;
-                }
+            let names = turn % 2 == 0 || open.is_empty();
+            if let Some(packet) = stats_left.pop_front_if(|_| names) {
+                receive.take(packet).unwrap();
+                continue;
             }
             let at = turn % open.len();
             let (id, pieces) = &mut open[at];

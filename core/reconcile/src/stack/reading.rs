@@ -67,7 +67,7 @@ impl Reading {
     }
 
     /// With the project as it is known, which equals this one: the next that is read is the very same.
-    pub(super) fn as_known(self, project: &Arc<Project>) -> Self {
+    pub(super) fn with_known(self, project: &Arc<Project>) -> Self {
         Self { project: Arc::clone(project), ..self }
     }
 

@@ -97,7 +97,7 @@ impl Stack {
             project,
             inputs: loaded.inputs.clone(),
         };
-        self.reading = Some(loaded.as_known(&record.project));
+        self.reading = Some(loaded.with_known(&record.project));
         record.scale.extend(options.scale.clone());
         let named = PlanOptions { services: services.clone(), no_deps: options.no_deps, ..PlanOptions::default() };
         for service in plan::selected(&record.project, &named) {
