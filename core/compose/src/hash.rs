@@ -21,8 +21,10 @@ const NOT_IN_CONTAINER: &[&str] = &["build", "depends_on", "profiles", "pull_pol
 
 /// A service's keys in the order in which the reference writes them for its hash.
 const ORDER: &[&str] = &[
+    "profiles",
     "annotations",
     "attach",
+    "build",
     "develop",
     "blkio_config",
     "cap_add",
@@ -42,6 +44,7 @@ const ORDER: &[&str] = &[
     "configs",
     "container_name",
     "credential_spec",
+    "depends_on",
     "deploy",
     "device_cgroup_rules",
     "devices",
@@ -83,9 +86,11 @@ const ORDER: &[&str] = &[
     "platform",
     "ports",
     "privileged",
+    "pull_policy",
     "read_only",
     "restart",
     "runtime",
+    "scale",
     "secrets",
     "security_opt",
     "shm_size",
@@ -148,9 +153,14 @@ impl Project {
         if let Some(blkio) = service.get_mut("blkio_config") {
             capitalize(blkio);
         }
+        let always = [("command", Value::Null), ("entrypoint", Value::Null)];
+        let first = service.get_mut("pre_start").and_then(Value::as_array_mut);
+        for container in first.into_iter().flatten().filter_map(Value::as_object_mut) {
+            *container = ordered(container, ORDER, &always);
+        }
         let without: Map<String, Value> =
             std::mem::take(service).into_iter().filter(|(key, _)| !NOT_IN_CONTAINER.contains(&key.as_str())).collect();
-        let service = ordered(&without, ORDER, &[("command", Value::Null), ("entrypoint", Value::Null)]);
+        let service = ordered(&without, ORDER, &always);
         Some(hex(&Sha256::digest(text(&Value::Object(service)))))
     }
 }

@@ -27,6 +27,8 @@ enum Rule {
     Dependencies,
     /// Lists that may also be the word for all.
     Gpus,
+    /// Lists in which an entry takes the place of an earlier one of its key, by the forms that are decoded later.
+    Keyed,
     /// A mapping or the text of its `context`.
     Build,
     /// Options of another driver are not kept.
@@ -47,6 +49,7 @@ fn rule(path: &[String]) -> Rule {
             | ["deploy", "labels"] => Rule::Pairs,
             ["dns" | "dns_search" | "dns_opt" | "tmpfs" | "env_file" | "label_file"] => Rule::List,
             ["extra_hosts"] | ["build", "extra_hosts"] => Rule::Hosts,
+            ["ports" | "volumes" | "devices" | "secrets" | "configs"] => Rule::Keyed,
             ["networks" | "models"] => Rule::Keys,
             ["gpus"] => Rule::Gpus,
             ["depends_on"] => Rule::Dependencies,
@@ -80,7 +83,7 @@ pub(crate) fn merge(session: &mut Session<'_>, base: Node, over: Node, path: &mu
     let rule = rule(path);
     let (base, over) = match rule {
         Rule::Replace => return Node { tag, ..over },
-        Rule::Plain | Rule::Logging | Rule::Pools => (base, over),
+        Rule::Plain | Rule::Keyed | Rule::Logging | Rule::Pools => (base, over),
         Rule::Pairs => (pairs(base), pairs(over)),
         Rule::List => (list(base), list(over)),
         Rule::Hosts => (hosts(base), hosts(over)),
@@ -99,7 +102,17 @@ pub(crate) fn merge(session: &mut Session<'_>, base: Node, over: Node, path: &mu
             Value::Seq(merge_pools(session, base, over, path))
         }
         (Value::Seq(mut base), Value::Seq(over)) => {
-            base.extend(over);
+            // What is there already is not said again; nobody writes longer lists by hand.
+            let known = if matches!(rule, Rule::Plain | Rule::Gpus) && base.len() <= 1000 { base.len() } else { 0 };
+            // One relative path means two places in files of two folders.
+            let has_paths = path.ends_with(&["develop".to_owned(), "watch".to_owned()]);
+            for item in over {
+                let same =
+                    |known: &Node| *known == item && (!has_paths || session.base(known.at) == session.base(item.at));
+                if !base.iter().take(known).any(same) {
+                    base.push(item);
+                }
+            }
             Value::Seq(base)
         }
         (old, new) => {

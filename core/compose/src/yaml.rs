@@ -116,7 +116,12 @@ impl Builder<'_, '_> {
             Event::Alias(id) => return self.alias(at, id, depth),
             Event::Scalar(text, style, anchor, tag) => {
                 let (tag, wanted) = self.tag(at, tag.as_deref())?;
-                (scalar(&text, style, wanted), tag, anchor, 0)
+                let value = match scalar(&text, style, wanted) {
+                    // As the reference has it, a scalar with a tag of its own is a text: `!override 010` keeps its digits.
+                    typed if tag == MergeTag::Merge || typed == Value::Null => typed,
+                    _ => Value::Str(text.into_owned()),
+                };
+                (value, tag, anchor, 0)
             }
             Event::SequenceStart(anchor, tag) => {
                 let (tag, _) = self.tag(at, tag.as_deref())?;
@@ -176,7 +181,10 @@ impl Builder<'_, '_> {
             }
             let (item, item_height) = self.node(parser, event, span, depth + 1)?;
             height = height.max(item_height);
-            items.push(item);
+            // An item has no key by which what it was laid over could be found: it only goes itself.
+            if item.tag != MergeTag::Reset {
+                items.push(item);
+            }
         }
     }
 
@@ -325,6 +333,7 @@ fn float(text: &str) -> Option<f64> {
         ".nan" | ".NaN" | ".NAN" => return Some(f64::NAN),
         _ => {}
     }
+    let text = text.replace('_', "");
     let ok = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
         && text.bytes().any(|b| b.is_ascii_digit());
     // Whole numbers too large for an integer keep their digits as text.

@@ -292,11 +292,6 @@ impl Cx<'_, '_> {
         self.list(node, Self::string).map(unique)
     }
 
-    /// A list of strings and numbers, repetitions left out.
-    pub(crate) fn texts(&mut self, node: &Node) -> Option<Vec<String>> {
-        self.list(node, Self::text).map(unique)
-    }
-
     /// A string or a list of them.
     pub(crate) fn one_or_more(&mut self, node: &Node) -> Option<Vec<String>> {
         match &node.value {

@@ -63,7 +63,8 @@ fn short(cx: &mut Cx<'_, '_>, item: &Node, text: &str) -> Option<VolumeMount> {
         mount.bind = Some(BindOptions::default());
     } else {
         source.clone_into(&mut mount.source);
-        mount.volume = Some(VolumeOptions::default());
+        // As the reference has it, a name that short is never looked into.
+        mount.volume = (text.len() > 2).then(VolumeOptions::default);
     }
     for option in options.split(',').filter(|option| !option.is_empty()) {
         short_option(cx, item, &mut mount, option);

@@ -45,10 +45,16 @@ pub(super) fn environment(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service:
         Some(one) => vec![one],
         None => Vec::new(),
     };
+    // A file that is named again stays where it was first.
+    let mut files = Keyed::new();
     for item in &items {
         let Some((file, from)) = env_file(cx, item) else { continue };
+        let path = cx.session.path(from, &file.path.to_string_lossy());
+        files.put(path.clone(), (path, file, from));
+    }
+    for (path, file, from) in files.into_items() {
         if cx.session.without.env_resolution {
-            service.env_file.push(EnvFile { path: cx.session.path(from, &file.path.to_string_lossy()), ..file });
+            service.env_file.push(EnvFile { path, ..file });
             continue;
         }
         for (key, value) in env_file_variables(cx, &file, from, &own).unwrap_or_default() {
@@ -57,6 +63,19 @@ pub(super) fn environment(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service:
     }
     all.extend(own);
     service.environment = all;
+}
+
+/// Groups by name and number, repetitions left out; the reference takes `5` and `"5"` for two.
+pub(super) fn groups(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<String>> {
+    let mut known: Vec<&Node> = Vec::new();
+    let mut groups = Vec::new();
+    for item in cx.items(node) {
+        if !known.contains(&item) {
+            known.push(item);
+            groups.extend(cx.text(item));
+        }
+    }
+    Some(groups)
 }
 
 /// An env file as it is written, and where.
@@ -110,18 +129,19 @@ pub(super) fn labels(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut
         Some(one) => vec![one],
         None => Vec::new(),
     };
+    let mut known = Env::new();
     for item in items {
         let Some(written) = cx.string(item) else { continue };
         let path = cx.session.resolve(item.at, &written);
-        // As the reference reads them: no variable but the file's own is known.
-        let none = Env::new();
-        let found = env_file_as(cx.session, &path, Some(item.at), &|_| None, EnvFormat::Dotenv(&none));
-        service.labels.extend(found.unwrap_or_default());
+        // As the reference reads them: no variable but those of these files is known.
+        let found = env_file_as(cx.session, &path, Some(item.at), &|_| None, EnvFormat::Dotenv(&known));
+        known.extend(found.unwrap_or_default());
         let shown = cx.session.path(item, &written);
         if !service.label_file.contains(&shown) {
             service.label_file.push(shown);
         }
     }
+    service.labels.extend(known);
     cx.key = outer;
     for key in own.keys().filter(|key| key.starts_with("com.docker.compose.")) {
         cx.session.error(fields.at, format!("the label {key} is set by the engine"));

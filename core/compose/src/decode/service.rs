@@ -144,7 +144,7 @@ fn rights(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut Service) {
     service.privileged = fields.get(cx, "privileged", Cx::boolean);
     service.read_only = fields.get(cx, "read_only", Cx::boolean);
     service.security_opt = fields.get(cx, "security_opt", process::security_options);
-    service.group_add = fields.get(cx, "group_add", Cx::texts);
+    service.group_add = fields.get(cx, "group_add", super::process::groups);
     service.userns_mode = fields.get(cx, "userns_mode", Cx::string);
     service.pid = fields.get(cx, "pid", Cx::string);
     service.ipc = fields.get(cx, "ipc", Cx::string);

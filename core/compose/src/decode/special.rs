@@ -112,7 +112,7 @@ pub(super) fn isolation(cx: &mut Cx<'_, '_>, node: &Node) -> Option<String> {
 fn gpus(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Vec<DeviceRequest>> {
     match &node.value {
         Value::Str(text) if text == "all" => Some(vec![DeviceRequest { count: Some(-1), ..DeviceRequest::default() }]),
-        Value::Seq(_) => cx.list(node, |cx, item| device_request(cx, item, false)).map(once),
+        Value::Seq(_) => cx.list(node, |cx, item| device_request(cx, item, false)),
         Value::Str(text) => {
             cx.bad(node, format!("`{text}` is neither `all` nor a list of devices"));
             None
