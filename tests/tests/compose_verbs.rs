@@ -94,13 +94,18 @@ fn a_name_that_is_no_container_is_a_service_of_the_project_here() {
     here(&["unpause"]);
     here(&["stop", "-t", "0", "web"]);
     assert_eq!(states(&host).iter().filter(|(_, state)| state == "exited").count(), 2);
-    here(&["rm", "web"]);
+    assert_eq!(here(&["rm", "web"]), "Going to remove demo-web-1, demo-web-2");
+    assert!(host.run_in(&folder, &["rm", "web"]).err.starts_with("No stopped containers"));
     assert_eq!(states(&host), [("demo-db-1".to_owned(), "running".to_owned())], "as their stack is asked, not by hand");
     here(&["start"]);
     host.wait_until("what was stopped is there", || states(&host).len() == 3);
     here(&["restart", "db", "-t", "0"]);
+    here(&["compose", "run", "-d", "--name", "once", "db", "sleep", "1234"]);
+    assert!(here(&["compose", "top", "db"]).contains("sleep 1234"), "what was run is looked at, too");
     here(&["kill"]);
-    host.wait_until("none runs", || states(&host).iter().all(|(_, state)| state == "exited"));
+    host.wait_until("none runs, nor what was run", || states(&host).iter().all(|(_, state)| state == "exited"));
+    assert_eq!(states(&host).len(), 4);
+    assert_eq!(host.run_in(&folder, &["kill"]).err.trim_end(), "no container to kill");
 
     // Where nothing is meant by the folder, all is docker's.
     for words in [&["stop", "web"][..], &["container", "stop", "web"]] {

@@ -611,3 +611,44 @@ services: {{own: {{image: {IMAGE}, init: true, command: [sleep, infinity]}}}}
     host.wait_until("it is told", || problem(&host).contains("was not fetched yet"));
     host.ok(&["stack", "rm", "demo"]);
 }
+
+#[test]
+fn a_program_is_asked_when_the_containers_it_needs_are_there() {
+    let Some(host) = Host::with_image("a_program_is_asked_when_the_containers_it_needs_are_there") else { return };
+    let path = program(
+        &host,
+        "cloud",
+        r#"
+[ "$2" != metadata ] || exit 1
+echo "$3" >> log
+echo "{\"type\":\"setenv\",\"message\":\"URL=cloud://1\"}"
+"#,
+    );
+    let compose = format!(
+        "
+name: demo
+services:
+  base:
+    image: {IMAGE}
+    init: true
+    command: [sh, -c, 'echo base >> /p/log; sleep infinity']
+    volumes: ['.:/p']
+    healthcheck: {{test: [CMD, test, -e, /p/log]}}
+  db: {{provider: {{type: cloud}}, depends_on: {{base: {{condition: service_healthy}}}}}}
+  web: {{image: {IMAGE}, init: true, command: [sleep, infinity], depends_on: [db]}}
+"
+    );
+    let file = host.write("stack/compose.yaml", &compose);
+    let folder = file.parent().unwrap();
+    let up = || host.command(&["up", "-d"]).current_dir(folder).env("PATH", &path).output().unwrap();
+    let first = up();
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    let log = || std::fs::read_to_string(folder.join("log")).unwrap();
+    assert_eq!(log(), "base\nup\n");
+    assert_eq!(host.run(&["exec", "demo-web-1", "sh", "-c", "echo $DB_URL"]).out.trim(), "cloud://1");
+    // Once more: what runs is left alone while the program is asked again.
+    let id = |name: &str| host.ok(&["inspect", "-f", "{{.Id}}", name]);
+    let before = (id("demo-base-1"), id("demo-web-1"));
+    assert!(up().status.success());
+    assert_eq!((log().as_str(), (id("demo-base-1"), id("demo-web-1"))), ("base\nup\nup\n", before));
+}

@@ -398,9 +398,7 @@ impl Executor {
     async fn is_met(&self, service: &str, condition: Condition) -> Result<bool> {
         let mut met = true;
         for summary in summaries(&self.engine, &self.name, Some(service)).await? {
-            let oneoff =
-                summary.labels.as_ref().and_then(|all| all.get(labels::ONEOFF)).is_some_and(|text| text == "True");
-            if oneoff {
+            if summary.labels.as_ref().is_some_and(labels::is_one_off) {
                 continue;
             }
             let Some(id) = summary.id else { continue };

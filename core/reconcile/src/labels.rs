@@ -37,6 +37,12 @@ pub const VERSION: &str = "com.docker.compose.version";
 /// What [`VERSION`] says.
 pub const VERSION_VALUE: &str = "2.40.0";
 
+/// Whether these are the labels of a container that was made beside its service's own: by `run`, or before them.
+#[must_use]
+pub fn is_one_off(labels: &std::collections::HashMap<String, String>) -> bool {
+    labels.get(ONEOFF).is_some_and(|once| once.eq_ignore_ascii_case("true"))
+}
+
 /// What tells one version of a container from another: its own hash, or Compose's where Compose has made it.
 #[must_use]
 pub fn version(labels: &std::collections::HashMap<String, String>) -> String {

@@ -96,7 +96,7 @@ fn container(found: Kept) -> ObservedContainer {
         name: found.name().to_owned(),
         service: label(labels::SERVICE),
         number: label(labels::NUMBER).parse().unwrap_or(0),
-        oneoff: label(labels::ONEOFF).eq_ignore_ascii_case("true"),
+        oneoff: labels::is_one_off(all),
         hash: labels::version(all),
         parts: label(labels::PARTS),
         image: found.image().to_owned(),

@@ -27,7 +27,7 @@ pub(crate) fn places(engine: &Engine, project: &str) -> Vec<Place> {
 
 fn place(container: &Kept) -> Option<Place> {
     let label = |name: &str| container.labels()?.get(name).map(String::as_str);
-    if label(labels::ONEOFF).is_some_and(|once| once.eq_ignore_ascii_case("true")) {
+    if container.labels().is_some_and(labels::is_one_off) {
         return None;
     }
     let service = label(labels::SERVICE).filter(|service| !service.is_empty())?.to_owned();

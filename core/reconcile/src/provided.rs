@@ -1,7 +1,7 @@
 //! Services and models that programs outside of containers provide. Whoever asks for the stack has run these programs, as
 //! whoever that is; the daemon runs none, and gives what they said to the services that need it. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sampan_compose::Project;
 use sampan_compose::model::ServiceModel;
@@ -16,6 +16,10 @@ pub struct Provided {
     pub services: BTreeMap<String, ProvidedService>,
     /// By key of the project's `models`.
     pub models: BTreeMap<String, ProvidedModel>,
+    /// Services whose programs are asked when this request is done. What needs them is not brought up by it; what stands of
+    /// it goes on with what was said before.
+    #[serde(skip_serializing)]
+    pub pending: BTreeSet<String>,
 }
 
 /// A service.
@@ -66,12 +70,16 @@ impl Provided {
             .collect();
         for (name, definition) in providers {
             let kind = project.services.remove(&name).and_then(|service| service.provider).unwrap_or_default().kind;
-            let said = self.services.get(&name).filter(|said| said.definition == definition);
+            let pending = self.pending.contains(&name);
+            let said = self.services.get(&name).filter(|said| pending || said.definition == definition);
             for (dependent, service) in &mut project.services {
                 if service.depends_on.remove(&name).is_none() {
                     continue;
                 }
                 let Some(said) = said else {
+                    if pending {
+                        continue;
+                    }
                     return Err(format!(
                         "service {dependent} needs {name}, which the program {kind} provides. `sampan up` runs it, the daemon does not, and it was not run with what the file says now: run `sampan up`"
                     ));
@@ -141,7 +149,11 @@ models: {my-model: {model: ai/small}}
         };
         let model =
             ProvidedModel { definition: definition_of(&project.models["my-model"]), endpoint: "http://m/".into() };
-        Provided { services: [("db".to_owned(), service)].into(), models: [("my-model".to_owned(), model)].into() }
+        Provided {
+            services: [("db".to_owned(), service)].into(),
+            models: [("my-model".to_owned(), model)].into(),
+            ..Provided::default()
+        }
     }
 
     #[test]
@@ -173,6 +185,19 @@ models: {my-model: {model: ai/small}}
         let mut project = project(nobody_needs_it);
         Provided::default().apply(&mut project).unwrap();
         assert_eq!(project.services.len(), 1);
+    }
+
+    #[test]
+    fn what_is_still_to_be_asked_is_no_mistake() {
+        let mut fresh = project(FILE);
+        let mut asking = Provided { services: BTreeMap::new(), ..said(&fresh) };
+        asking.pending.insert("db".to_owned());
+        asking.apply(&mut fresh).unwrap();
+        assert_eq!(fresh.services["web"].environment["DB_URL"].as_deref(), Some("mine"));
+        // What runs keeps what was said, though the file says something else by now.
+        let mut edited = project(&FILE.replace("size: 10", "size: 20"));
+        asking.or(&said(&project(FILE))).apply(&mut edited).unwrap();
+        assert_eq!(edited.services["web"].environment["DB_URL"].as_deref(), Some("cloud://1"));
     }
 
     #[test]

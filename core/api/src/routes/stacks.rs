@@ -61,7 +61,7 @@ pub async fn before_network_remove(server: &Server, call: &Call, id: &str) -> sa
 
 async fn make_way(server: &Server, agent: &str, all: &HashMap<String, String>) -> sampan_engine::Result<()> {
     // What `run` makes changes nothing of the stack.
-    let once = all.get(labels::ONEOFF).is_some_and(|oneoff| oneoff == "True");
+    let once = labels::is_one_off(all);
     match all.get(labels::PROJECT) {
         Some(project) if !once => {
             server.stacks.make_way(project, agent, all.get(labels::WORKING_DIR).map(String::as_str)).await

@@ -32,7 +32,7 @@ impl Stack {
         let observed = observe(&self.engine, &self.name, &BTreeSet::new()).await.map_err(|error| error.message)?;
         let order = desired::order(&project);
         let meant = |container: &&ObservedContainer| {
-            !container.oneoff && (services.is_empty() || services.contains(&container.service))
+            (verb == Verb::Kill || !container.oneoff) && (services.is_empty() || services.contains(&container.service))
         };
         let mut containers: Vec<&ObservedContainer> = observed.containers.iter().filter(meant).collect();
         containers

@@ -379,7 +379,7 @@ impl Stack {
         let mut containers: Vec<_> = observed
             .containers
             .iter()
-            .filter(|container| named.contains(&container.service) && !container.oneoff)
+            .filter(|container| named.contains(&container.service) && (verb == Verb::Kill || !container.oneoff))
             .collect();
         containers
             .sort_by_key(|container| (order.iter().position(|name| *name == container.service), container.number));

@@ -50,9 +50,8 @@ impl Stack {
         if self.record().is_none_or(|record| record.left_to.is_none()) {
             return;
         }
-        let own = |found: &bollard_stubs::models::ContainerSummary| {
-            found.labels.as_ref().and_then(|all| all.get(labels::ONEOFF)).is_none_or(|oneoff| oneoff != "True")
-        };
+        let own =
+            |found: &bollard_stubs::models::ContainerSummary| !found.labels.as_ref().is_some_and(labels::is_one_off);
         if summaries(&self.engine, &self.name, None).await.is_ok_and(|found| !found.iter().any(own)) {
             self.files.clear();
             if let Err(error) = self.forget().await {

@@ -1,5 +1,7 @@
 //! Commands that do one thing to the services of a stack: `start stop restart kill pause unpause rm scale`.
 
+use std::io::{BufRead, Write};
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -8,10 +10,9 @@ use super::project::Chosen;
 use super::providers::{self, Stop};
 use super::{ProjectArgs, project};
 use crate::client::escape;
-use crate::commands::container::prune::confirm;
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::output::say;
+use crate::output::{say, show, tell};
 
 /// Asks the stack that is meant, and shows what happens.
 async fn act(context: &Context, verb: &str, title: &'static str, services: &[String], options: Value) -> Outcome {
@@ -139,7 +140,13 @@ pub struct KillArgs {
 
 /// `compose kill`
 pub async fn kill(context: Context, args: KillArgs) -> Outcome {
-    act(&context, "kill", "kill", &args.services, json!({ "signal": args.signal })).await?;
+    let chosen = project::of_services(&context, &args.services).await?;
+    // What was `run` is killed, too.
+    if project::containers(&context.client, &chosen.name, &args.services, false, true).await?.is_empty() {
+        tell!("no container to kill");
+    } else {
+        act(&context, "kill", "kill", &args.services, json!({ "signal": args.signal })).await?;
+    }
     if args.remove_orphans {
         remove_orphans(&context).await?;
     }
@@ -161,7 +168,7 @@ pub async fn remove_orphans(context: &Context) -> Outcome {
             continue;
         }
         context.client.delete(&format!("/containers/{}?force=1", escape(name))).await?;
-        crate::output::tell!(" Container {name}  Removed");
+        tell!(" Container {name}  Removed");
     }
     Ok(())
 }
@@ -184,9 +191,6 @@ pub struct RemoveArgs {
 
 /// `compose rm`
 pub async fn remove(context: Context, args: RemoveArgs) -> Outcome {
-    if !context.project.dry_run {
-        confirm(args.force, "This will remove the stopped containers of the services.")?;
-    }
     if args.stop && context.project.dry_run {
         // What runs would be stopped before: all of it goes.
         let chosen = project::of_services(&context, &args.services).await?;
@@ -197,7 +201,37 @@ pub async fn remove(context: Context, args: RemoveArgs) -> Outcome {
     if args.stop {
         act(&context, "stop", "stop", &args.services, json!({})).await?;
     }
+    let chosen = project::of_services(&context, &args.services).await?;
+    let mut found = project::containers(&context.client, &chosen.name, &args.services, true, false).await?;
+    let own = |container: &Value| {
+        let service = container["Labels"][project::SERVICE].as_str().unwrap_or_default();
+        chosen.project.as_ref().is_none_or(|model| model.service(service).is_some())
+    };
+    found.retain(|container| {
+        own(container) && !matches!(container["State"].as_str(), Some("running" | "paused" | "restarting"))
+    });
+    if found.is_empty() {
+        tell!("No stopped containers");
+        return Ok(());
+    }
+    let names: Vec<&str> = found.iter().map(project::name).collect();
+    if !context.project.dry_run && !agreed(args.force, &format!("Going to remove {}", names.join(", ")))? {
+        return Ok(());
+    }
     act(&context, "rm", "rm", &args.services, json!({ "volumes": args.volumes })).await
+}
+
+/// Says what is to be done, and asks whether it is meant; that it is not is no failure.
+fn agreed(force: bool, what: &str) -> Outcome<bool> {
+    if force {
+        say!("{what}")?;
+        return Ok(true);
+    }
+    show!("? {what} (y/N) ")?;
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Options of `scale`.

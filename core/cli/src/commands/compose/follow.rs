@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::project::{ONE_OFF, PROJECT, SERVICE, containers, name, short};
+use super::project::{PROJECT, SERVICE, containers, is_one_off, name, short};
 use crate::client::{Client, JsonLines, Query, next_chunk};
 use crate::failure::{Failure, Outcome};
 
@@ -153,7 +153,7 @@ impl Follower {
         (self.wanted.services.is_empty() || self.wanted.services.iter().any(|name| name == service))
             && !self.wanted.except.iter().any(|name| name == service)
             && self.wanted.index.is_none_or(|wanted| index == Some(wanted))
-            && !labels[ONE_OFF].as_str().is_some_and(|text| text.eq_ignore_ascii_case("true"))
+            && !is_one_off(labels)
     }
 
     /// Begins to read a container's log.

@@ -99,7 +99,7 @@ pub async fn top(context: Context, args: TopArgs) -> Outcome {
     let client = &context.client;
     let chosen = project::of_services(&context, &args.services).await?;
     let mut lines: Vec<Vec<String>> = Vec::new();
-    for container in project::containers(client, &chosen.name, &args.services, false, false).await? {
+    for container in project::containers(client, &chosen.name, &args.services, false, true).await? {
         let found: Value = client.get(&format!("/containers/{}/top", text(&container["Id"]))).await?;
         let words = |row: &Value| row.as_array().into_iter().flatten().map(|cell| text(cell).to_owned()).collect();
         let line = |service: &str, number: &str, cells: Vec<String>| {

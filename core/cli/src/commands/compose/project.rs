@@ -263,11 +263,16 @@ pub async fn containers(
     found.retain(|container| {
         let labels = &container["Labels"];
         let service = labels[SERVICE].as_str().unwrap_or_default();
-        let once = labels[ONE_OFF].as_str().is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        let once = is_one_off(labels);
         (services.is_empty() || services.iter().any(|name| name == service)) && (one_off || !once)
     });
     found.sort_by_key(|container| name(container).to_owned());
     Ok(found)
+}
+
+/// Whether labels are those of a container of `run`.
+pub fn is_one_off(labels: &Value) -> bool {
+    labels[ONE_OFF].as_str().is_some_and(|text| text.eq_ignore_ascii_case("true"))
 }
 
 /// A container's name as lists have it.

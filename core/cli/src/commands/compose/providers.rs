@@ -9,11 +9,13 @@ mod program;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use http::Method;
 use sampan_compose::Project;
-use sampan_compose::model::Provider;
+use sampan_compose::model::{Condition, Provider};
 use serde_json::{Value, json};
 
 use super::ProjectArgs;
+use super::display::{self, Style};
 use super::project::{self, Chosen};
 use crate::client::{Client, escape};
 use crate::failure::{Failure, Outcome};
@@ -21,17 +23,74 @@ use crate::output::tell;
 use messages::Said;
 use program::{Ask, Program};
 
+/// How containers are brought up that a program needs.
+pub struct Needed<'a> {
+    /// The daemon.
+    pub client: &'a Client,
+    /// How it is shown.
+    pub style: Style,
+    /// The body of the request for the stack; which services, and whether they are waited for, is put in its place.
+    pub body: Value,
+}
+
+impl Needed<'_> {
+    async fn bring(&self, stack: &str, request: &Value, need: &Need) -> Outcome {
+        let mut body = self.body.clone();
+        body["request"] = request.clone();
+        body["services"] = json!(need.services);
+        body["options"]["wait"] = json!(need.wait);
+        // What concerns all of the stack is done when all of it is brought up.
+        for later in ["force_recreate", "recreate_deps", "remove_orphans", "renew_anon_volumes"] {
+            body["options"][later] = json!(false);
+        }
+        body["options"]["ignore_orphans"] = json!(true);
+        let path = format!("/sampan/v1/stacks/{}/up", escape(stack));
+        let response = self.client.call(Method::POST, &path, Some(&body)).await?;
+        display::show(response, self.style, "up").await?.outcome()
+    }
+}
+
 /// Before the daemon brings services up: runs the programs of those that are provided, and leaves the others in `services`.
-/// False when nothing is left to be brought up.
+/// Containers that a program needs are brought up before it, unless none are to be started. False when nothing is left to
+/// be brought up.
 pub async fn before_up(
     chosen: &mut Chosen,
     options: &ProjectArgs,
     services: &mut Vec<String>,
+    needed: Option<Needed<'_>>,
     dry_run: bool,
 ) -> Outcome<bool> {
     let (Some(model), Some(request)) = (&chosen.project, &mut chosen.request) else { return Ok(true) };
-    up(model, options, request, dry_run).await?;
+    up(model, &chosen.name, options, request, needed.as_ref(), dry_run).await?;
     Ok(keep_contained(Some(model), services))
+}
+
+/// The containers that the program of a service needs before it is asked.
+#[derive(Debug, PartialEq, Eq)]
+struct Need {
+    services: Vec<String>,
+    /// Whether they must be more than started.
+    wait: bool,
+}
+
+/// What a provided service needs; none when that is no container.
+fn need(model: &Project, name: &str) -> Option<Need> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![name];
+    let mut wait = false;
+    while let Some(service) = open.pop().and_then(|name| model.services.get(name)) {
+        for (name, dependency) in &service.depends_on {
+            // One that no profile enables is not there, and not required.
+            let Some(other) = model.services.get(name) else { continue };
+            if other.provider.is_some() {
+                open.push(name);
+            } else if found.insert(name.clone()) {
+                // What containers need of each other is the daemon's business.
+                wait |= dependency.condition != Condition::Started;
+            }
+        }
+    }
+    (!found.is_empty()).then(|| Need { services: found.into_iter().collect(), wait })
 }
 
 /// Leaves those services that have containers. False when some were named and none of them has.
@@ -76,11 +135,28 @@ async fn run(
 
 /// Runs the programs of every provided service, in the order in which services start, has models brought, and adds what
 /// they said to the request. A dry run runs nothing, and assumes that they say nothing.
-async fn up(model: &Project, options: &ProjectArgs, request: &mut Value, dry_run: bool) -> Outcome {
+async fn up(
+    model: &Project,
+    stack: &str,
+    options: &ProjectArgs,
+    request: &mut Value,
+    needed: Option<&Needed<'_>>,
+    dry_run: bool,
+) -> Outcome {
     let mut services = serde_json::Map::new();
     let provided = provided(model);
     let env = variables(&provided, options)?;
-    for (name, provider) in provided {
+    let mut models = None;
+    for (index, (name, provider)) in provided.iter().copied().enumerate() {
+        if let (Some(needed), Some(need), false) = (needed, need(model, name), dry_run) {
+            // What these containers need themselves is needed by now.
+            if models.is_none() {
+                models = Some(model_runner::bring(model, dry_run).await?);
+            }
+            let pending: Vec<&str> = provided.iter().skip(index).map(|(name, _)| *name).collect();
+            request["provided"] = json!({ "services": services, "models": models, "pending": pending });
+            needed.bring(stack, request, &need).await?;
+        }
         let said = if dry_run {
             tell!(" Service {name}  run {} compose up", provider.kind);
             Said::default()
@@ -92,7 +168,10 @@ async fn up(model: &Project, options: &ProjectArgs, request: &mut Value, dry_run
         };
         services.insert(name.to_owned(), json!({ "definition": provider, "env": said.variables(name) }));
     }
-    let models = model_runner::bring(model, dry_run).await?;
+    let models = match models {
+        Some(models) => models,
+        None => model_runner::bring(model, dry_run).await?,
+    };
     if !services.is_empty() || !models.is_empty() {
         request["provided"] = json!({ "services": services, "models": models });
     }
@@ -203,6 +282,32 @@ mod tests {
     use super::*;
     use sampan_compose::{LoadOptions, MemoryFiles};
 
+    fn model(text: &str) -> Project {
+        let files = MemoryFiles::default().with("/p/compose.yaml", text);
+        let options = LoadOptions { working_dir: "/p".into(), ..LoadOptions::default() };
+        sampan_compose::load(&options, &files).unwrap_or_else(|error| panic!("{error}")).project
+    }
+
+    #[test]
+    fn what_a_program_needs_is_there_before_it() {
+        let model = model(
+            "
+name: p
+services:
+  base: {image: x}
+  db: {image: x, depends_on: [base]}
+  one: {provider: {type: cloud}, depends_on: {db: {condition: service_healthy}}}
+  two: {provider: {type: cloud}, depends_on: [one, base]}
+  free: {provider: {type: cloud}}
+  web: {image: x, depends_on: [two]}
+",
+        );
+        let shown = |name: &str| need(&model, name).map(|need| (need.services.join(","), need.wait));
+        assert_eq!(shown("one"), Some(("db".to_owned(), true)));
+        assert_eq!(shown("two"), Some(("base,db".to_owned(), true)));
+        assert_eq!(shown("free"), None);
+    }
+
     #[test]
     fn what_needs_a_program_stops_before_it_and_what_it_needs_after() {
         let text = "
@@ -214,9 +319,7 @@ services:
   front: {image: x, depends_on: [web]}
   cache: {provider: {type: cloud}}
 ";
-        let files = MemoryFiles::default().with("/p/compose.yaml", text);
-        let options = LoadOptions { working_dir: "/p".into(), ..LoadOptions::default() };
-        let model = sampan_compose::load(&options, &files).unwrap_or_else(|error| panic!("{error}")).project;
+        let model = model(text);
         let shown = |services: &[&str]| {
             let services: Vec<String> = services.iter().map(|name| (*name).to_owned()).collect();
             let steps = stops(&model, &services)?.into_iter().map(|step| match step {

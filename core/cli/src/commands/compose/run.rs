@@ -114,12 +114,14 @@ pub async fn run(context: Context, args: RunArgs) -> Outcome {
     let mut chosen = project::to_own(&context.project)?;
     chosen.activate(std::slice::from_ref(&args.service))?;
     remote::trust(&context.project, false)?;
-    if !providers::before_up(&mut chosen, &context.project, &mut vec![args.service.clone()], false).await? {
+    let chosen_style = context.project.style()?;
+    let style = if args.quiet { Style { mode: Mode::Quiet, ..chosen_style } } else { chosen_style };
+    let body = json!({ "options": { "parallel": context.project.parallel()? } });
+    let needed = (!args.no_deps).then_some(providers::Needed { client, style, body });
+    if !providers::before_up(&mut chosen, &context.project, &mut vec![args.service.clone()], needed, false).await? {
         return Err(Failure::new(format!("service {} is provided by a program and has no container", args.service)));
     }
     let Some(service) = chosen.project.as_ref().and_then(|model| model.service(&args.service)) else { return Ok(()) };
-    let chosen_style = context.project.style()?;
-    let style = if args.quiet { Style { mode: Mode::Quiet, ..chosen_style } } else { chosen_style };
     let orphans = context.project.orphans(args.remove_orphans.then_some(true))?;
     if orphans == Orphans::Removed {
         super::act::remove_orphans(&context).await?;

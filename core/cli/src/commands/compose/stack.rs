@@ -119,7 +119,7 @@ pub async fn diff(context: Context, mut args: DiffArgs) -> Outcome {
     let options = context.project.clone().joined(std::mem::take(&mut args.project));
     let mut chosen = project::to_own(&options)?;
     chosen.activate(&args.services)?;
-    if !providers::before_up(&mut chosen, &options, &mut args.services, true).await? {
+    if !providers::before_up(&mut chosen, &options, &mut args.services, None, true).await? {
         return Ok(());
     }
     let body = json!({ "request": chosen.request, "services": args.services, "options": { "dry_run": true } });

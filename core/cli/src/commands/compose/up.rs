@@ -210,10 +210,14 @@ pub async fn up(context: Context, mut args: UpArgs) -> Outcome {
     if !options.dry_run {
         remote::trust(&options, args.yes)?;
     }
-    if !providers::before_up(&mut chosen, &options, &mut args.services, options.dry_run).await? {
+    let client = &context.client;
+    let needed = match args.no_start || args.no_deps {
+        true => None,
+        false => Some(providers::Needed { client, style, body: body(&args, &Value::Null, &options)? }),
+    };
+    if !providers::before_up(&mut chosen, &options, &mut args.services, needed, options.dry_run).await? {
         return Ok(());
     }
-    let client = &context.client;
     let since = now();
     let body = body(&args, chosen.request.as_ref().unwrap_or(&Value::Null), &options)?;
     let path = format!("/sampan/v1/stacks/{}/up", escape(&chosen.name));
@@ -532,11 +536,13 @@ pub async fn watch(context: Context, mut args: WatchArgs) -> Outcome {
         let mut chosen = project::to_own(&options)?;
         chosen.activate(&args.services)?;
         remote::trust(&options, false)?;
-        if !providers::before_up(&mut chosen, &options, &mut args.services, false).await? {
+        let style = options.style()?;
+        let client = &context.client;
+        let needed = providers::Needed { client, style, body: body(&UpArgs::default(), &Value::Null, &options)? };
+        if !providers::before_up(&mut chosen, &options, &mut args.services, Some(needed), false).await? {
             return Ok(());
         }
         let up_args = UpArgs { detach: true, services: args.services.clone(), ..UpArgs::default() };
-        let style = options.style()?;
         let body = body(&up_args, &chosen.request.unwrap_or_default(), &options)?;
         let path = format!("/sampan/v1/stacks/{}/up", escape(&chosen.name));
         let response = context.client.call(Method::POST, &path, Some(&body)).await?;
