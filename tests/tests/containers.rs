@@ -332,6 +332,16 @@ fn devices_come_by_the_names_of_their_vendors() {
     let Some(host) = Host::start_with(test, &["--config-file", config.to_str().unwrap()]) else { return };
     host.import_busybox();
     let shared = host.write("shared/library", "of the vendor");
+    let log = host.write("log/program", "").parent().unwrap().to_owned();
+    std::fs::set_permissions(log.join("program"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    // As vendors' programs do, it finds the root by the configuration that the state names.
+    let hook = r#"#!/bin/sh
+bundle=$(sed 's/.*"bundle":"\([^"]*\)".*/\1/')
+root=$(sed -n 's/.*"root":{"path":"\([^"]*\)".*/\1/p' "$bundle/config.json")
+echo "$WHO" > "$root/by-hook"
+"#;
+    let hook = host.write("log/hook", hook);
+    std::fs::set_permissions(hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let specification = format!(
         "cdiVersion: 0.6.0
 kind: nvidia.com/gpu
@@ -341,11 +351,23 @@ devices:
       deviceNodes: [{{path: /dev/gpu0, hostPath: /dev/null, fileMode: 0600}}]
       env: [GPU=zero]
   - name: hooked
-    containerEdits: {{hooks: [{{hookName: createContainer, path: /bin/true}}]}}
+    containerEdits:
+      hooks:
+        - {{hookName: createRuntime, path: /bin/sh, args: [sh, -c, 'cat > {log}/runtime']}}
+        - {{hookName: createContainer, path: {log}/hook, env: [WHO=vendor]}}
+        - {{hookName: startContainer, path: /bin/busybox, args: [sh, -c, 'echo inside >> /by-hook']}}
+        - {{hookName: poststop, path: /bin/sh, args: [sh, -c, 'cat > {log}/stopped']}}
+  - name: failing
+    containerEdits: {{hooks: [{{hookName: createContainer, path: /bin/sh, args: [sh, -c, 'echo no such card >&2; exit 3']}}]}}
+  - name: slow
+    containerEdits: {{hooks: [{{hookName: createRuntime, path: /bin/sleep, args: [sleep, '1000'], timeout: 1}}]}}
+  - name: not-roots
+    containerEdits: {{hooks: [{{hookName: createRuntime, path: {log}/program}}]}}
 containerEdits:
   mounts: [{{hostPath: {}, containerPath: /opt/gpu, options: [ro, nosuid, rbind]}}]
 ",
-        shared.parent().unwrap().display()
+        shared.parent().unwrap().display(),
+        log = log.display(),
     );
     let (code, error) = host.fails(&["run", "--rm", "--gpus", "all", IMAGE, "true"]);
     assert!(error.contains("could not select device driver \"\" with capabilities: [[gpu]]"), "{error}");
@@ -358,7 +380,25 @@ containerEdits:
         assert_eq!(host.ok(&["run", "--rm", flag, device, IMAGE, "sh", "-c", look]), shown, "{flag} {device}");
         assert_eq!(host.ok(&["run", "--rm", flag, device, "-e", "GPU=none", IMAGE, "sh", "-c", "echo $GPU"]), "zero");
     }
-    for (name, part) in [("gpu=7", "unresolvable CDI devices nvidia.com/gpu=7"), ("gpu=hooked", "it has hooks")] {
+    // Programs of the vendor run on the host before the container changes its root, inside of it, and when it is gone.
+    assert_eq!(
+        host.ok(&["run", "--name", "hooked", "--device", "nvidia.com/gpu=hooked", IMAGE, "cat", "/by-hook"]),
+        "vendor\ninside"
+    );
+    let state = |name: &str| std::fs::read_to_string(log.join(name)).unwrap_or_default();
+    host.wait_until("the last program has run", || state("stopped").contains("\"status\":\"stopped\""));
+    let first: serde_json::Value = serde_json::from_str(&state("runtime")).unwrap();
+    assert_eq!(
+        (&first["status"], first["id"].as_str()),
+        (&"creating".into(), Some(host.ok(&["inspect", "-f", "{{.Id}}", "hooked"]).as_str()))
+    );
+    host.ok(&["rm", "hooked"]);
+    for (name, part) in [
+        ("gpu=7", "unresolvable CDI devices nvidia.com/gpu=7"),
+        ("gpu=failing", "run the createContainer hook /bin/sh: exit status: 3: no such card"),
+        ("gpu=slow", "run the createRuntime hook /bin/sleep: it did not end in 1 s"),
+        ("gpu=not-roots", "others than root can write the hook"),
+    ] {
         let (_, error) = host.fails(&["run", "--rm", "--device", &format!("nvidia.com/{name}"), IMAGE, "true"]);
         assert!(error.contains(part), "{error}");
     }

@@ -9,6 +9,7 @@ use nix::sys::stat::Mode;
 use nix::unistd;
 use oci_spec::runtime::{Process, Spec};
 
+use crate::hooks::{self, Moment};
 use crate::launch::LaunchOptions;
 use crate::rootfs;
 use crate::user::{self, Identity};
@@ -50,6 +51,11 @@ pub fn container(given: Inheritance<'_>) -> Result<Infallible, Failure> {
         nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
         let _ = std::fs::write("/proc/sys/kernel/domainname", name);
     }
+    // In the host's numbering, which ends with the host's `/proc`.
+    let own = || std::fs::read_link("/proc/self").ok().and_then(|name| name.to_str()?.parse().ok());
+    let own = spec.hooks().as_ref().and_then(|_| own());
+    let owner = given.options.owner();
+    hooks::run(spec, owner, Moment::CreateContainer, own)?;
     rootfs::pivot(root.as_fd())?;
     drop(root);
     let console = if process.terminal().unwrap_or(false) {
@@ -61,6 +67,7 @@ pub fn container(given: Inheritance<'_>) -> Result<Infallible, Failure> {
         None
     };
     rootfs::protect(spec)?;
+    hooks::run(spec, owner, Moment::StartContainer, own)?;
     finish(process, given.options, given.filter.as_deref(), console, given.stdio)
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{
@@ -11,6 +12,7 @@ use nix::sys::stat::Mode;
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 use sampan_cgroup::{Access, Cgroup, DeviceKind, DeviceRule, Entry, Limits, Throttle, ThrottleKind};
 
+use crate::hooks::{self, Moment, Owner};
 use crate::init::{self, Inheritance};
 use crate::sys::{self, Cloned};
 use crate::{At, Failure, seccomp};
@@ -28,6 +30,16 @@ pub struct LaunchOptions {
     pub default_seccomp: bool,
     /// Rows and columns of the terminal.
     pub size: Option<(u16, u16)>,
+    /// The container's id, for its hooks.
+    pub id: String,
+    /// Where its configuration lies, for its hooks.
+    pub bundle: PathBuf,
+}
+
+impl LaunchOptions {
+    pub(crate) fn owner(&self) -> Owner<'_> {
+        Owner { id: &self.id, bundle: &self.bundle }
+    }
 }
 
 /// Where the program's input and output go.
@@ -212,6 +224,7 @@ pub fn launch(spec: &Spec, options: &LaunchOptions, cgroup: &Cgroup, stdio: Stdi
         Cloned::Parent { pid, pidfd } => {
             drop((theirs, stdio));
             let prepared = if user_namespace { write_maps(pid, spec) } else { Ok(()) };
+            let prepared = prepared.and_then(|()| hooks::run(spec, options.owner(), Moment::CreateRuntime, Some(pid)));
             finish_parent(&ours, pid, pidfd, prepared)
         }
     }

@@ -5,7 +5,7 @@
 //! ordinary code until it executes the program.
 //!
 //! Steps in the order of their files: `launch` (the parent's side), `init` (the child's), `rootfs`, `mounts`, `paths`,
-//! `terminal`, `identity` (user, capabilities, filter), `program` (the last step).
+//! `terminal`, `identity` (user, capabilities, filter), `program` (the last step); between them those of `hooks`.
 //!
 //! Invariants:
 //! - what comes from the image is resolved below its root by descriptor (`openat2` with `RESOLVE_IN_ROOT`), never by name;
@@ -15,6 +15,7 @@
 #![allow(unsafe_code)] // system calls that nix has no wrapper for; one block each, in `sys`
 
 pub mod capabilities;
+pub mod hooks;
 mod identity;
 mod init;
 mod launch;

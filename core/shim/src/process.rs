@@ -118,6 +118,7 @@ pub fn exec(
         init: false,
         default_seccomp: false,
         size: request.size,
+        ..LaunchOptions::default()
     };
     let wanted = ExecOptions { process: &request.process, options, filter };
     let mut launched = sampan_runtime::exec(target.as_fd(), cgroup, wanted, ends.stdio).map_err(failed)?;

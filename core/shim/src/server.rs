@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use sampan_cgroup::{Cgroup, Hierarchy};
 use sampan_runtime::LaunchOptions;
+use sampan_runtime::hooks::{self, Moment, Owner};
 use sampan_shim_protocol::{
     Connected, Connection, EXIT, Event, ExecRequest, ExitStatus, Message, OCI_CONFIG, Packet, Reply, Request,
     SHIM_CONFIG, Seccomp, ShimConfig, StartFailure, listen_in,
@@ -101,10 +102,15 @@ impl Server {
                     init: config.init,
                     default_seccomp: config.seccomp == Seccomp::Default,
                     size: config.size,
+                    id: config.id.clone(),
+                    bundle: bundle.clone(),
                 };
                 let mut launched =
                     sampan_runtime::launch(&spec, &options, &cgroup, ends.stdio).map_err(process::failed)?;
                 let terminal = process::join_terminal(&mut launched, ends.inner).map_err(own("join the terminal"))?;
+                // The program runs: by the specification, what fails now changes nothing.
+                let owner = Owner { id: &config.id, bundle: &bundle };
+                let _ = hooks::run(&spec, owner, Moment::Poststart, Some(launched.pid));
                 Ok((launched, ends.outside, terminal))
             });
         let (launched, outside, terminal) = match launched {
@@ -272,6 +278,8 @@ impl Server {
             self.tell(&Event::Oom);
         }
         self.tell(&Event::Exited(status));
+        let owner = Owner { id: &self.config.id, bundle: &self.bundle };
+        let _ = hooks::run(&self.spec, owner, Moment::Poststop, None);
     }
 
     /// Written aside and renamed, so that it is whole whenever it is there.

@@ -221,6 +221,7 @@ async fn prepare(engine: &Engine, root: &BuildRoot, step: &RunStep, program: &mu
         devices: given,
         env: brought.env,
         groups: brought.groups,
+        hooks: brought.hooks,
         ..Resolved::default()
     };
     let oci = spec::oci(&record, &resolved)?;

@@ -26,6 +26,9 @@ pub(super) struct Document {
     /// For whichever of the devices is used.
     #[serde(default)]
     pub container_edits: Edits,
+    /// Whether nobody but root can write the file.
+    #[serde(skip)]
+    pub trusted: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -47,16 +50,24 @@ pub(super) struct Edits {
     pub mounts: Vec<Mount>,
     #[serde(rename = "additionalGIDs", alias = "additionalGids")]
     pub additional_gids: Vec<u32>,
-    hooks: Vec<Hook>,
+    pub hooks: Vec<Hook>,
     intel_rdt: Option<Value>,
     net_devices: Vec<Value>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+/// A program that runs at a moment of a container's life.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Hook {
-    hook_name: String,
-    path: String,
+pub(crate) struct Hook {
+    /// The moment.
+    pub hook_name: String,
+    /// On the host; in the container for `startContainer`.
+    pub path: String,
+    /// Its own name first.
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    /// In seconds.
+    pub timeout: Option<i64>,
 }
 
 /// A device node for a container.
@@ -114,30 +125,60 @@ impl Document {
 
 impl Edits {
     pub(super) fn check(&self) -> Result<(), String> {
-        if let Some(hook) = self.hooks.first() {
-            return Err(format!(
-                "it has hooks ({} of {}), and programs are not run on the host for a container; see whether the vendor's generator can leave them out",
-                if hook.path.is_empty() { "a program" } else { &hook.path },
-                if hook.hook_name.is_empty() { "an unknown time" } else { &hook.hook_name }
-            ));
-        }
         if self.intel_rdt.as_ref().is_some_and(|value| !value.is_null()) {
             return Err("intelRdt is not supported".to_owned());
         }
         if !self.net_devices.is_empty() {
             return Err("netDevices are not supported".to_owned());
         }
-        let lists = [self.env.len(), self.device_nodes.len(), self.mounts.len(), self.additional_gids.len()];
+        let lists =
+            [self.env.len(), self.device_nodes.len(), self.mounts.len(), self.additional_gids.len(), self.hooks.len()];
         if lists.iter().any(|length| *length > ENTRIES) {
             return Err(format!("a list of its edits is longer than {ENTRIES}"));
         }
-        for variable in &self.env {
-            if variable.contains('\0') || variable.split_once('=').is_none_or(|(name, _)| name.is_empty()) {
-                return Err(format!("{variable:?} is not a variable as NAME=VALUE"));
-            }
-        }
+        check_variables(&self.env)?;
+        self.hooks.iter().try_for_each(Hook::check)?;
         self.device_nodes.iter().try_for_each(DeviceNode::check)?;
         self.mounts.iter().try_for_each(Mount::check)
+    }
+}
+
+fn check_variables(all: &[String]) -> Result<(), String> {
+    let wrong = |variable: &&String| {
+        variable.contains('\0') || variable.split_once('=').is_none_or(|(name, _)| name.is_empty())
+    };
+    match all.iter().find(wrong) {
+        Some(variable) => Err(format!("{variable:?} is not a variable as NAME=VALUE")),
+        None => Ok(()),
+    }
+}
+
+impl Hook {
+    /// The moments that there are.
+    const MOMENTS: [&str; 6] =
+        ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+    fn check(&self) -> Result<(), String> {
+        if !Self::MOMENTS.contains(&self.hook_name.as_str()) {
+            return Err(format!(
+                "the hook {} is of {:?}; known are {}",
+                self.path,
+                self.hook_name,
+                Self::MOMENTS.join(", ")
+            ));
+        }
+        if !is_plain(&self.path) {
+            return Err(format!("the hook {:?} has no absolute path", self.path));
+        }
+        if self.args.len().max(self.env.len()) > ENTRIES || self.args.iter().any(|word| word.contains('\0')) {
+            return Err(format!("the hook {} has arguments that can't be passed", self.path));
+        }
+        check_variables(&self.env)
+    }
+
+    /// Whether it is run with the rights of the engine.
+    pub(super) fn is_of_the_host(&self) -> bool {
+        self.hook_name != "startContainer"
     }
 }
 

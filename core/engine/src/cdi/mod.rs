@@ -1,8 +1,9 @@
 //! Devices by the names of the Container Device Interface: `vendor.com/class=name`.
 //!
 //! Specifications are files (JSON or YAML) that vendors put into a few folders of root's. They are read when a container
-//! starts, since drivers write them anew. Reading is bounded; what a specification may ask for is devices, binds and
-//! variables, and nothing that runs on the host.
+//! starts, since drivers write them anew. Reading is bounded. A specification may ask for devices, binds, variables, and
+//! programs that run at moments of the container's life, on the host with the rights of the engine: those only where
+//! nobody but root can write the specification and the program.
 
 mod build;
 mod document;
@@ -11,12 +12,13 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bollard_stubs::models::DeviceRequest;
 
 pub(crate) use build::for_build;
-pub(crate) use document::{DeviceNode, Mount};
+pub(crate) use document::{DeviceNode, Hook, Mount};
 use document::{Document, Edits};
 use sampan_build::device::{is_device, is_kind};
 
@@ -38,6 +40,7 @@ pub(crate) struct Injection {
     pub devices: Vec<DeviceNode>,
     pub mounts: Vec<Mount>,
     pub groups: Vec<u32>,
+    pub hooks: Vec<Hook>,
 }
 
 impl Injection {
@@ -46,6 +49,7 @@ impl Injection {
         self.devices.extend(edits.device_nodes.iter().cloned());
         self.mounts.extend(edits.mounts.iter().cloned());
         self.groups.extend(edits.additional_gids.iter().copied());
+        self.hooks.extend(edits.hooks.iter().cloned());
     }
 }
 
@@ -209,11 +213,14 @@ impl Registry {
                 let (kind, device) = (&name.kind, &name.device);
                 Error::unsupported(format!("CDI device injection failed: {kind}={device}: {}: {why}", path.display()))
             };
-            edits.check().map_err(|why| refused(&why))?;
-            all.add(edits);
+            let mut add = |edits: &Edits| {
+                edits.check().and_then(|()| trust(document, edits)).map_err(|why| refused(&why))?;
+                all.add(edits);
+                Ok::<_, Error>(())
+            };
+            add(edits)?;
             if of_files.insert(path, document).is_none() {
-                document.container_edits.check().map_err(|why| refused(&why))?;
-                all.add(&document.container_edits);
+                add(&document.container_edits)?;
             }
         }
         if !missing.is_empty() {
@@ -241,9 +248,37 @@ fn incompatible(driver: &str, capabilities: &[Vec<String>]) -> Error {
     Error::invalid(format!("could not select device driver {driver:?} with capabilities: [{}]", sets.join(" ")))
 }
 
+/// Whether programs may be run for a container with the rights of the engine.
+fn trust(document: &Document, edits: &Edits) -> std::result::Result<(), String> {
+    let Some(first) = edits.hooks.first() else { return Ok(()) };
+    if !document.trusted {
+        return Err(format!(
+            "it has hooks ({}), and others than root can write it: hooks run as root. Make the file root's alone (chown root, chmod go-w)",
+            first.path
+        ));
+    }
+    for hook in edits.hooks.iter().filter(|hook| hook.is_of_the_host()) {
+        match fs::metadata(&hook.path) {
+            Ok(found) if !found.is_file() => return Err(format!("the hook {} is not a program", hook.path)),
+            Ok(found) if !is_roots(&found) => {
+                return Err(format!("others than root can write the hook {}, which runs as root", hook.path));
+            }
+            Ok(_) => {}
+            Err(error) => return Err(format!("the hook {}: {error}", hook.path)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether nobody but root can write it.
+fn is_roots(found: &fs::Metadata) -> bool {
+    found.uid() == 0 && found.mode() & 0o022 == 0
+}
+
 fn read(path: &Path) -> std::result::Result<Document, String> {
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
-    if !file.metadata().is_ok_and(|found| found.is_file()) {
+    let found = file.metadata().map_err(|error| error.to_string())?;
+    if !found.is_file() {
         return Err("it is not a file".to_owned());
     }
     let mut text = String::new();
@@ -252,12 +287,13 @@ fn read(path: &Path) -> std::result::Result<Document, String> {
         return Err(format!("it is larger than {} MiB", LARGEST >> 20));
     }
     let is_json = path.extension().is_some_and(|end| end == "json");
-    let document: Document = if is_json {
+    let mut document: Document = if is_json {
         serde_json::from_str(&text).map_err(|error| error.to_string())?
     } else {
         serde_json::from_value(yaml::parse(&text)?).map_err(|error| error.to_string())?
     };
     document.check()?;
+    document.trusted = is_roots(&found);
     Ok(document)
 }
 

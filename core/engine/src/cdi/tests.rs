@@ -77,7 +77,7 @@ fn what_is_not_there_or_not_done_is_told() {
     assert!(message.contains("broken.json"), "{message}");
     assert!(told(named(&["thing"]), &folder).contains("vendor.com/class=name"));
     let message = told(named(&["example.com/thing=with-hook"]), &folder);
-    assert!(message.contains("/usr/bin/thing-hook of createContainer"), "{message}");
+    assert!(message.contains("the hook /usr/bin/thing-hook: No such file"), "{message}");
     assert_eq!(told(gpus(-1, &[]), &folder), "could not select device driver \"\" with capabilities: [[gpu]]");
     let other = DeviceRequest {
         driver: Some("x".into()),

@@ -10,6 +10,7 @@ use super::limits;
 use super::record::{ContainerRecord, MountRecord};
 use super::security::{self, SecurityOptions};
 use super::validate::{self, Sharing};
+use crate::cdi;
 use crate::error::Result;
 
 /// Where programs are looked for when the image does not say.
@@ -47,6 +48,8 @@ pub(crate) struct Resolved {
     pub env: Vec<String>,
     /// Groups that devices bring.
     pub groups: Vec<u32>,
+    /// Programs that devices have run at moments of the container's life.
+    pub hooks: Vec<cdi::Hook>,
     /// Limits of block devices, by OCI's names of the lists.
     pub throttles: Vec<(&'static str, Vec<Value>)>,
 }
@@ -106,6 +109,9 @@ pub(crate) fn oci(record: &ContainerRecord, resolved: &Resolved) -> Result<Value
         "linux": linux,
         "annotations": host.annotations.clone().unwrap_or_default(),
     });
+    if !resolved.hooks.is_empty() {
+        spec["hooks"] = hooks(&resolved.hooks);
+    }
     if let Some(hostname) = &resolved.hostname {
         spec["hostname"] = json!(hostname);
         if let Some(domain) = config.domainname.as_deref().filter(|domain| !domain.is_empty()) {
@@ -113,6 +119,20 @@ pub(crate) fn oci(record: &ContainerRecord, resolved: &Resolved) -> Result<Value
         }
     }
     Ok(spec)
+}
+
+/// By their moments, in their order.
+fn hooks(all: &[cdi::Hook]) -> Value {
+    let mut by_moment: Map<String, Value> = Map::new();
+    for hook in all {
+        let mut written = json!({ "path": hook.path, "args": hook.args, "env": hook.env });
+        if let Some(seconds) = hook.timeout {
+            written["timeout"] = json!(seconds);
+        }
+        let list = by_moment.entry(hook.hook_name.clone()).or_insert_with(|| json!([]));
+        list.as_array_mut().into_iter().for_each(|list| list.push(written.clone()));
+    }
+    Value::Object(by_moment)
 }
 
 /// What the shim needs beside it.

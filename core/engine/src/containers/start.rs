@@ -363,6 +363,7 @@ impl Containers {
             devices: given,
             env: brought.env,
             groups: brought.groups,
+            hooks: brought.hooks,
             throttles: devices::throttles(host)?,
         })
     }
