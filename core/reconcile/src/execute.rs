@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard_stubs::models::{HealthStatusEnum, MountTypeEnum};
+use bollard_stubs::models::{ContainerSummaryStateEnum, HealthStatusEnum, MountTypeEnum};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sampan_compose::Project;
 use sampan_compose::model::Condition;
-use sampan_engine::containers::RemoveOptions;
+use sampan_engine::containers::{Kept, RemoveOptions};
 use sampan_engine::{Engine, Error, ErrorKind, Filters, Result};
 use tokio::sync::watch;
 
@@ -20,7 +20,7 @@ use crate::hooks::When;
 use crate::init_containers::InitContainer;
 use crate::labels;
 use crate::material;
-use crate::observe::summaries;
+use crate::observe::of_project;
 use crate::plan::{Action, Plan};
 use crate::progress::Progress;
 use crate::replace::{FailedUpdate, Unfinished};
@@ -231,7 +231,7 @@ impl Executor {
                 self.tell_each(service, "Waiting").await;
                 let met = match self.waits {
                     true => self.wait_for(service, *condition).await.map(|()| true),
-                    false => self.is_met(service, *condition).await,
+                    false => self.is_met(service, *condition),
                 };
                 match met {
                     Ok(false) => return Ok(Taken::Later),
@@ -381,7 +381,7 @@ impl Executor {
         let mut events = self.engine.events_stream(None, None, filters).await?;
         let mut cancel = self.cancel.clone();
         loop {
-            if self.is_met(service, condition).await? {
+            if self.is_met(service, condition)? {
                 return Ok(());
             }
             tokio::select! {
@@ -395,61 +395,50 @@ impl Executor {
         }
     }
 
-    async fn is_met(&self, service: &str, condition: Condition) -> Result<bool> {
+    fn is_met(&self, service: &str, condition: Condition) -> Result<bool> {
         let mut met = true;
-        for summary in summaries(&self.engine, &self.name, Some(service)).await? {
-            if summary.labels.as_ref().is_some_and(labels::is_one_off) {
-                continue;
+        for found in self.engine.kept_containers(&of_project(&self.name, Some(service))) {
+            if !found.labels().is_some_and(labels::is_one_off) {
+                met &= is_as(condition, service, &found)?;
             }
-            let Some(id) = summary.id else { continue };
-            let found = match self.engine.inspect_container(&id, false).await {
-                Ok(found) => found,
-                Err(error) if error.kind == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let name = found.name.unwrap_or_default().trim_start_matches('/').to_owned();
-            let state = found.state.unwrap_or_default();
-            let running = state.running.unwrap_or(false) || state.restarting.unwrap_or(false);
-            let code = state.exit_code.unwrap_or(0);
-            let started = state.started_at.as_deref().is_some_and(|time| !time.starts_with("0001"));
-            met &= match condition {
-                Condition::Started if running => true,
-                Condition::Started if !started => false,
-                // A job that has done its work.
-                Condition::Started if code == 0 => true,
-                Condition::Started => {
-                    return Err(Error::conflict(format!("container {name} exited ({code})")));
-                }
-                Condition::CompletedSuccessfully if running || !started => false,
-                Condition::CompletedSuccessfully if code == 0 => true,
-                Condition::CompletedSuccessfully => {
-                    return Err(Error::conflict(format!(
-                        "service \"{service}\" didn't complete successfully: {name} exited ({code})"
-                    )));
-                }
-                Condition::Healthy => match state.health.and_then(|health| health.status) {
-                    Some(HealthStatusEnum::HEALTHY) if running => true,
-                    Some(HealthStatusEnum::UNHEALTHY) => {
-                        return Err(Error::conflict(format!(
-                            "dependency failed to start: container {name} is unhealthy"
-                        )));
-                    }
-                    _ if started && !running => {
-                        return Err(Error::conflict(format!(
-                            "dependency failed to start: container {name} exited ({code})"
-                        )));
-                    }
-                    None | Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) if running => {
-                        return Err(Error::conflict(format!(
-                            "dependency failed to start: container {name} has no healthcheck configured"
-                        )));
-                    }
-                    _ => false,
-                },
-            };
         }
         Ok(met)
     }
+}
+
+/// Whether a container of a service is as it is waited for; fails when it cannot become so.
+fn is_as(condition: Condition, service: &str, found: &Kept) -> Result<bool> {
+    use ContainerSummaryStateEnum as State;
+    let (name, code) = (found.name(), found.standing.code);
+    let running = matches!(found.state(), State::RUNNING | State::PAUSED | State::RESTARTING);
+    let started = found.standing.started_ns > 0;
+    Ok(match condition {
+        Condition::Started if running => true,
+        Condition::Started if !started => false,
+        // A job that has done its work.
+        Condition::Started if code == 0 => true,
+        Condition::Started => return Err(Error::conflict(format!("container {name} exited ({code})"))),
+        Condition::CompletedSuccessfully if running || !started => false,
+        Condition::CompletedSuccessfully if code == 0 => true,
+        Condition::CompletedSuccessfully => {
+            return Err(Error::conflict(format!(
+                "service \"{service}\" didn't complete successfully: {name} exited ({code})"
+            )));
+        }
+        Condition::Healthy => {
+            let failed =
+                |why: &str| Err(Error::conflict(format!("dependency failed to start: container {name} {why}")));
+            match found.health {
+                Some(HealthStatusEnum::HEALTHY) if running => true,
+                Some(HealthStatusEnum::UNHEALTHY) => return failed("is unhealthy"),
+                _ if started && !running => return failed(&format!("exited ({code})")),
+                None | Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) if running => {
+                    return failed("has no healthcheck configured");
+                }
+                _ => false,
+            }
+        }
+    })
 }
 
 /// A result for which one kind of failure says that it is so already.

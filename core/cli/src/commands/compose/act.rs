@@ -97,10 +97,11 @@ pub async fn stop(context: Context, args: StopArgs) -> Outcome {
     let (Some(model), Some(steps)) = (&chosen.project, steps) else {
         return ask(&context, &chosen, "stop", "stop", &args.services, options).await;
     };
+    let env = project::variables(&context.project)?;
     for step in steps {
         match step {
             Stop::Containers(services) => ask(&context, &chosen, "stop", "stop", &services, options.clone()).await?,
-            Stop::Program(name) => providers::stop_one(model, &context.project, &name).await?,
+            Stop::Program(name) => providers::stop_one(model, &context.project, &env, &name).await?,
         }
     }
     Ok(())

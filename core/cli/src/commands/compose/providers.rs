@@ -242,14 +242,13 @@ pub fn stops(model: &Project, services: &[String]) -> Option<Vec<Stop>> {
 }
 
 /// Asks the program of a service to stop, if it knows that.
-pub async fn stop_one(model: &Project, options: &ProjectArgs, name: &str) -> Outcome {
+pub async fn stop_one(model: &Project, options: &ProjectArgs, env: &BTreeMap<String, String>, name: &str) -> Outcome {
     let Some(provider) = model.services.get(name).and_then(|service| service.provider.as_ref()) else { return Ok(()) };
     if options.dry_run {
         tell!(" Service {name}  run {} compose stop", provider.kind);
         return Ok(());
     }
-    let env = project::variables(options)?;
-    if run(model, &env, (name, provider), Ask::Stop).await?.is_some() {
+    if run(model, env, (name, provider), Ask::Stop).await?.is_some() {
         tell!(" Service {name}  Stopped");
     }
     Ok(())
@@ -258,8 +257,10 @@ pub async fn stop_one(model: &Project, options: &ProjectArgs, name: &str) -> Out
 /// Asks the programs of all provided services to stop: their containers have.
 pub async fn stop(model: Option<&Project>, options: &ProjectArgs) -> Outcome {
     let Some(model) = model else { return Ok(()) };
-    for (name, _) in provided(model).into_iter().rev() {
-        stop_one(model, options, name).await?;
+    let provided = provided(model);
+    let env = variables(&provided, options)?;
+    for (name, _) in provided.into_iter().rev() {
+        stop_one(model, options, &env, name).await?;
     }
     Ok(())
 }
