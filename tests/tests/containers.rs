@@ -355,7 +355,7 @@ devices:
       hooks:
         - {{hookName: createRuntime, path: /bin/sh, args: [sh, -c, 'cat > {log}/runtime']}}
         - {{hookName: createContainer, path: {log}/hook, env: [WHO=vendor]}}
-        - {{hookName: startContainer, path: /bin/busybox, args: [sh, -c, 'echo inside >> /by-hook']}}
+        - {{hookName: startContainer, path: /bin/busybox, args: [sh, -c, '/bin/busybox grep CapEff /proc/self/status >> /by-hook']}}
         - {{hookName: poststop, path: /bin/sh, args: [sh, -c, 'cat > {log}/stopped']}}
   - name: failing
     containerEdits: {{hooks: [{{hookName: createContainer, path: /bin/sh, args: [sh, -c, 'echo no such card >&2; exit 3']}}]}}
@@ -381,9 +381,14 @@ containerEdits:
         assert_eq!(host.ok(&["run", "--rm", flag, device, "-e", "GPU=none", IMAGE, "sh", "-c", "echo $GPU"]), "zero");
     }
     // Programs of the vendor run on the host before the container changes its root, inside of it, and when it is gone.
+    let rights = "cat /by-hook; /bin/busybox grep CapEff /proc/self/status";
+    let said = host.ok(&["run", "--name", "hooked", "--device", "nvidia.com/gpu=hooked", IMAGE, "sh", "-c", rights]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "vendor");
     assert_eq!(
-        host.ok(&["run", "--name", "hooked", "--device", "nvidia.com/gpu=hooked", IMAGE, "cat", "/by-hook"]),
-        "vendor\ninside"
+        lines[1..2],
+        lines[2..],
+        "inside, where the image says what runs, it has no more rights than the program"
     );
     let state = |name: &str| std::fs::read_to_string(log.join(name)).unwrap_or_default();
     host.wait_until("the last program has run", || state("stopped").contains("\"status\":\"stopped\""));

@@ -37,7 +37,7 @@ pub enum Moment {
     CreateRuntime,
     /// The mounts are there, the root is not changed yet; in those of the container.
     CreateContainer,
-    /// Just before the program; inside of the container.
+    /// Just before the program; inside of the container, with the rights of the program: the image says what runs.
     StartContainer,
     /// The program runs; in those of the engine.
     Poststart,

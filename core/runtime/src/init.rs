@@ -67,8 +67,9 @@ pub fn container(given: Inheritance<'_>) -> Result<Infallible, Failure> {
         None
     };
     rootfs::protect(spec)?;
-    hooks::run(spec, owner, Moment::StartContainer, own)?;
-    finish(process, given.options, given.filter.as_deref(), console, given.stdio)
+    // A program of the image, with no more rights than the container's own.
+    let last = || hooks::run(spec, owner, Moment::StartContainer, own);
+    finish(process, given.options, given.filter.as_deref(), console, given.stdio, last)
 }
 
 /// The steps that a container's first process and a later one share.
@@ -78,6 +79,7 @@ pub fn finish(
     filter: Option<&[libc::sock_filter]>,
     console: Option<OwnedFd>,
     stdio: Option<[OwnedFd; 3]>,
+    last: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<Infallible, Failure> {
     let root =
         open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).at(|| "open /".into())?;
@@ -109,6 +111,7 @@ pub fn finish(
     // After the change of user, which clears it: if the shim is killed, so is the program.
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong).at(|| "tie the program to its shim".into())?;
     nix::sys::stat::umask(Mode::from_bits_truncate(process.user().umask().unwrap_or(0o022)));
+    last()?;
     if options.init {
         let child = sys::fork().at(|| "fork the program".into())?;
         if child != 0 {

@@ -279,7 +279,7 @@ pub fn exec(
                         (Some(peer), None)
                     }
                 };
-                init::finish(wanted.process, &wanted.options, wanted.filter.as_deref(), console, stdio)
+                init::finish(wanted.process, &wanted.options, wanted.filter.as_deref(), console, stdio, || Ok(()))
             };
             report_and_exit(&theirs, work())
         }
