@@ -115,6 +115,21 @@ impl Tree {
         Ok(folder)
     }
 
+    /// A folder's own name below the root, without the links that led to it.
+    pub fn name_of(&self, folder: &Folder) -> Option<Vec<u8>> {
+        let name = |fd: BorrowedFd<'_>| {
+            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            readlinkat(AT_FDCWD, path.as_str()).ok().map(std::os::unix::ffi::OsStringExt::into_vec)
+        };
+        let (root, path): (Vec<u8>, Vec<u8>) = (name(self.root.as_fd())?, name(folder.as_fd())?);
+        let rest = path.strip_prefix(root.as_slice())?;
+        match rest.first() {
+            None => Some(Vec::new()),
+            Some(b'/') => Some(rest[1..].to_vec()),
+            Some(_) => None,
+        }
+    }
+
     /// Forgets what names led to: after something that may be a part of them was replaced.
     pub fn forget(&mut self) {
         self.folders.clear();

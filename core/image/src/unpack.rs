@@ -101,6 +101,11 @@ fn rule(path: &[u8], why: impl Into<String>) -> UnpackError {
     UnpackError::Entry { path: shown(path), why: why.into() }
 }
 
+/// A name whose folder is a link to something else: whoever wrote the archive did not see what it was to lie upon.
+fn leads_to_none(path: &[u8], folder: &[u8]) -> UnpackError {
+    rule(path, format!("its folder {:?} leads to what is no folder", shown(folder)))
+}
+
 trait Step<T> {
     fn step(self, path: &[u8], step: &'static str) -> Result<T, UnpackError>;
 }
@@ -215,19 +220,24 @@ impl Unpack<'_> {
         let folder = self.folder(parent, &path)?;
         match entry.kind {
             Kind::File => self.file(&path, &folder, name, &entry, tar)?,
-            Kind::Directory => return self.directory(path, &folder, entry),
+            Kind::Directory => self.directory(&path, &folder, entry)?,
             Kind::Symlink => self.symlink(&path, &folder, name, &entry)?,
             Kind::Hardlink => self.hardlink(&path, &folder, name, &entry)?,
             Kind::Character | Kind::Block | Kind::Fifo => self.node(&path, &folder, name, &entry)?,
         }
-        self.mark(path);
+        self.mark(&path, &folder);
         Ok(())
     }
 
-    fn mark(&mut self, path: Vec<u8>) {
+    /// Remembers that an entry made a name in a folder.
+    fn mark(&mut self, path: &[u8], folder: &Folder) {
         match self.target.whiteouts {
-            Whiteouts::Remove => drop(self.made.insert(path)),
-            Whiteouts::Overlay => drop(self.implied.remove(&path)),
+            Whiteouts::Remove => {
+                let (parent, name) = tree::split(path);
+                let parent = self.tree.name_of(folder).unwrap_or_else(|| parent.to_vec());
+                self.made.insert(joined(&parent, name));
+            }
+            Whiteouts::Overlay => drop(self.implied.remove(path)),
         }
     }
 
@@ -350,33 +360,31 @@ impl Unpack<'_> {
         }
     }
 
-    fn directory(&mut self, path: Vec<u8>, folder: &Folder, entry: Entry) -> Result<(), UnpackError> {
-        let (_, name) = tree::split(&path);
-        let name = name.to_vec();
-        match tree::make_folder(folder, &name, entry.mode & 0o777) {
+    fn directory(&mut self, path: &[u8], folder: &Folder, entry: Entry) -> Result<(), UnpackError> {
+        let (_, name) = tree::split(path);
+        match tree::make_folder(folder, name, entry.mode & 0o777) {
             Ok(()) => {}
             Err(Errno::EEXIST) => {
-                let present = tree::stat(folder, &name).step(&path, "look at what is there")?;
+                let present = tree::stat(folder, name).step(path, "look at what is there")?;
                 let is_folder = present.as_ref().is_some_and(|stat| tree::format(stat) == libc::S_IFDIR);
                 if !is_folder {
-                    self.make(&path, folder, &name, "create", || tree::make_folder(folder, &name, entry.mode & 0o777))?;
+                    self.make(path, folder, name, "create", || tree::make_folder(folder, name, entry.mode & 0o777))?;
                     if self.target.whiteouts == Whiteouts::Overlay {
                         // What was here first hid what lies below.
-                        tree::set_attribute(folder, &name, OPAQUE, b"y").step(&path, "hide what lies below")?;
+                        tree::set_attribute(folder, name, OPAQUE, b"y").step(path, "hide what lies below")?;
                     }
                 }
             }
-            Err(error) => return Err(error).step(&path, "create"),
+            Err(error) => return Err(error).step(path, "create"),
         }
-        let (uid, gid) = self.owner(&path, &entry)?;
-        tree::set_owner(folder, &name, uid, gid).step(&path, "set the owner")?;
-        tree::set_mode(folder, &name, entry.mode).step(&path, "set the mode")?;
-        self.folders.insert(path.clone(), Finish { mtime: entry.mtime, xattrs: entry.xattrs });
+        let (uid, gid) = self.owner(path, &entry)?;
+        tree::set_owner(folder, name, uid, gid).step(path, "set the owner")?;
+        tree::set_mode(folder, name, entry.mode).step(path, "set the mode")?;
+        self.folders.insert(path.to_vec(), Finish { mtime: entry.mtime, xattrs: entry.xattrs });
         // Its set-group bit may have changed, which the cache remembers.
         if entry.mode & libc::S_ISGID != 0 {
             self.tree.forget();
         }
-        self.mark(path);
         Ok(())
     }
 
@@ -411,10 +419,15 @@ impl Unpack<'_> {
         }
         let missing = || rule(path, format!("it links to {:?}, which this layer does not hold", shown(&entry.link)));
         let (parent, old) = tree::split(&target);
-        let from = match self.tree.folder(parent) {
+        let step = "open the folder of what it links to";
+        let parent = self.real(parent).step(path, step)?.ok_or_else(missing)?;
+        let from = match self.tree.folder(&parent) {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Err(missing()),
-            other => other.step(path, "open the folder of what it links to")?,
+            other => other.step(path, step)?,
         };
+        if self.target.whiteouts == Whiteouts::Remove && !self.made.contains(&joined(&parent, old)) {
+            return Err(missing());
+        }
         match tree::stat(&*from, old).step(path, "look at what it links to")? {
             None => return Err(missing()),
             Some(stat) if tree::format(&stat) == libc::S_IFDIR => return Err(rule(path, "a hard link to a directory")),
@@ -490,7 +503,10 @@ impl Unpack<'_> {
             let folder = self.tree.folder(above).step(path, "open its folder")?;
             match tree::stat(&*folder, name).step(path, "look at its folder")? {
                 Some(stat) if tree::format(&stat) == libc::S_IFDIR => {}
-                Some(stat) if tree::format(&stat) == libc::S_IFLNK && self.tree.folder(&parent[..next]).is_ok() => {}
+                Some(stat) if tree::format(&stat) == libc::S_IFLNK => match self.tree.folder(&parent[..next]) {
+                    Ok(_) => {}
+                    Err(_) => return Err(leads_to_none(path, &parent[..next])),
+                },
                 Some(_) => {
                     tree::remove(&*folder, name).step(path, "replace what is there")?;
                     self.replaced(&parent[..next]);
@@ -538,8 +554,13 @@ impl Unpack<'_> {
                 Err(error) => return Err(error).step(path, "open its folder"),
             }
             let folder = self.tree.folder(above).step(path, "open its folder")?;
-            if tree::stat(&*folder, name).step(path, "look at its folder")?.is_some() {
-                return Err(rule(path, format!("its folder {:?} is a link that leads nowhere", shown(prefix))));
+            if let Some(stat) = tree::stat(&*folder, name).step(path, "look at its folder")? {
+                if tree::format(&stat) != libc::S_IFLNK {
+                    return Err(leads_to_none(path, prefix));
+                }
+                // Where it leads there is nothing of this layer yet.
+                let link = tree::read_link(&*folder, name).step(path, "look at its folder")?;
+                return self.linked_parents(&led(above, &link, &parent[next..]), path, links);
             }
             // What the archive has hidden is no pattern for what comes in its place.
             let below = match self.covers(above).step(path, "read an attribute")? {
@@ -557,17 +578,9 @@ impl Unpack<'_> {
                 }
                 Some((stat, Some(link))) if tree::format(&stat) == libc::S_IFLNK => {
                     // Below it is a link, such as /lib: what the archive puts there belongs where it leads.
-                    let mut real = if link.starts_with(b"/") { Vec::new() } else { above.to_vec() };
-                    real.push(b'/');
-                    real.extend_from_slice(&link);
-                    real.extend_from_slice(&parent[next..]);
-                    let real = within(&real);
-                    return match self.tree.folder(&real) {
-                        Ok(folder) => Ok(folder),
-                        Err(Errno::ENOENT) => self.make_parents(&real, path, links + 1),
-                        Err(error) => Err(error).step(path, "open its folder"),
-                    };
+                    return self.linked_parents(&led(above, &link, &parent[next..]), path, links);
                 }
+                Some(_) if links > 0 => return Err(leads_to_none(path, prefix)),
                 _ => {
                     self.imply(prefix);
                     self.plain_folder(path, &folder, name)?;
@@ -575,6 +588,61 @@ impl Unpack<'_> {
             }
         }
         self.tree.folder(parent).step(path, "open its folder")
+    }
+
+    /// The folder where a link of this layer or of those below leads.
+    fn linked_parents(&mut self, real: &[u8], path: &[u8], links: usize) -> Result<Rc<Folder>, UnpackError> {
+        match self.tree.folder(real) {
+            Ok(folder) => Ok(folder),
+            Err(Errno::ENOENT) => self.make_parents(real, path, links + 1),
+            Err(error) => Err(error).step(path, "open its folder"),
+        }
+    }
+
+    /// A folder's own name, once the links on the way, of this layer or of those below, are followed: what a full tree
+    /// would lead to. `None` where no folder is.
+    fn real(&mut self, path: &[u8]) -> nix::Result<Option<Vec<u8>>> {
+        if self.target.whiteouts == Whiteouts::Remove {
+            return match self.tree.folder(path) {
+                Ok(folder) => Ok(Some(self.tree.name_of(&folder).unwrap_or_else(|| path.to_vec()))),
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+                Err(error) => Err(error),
+            };
+        }
+        let mut ahead: Vec<Vec<u8>> = parts(path);
+        let (mut real, mut links) = (Vec::new(), 0);
+        while let Some(name) = ahead.pop() {
+            let next = joined(&real, &name);
+            let ours = match self.tree.folder(&real) {
+                Ok(folder) => match tree::stat(&*folder, &name)? {
+                    Some(stat) if tree::format(&stat) == libc::S_IFLNK => {
+                        Some((stat, Some(tree::read_link(&*folder, &name)?)))
+                    }
+                    Some(stat) => Some((stat, None)),
+                    None => None,
+                },
+                Err(Errno::ENOENT) => None,
+                Err(error) => return Err(error),
+            };
+            let found = match ours {
+                Some(found) => Some(found),
+                None if self.covers(&real)? => None,
+                None => self.below(&next)?,
+            };
+            match found {
+                Some((stat, _)) if tree::format(&stat) == libc::S_IFDIR => real = next,
+                Some((_, Some(link))) if links < MAX_LINKS => {
+                    links += 1;
+                    let mut path = led(&real, &link, b"");
+                    for name in ahead.iter().rev() {
+                        path = joined(&path, name);
+                    }
+                    (real, ahead) = (Vec::new(), parts(&path));
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(real))
     }
 
     /// Whether one of this layer's own folders on the way to a name, itself among them, hides what lies below it.
@@ -680,6 +748,21 @@ fn joined(folder: &[u8], name: &[u8]) -> Vec<u8> {
     }
     path.extend_from_slice(name);
     path
+}
+
+/// The parts of a cleaned name, the first one last.
+fn parts(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).rev().map(<[u8]>::to_vec).collect()
+}
+
+/// Where a link in a folder leads, with what comes after it.
+fn led(folder: &[u8], link: &[u8], rest: &[u8]) -> Vec<u8> {
+    let mut real = if link.starts_with(b"/") { Vec::new() } else { folder.to_vec() };
+    real.push(b'/');
+    real.extend_from_slice(link);
+    real.push(b'/');
+    real.extend_from_slice(rest);
+    within(&real)
 }
 
 /// Cleans a link's way: `..` goes up, and no higher than the root.

@@ -27,13 +27,12 @@ impl Unpack<'_> {
     }
 
     pub(super) fn hide(&mut self, path: &[u8], parent: &[u8], name: &[u8]) -> Result<(), UnpackError> {
-        let hidden = joined(parent, name);
+        // What it names may lie behind a link, of this layer or of those below.
+        let Some(parent) = self.real(parent).step(path, "open its folder")? else { return Ok(()) };
+        let (parent, hidden) = (parent.as_slice(), joined(&parent, name));
         if self.target.whiteouts == Whiteouts::Remove {
-            return match self.tree.folder(parent) {
-                Ok(folder) => self.remove_lower(path, &folder, name, &hidden),
-                Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
-                Err(error) => Err(error).step(path, "open its folder"),
-            };
+            let folder = self.tree.folder(parent).step(path, "open its folder")?;
+            return self.remove_lower(path, &folder, name, &hidden);
         }
         // Of a folder that is here for whiteouts alone nothing stays.
         match self.tree.folder(parent) {
@@ -63,6 +62,8 @@ impl Unpack<'_> {
 
     fn opaque(&mut self, path: &[u8], parent: &[u8]) -> Result<(), UnpackError> {
         let folder = self.folder(parent, path)?;
+        let parent = self.tree.name_of(&folder).unwrap_or_else(|| parent.to_vec());
+        let parent = parent.as_slice();
         if self.target.whiteouts == Whiteouts::Overlay {
             for name in tree::names(folder.as_fd()).step(path, "list what is there")? {
                 self.prune(path, &folder, &name, &joined(parent, &name))?;

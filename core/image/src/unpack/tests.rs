@@ -142,7 +142,7 @@ fn what_breaks_a_rule_is_refused_by_name() {
         (Archive::new().dir("d").link(EntryType::Link, "h", "d").done(), "directory"),
         (Archive::new().link(EntryType::Symlink, "s", "").done(), "target is empty"),
         (Archive::new().file(".", "x").done(), "root of a layer"),
-        (Archive::new().link(EntryType::Symlink, "s", "gone").file("s/f", "x").done(), "leads nowhere"),
+        (Archive::new().link(EntryType::Symlink, "s", "f").file("f", "").file("s/f", "x").done(), "no folder"),
         (Archive::new().add(&Head { path: b"f", uid: u32::MAX, ..Head::default() }).done(), "owner's number"),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -462,6 +462,7 @@ fn made() -> impl Strategy<Value = Made> {
         4 => proptest::collection::vec(any::<u8>(), 0..2000).prop_map(Made::File),
         3 => Just(Made::Dir),
         1 => proptest::collection::vec(1_u8..=255, 1..150).prop_map(Made::Symlink),
+        2 => "(/|../)?[a-c]{1,2}(/[a-c])?".prop_map(|target| Made::Symlink(target.into_bytes())),
         1 => any::<usize>().prop_map(Made::Hardlink),
         1 => Just(Made::Fifo),
         1 => (1_u32..200, 0_u32..200).prop_map(|(major, minor)| Made::Device(major, minor)),
@@ -616,25 +617,81 @@ fn chosen_cases() -> ProptestConfig {
     }
 }
 
+/// What a whiteout names: something of the lower layer, or any name, maybe behind a link.
+#[derive(Debug, Clone)]
+enum Hidden {
+    Of(usize),
+    Any(Vec<Vec<u8>>),
+}
+
+fn some_hidden() -> impl Strategy<Value = (bool, Hidden)> {
+    let place = prop_oneof![
+        any::<usize>().prop_map(Hidden::Of),
+        proptest::collection::vec(name(), 1..4).prop_map(Hidden::Any),
+    ];
+    (any::<bool>(), place)
+}
+
+#[test]
+fn a_whiteout_behind_a_link_hides_what_is_there_in_both_forms() {
+    let base = Archive::new()
+        .dir("usr")
+        .dir("usr/lib")
+        .file("usr/lib/old", "")
+        .file("usr/lib/kept", "")
+        .link(EntryType::Symlink, "lib", "usr/lib")
+        .link(EntryType::Symlink, "far", "/lib/../lib")
+        .dir("run")
+        .dir("var")
+        .dir("var/run")
+        .done();
+    let layers = [
+        Archive::new().file("lib/.wh.old", "").done(),
+        Archive::new().file("far/.wh.old", "").file("lib/new", "").done(),
+        Archive::new().file("lib/made", "").file("usr/lib/.wh.made", "").file("far/.wh.old", "").done(),
+        Archive::new().file("lib/made", "").file("lib/.wh..wh..opq", "").link(EntryType::Link, "hard", "lib/made").done(),
+        // A link of the layer's own leads to what lies below alone.
+        Archive::new().link(EntryType::Symlink, "var/run", "/run").file("var/run/pid", "").file("lib/.wh.old", "").done(),
+        Archive::new().link(EntryType::Symlink, "mine", "usr").file("mine/lib/.wh.old", "").file("mine/x", "").done(),
+    ];
+    for (at, layer) in layers.iter().enumerate() {
+        let [lower, full, layered] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        try_unpack(&base, lower.path()).unwrap();
+        try_unpack(&base, full.path()).unwrap();
+        let over = Target { lower: Some(vec![lower.path().to_owned()]), ..target(layered.path(), Whiteouts::Overlay) };
+        unpack(layer.as_slice(), &over).unwrap();
+        unpack(layer.as_slice(), &target(full.path(), Whiteouts::Remove)).unwrap();
+        assert!(fs::symlink_metadata(full.path().join("usr/lib/old")).is_err(), "layer {at}");
+        let Some(merged) = Mounted::new(lower.path(), layered.path()) else { continue };
+        let names = |root: &Path| describe(root).into_iter().map(|line| line.split(" @").next().unwrap().to_owned());
+        assert_eq!(names(merged.0.path()).collect::<Vec<_>>(), names(full.path()).collect::<Vec<_>>(), "layer {at}");
+    }
+}
+
 proptest! {
     #![proptest_config(chosen_cases())]
 
     #[test]
-    fn a_tree_over_another_is_the_same_in_both_forms(below in some_tree(), above in some_tree(), gone in proptest::collection::vec(any::<usize>(), 0..4)) {
-        // Whiteouts of some of the lower names come first in the upper layer.
-        let mut layer = TarWriter::new(Vec::new());
-        for which in gone {
-            if let Some((parts, ..)) = below.get(which % below.len().max(1)) {
-                let (last, parents) = parts.split_last().unwrap();
-                let mut path = parents.join(&b'/');
-                if !path.is_empty() { path.push(b'/'); }
-                path.extend_from_slice(&[b".wh.", last.as_slice()].concat());
-                if last.len() < 250 { layer.entry(&Head { path: &path, ..Head::default() }, None).unwrap(); }
+    fn a_tree_over_another_is_the_same_in_both_forms(below in some_tree(), above in some_tree(), gone in proptest::collection::vec(some_hidden(), 0..4)) {
+        // Whiteouts come first in the upper layer, or last.
+        let [first, last] = [true, false].map(|first| {
+            let mut layer = TarWriter::new(Vec::new());
+            for (_, place) in gone.iter().filter(|(at, _)| *at == first) {
+                let path = match place {
+                    Hidden::Of(which) => below.get(which % below.len().max(1)).map(|(parts, ..)| parts),
+                    Hidden::Any(parts) => Some(parts),
+                };
+                let Some((name, parents)) = path.and_then(|path| path.split_last()) else { continue };
+                let mut parts = parents.to_vec();
+                parts.push([b".wh.", name.as_slice()].concat());
+                if name.len() < 250 {
+                    layer.entry(&Head { path: &parts.join(&b'/'), ..Head::default() }, None).unwrap();
+                }
             }
-        }
-        let mut upper = layer.finish().unwrap();
-        upper.truncate(upper.len() - 1024);
-        upper.extend(as_tar(&above));
+            layer.finish().unwrap()
+        });
+        let joined = |one: &[u8], other: &[u8]| [&one[..one.len() - 1024], other].concat();
+        let upper = joined(&first, &joined(&as_tar(&above), &last));
 
         let full = tempfile::tempdir().unwrap();
         let lower = tempfile::tempdir().unwrap();
