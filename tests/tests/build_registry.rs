@@ -127,6 +127,51 @@ fn found(said: &str) -> usize {
 }
 
 #[test]
+fn an_image_is_written_in_the_form_that_is_asked_for() {
+    let test = "an_image_is_written_in_the_form_that_is_asked_for";
+    let Some(host) = Host::with_image(test) else { return };
+    let Some(_registry) = Registry::start(test, &host, "", "") else { return };
+    let folder = host.context(&[("Dockerfile", &format!("FROM {IMAGE}\nCOPY file /file\n")), ("file", "content")]);
+    let name = "localhost:5000/team/form:1";
+    let manifest = || serde_json::from_str::<serde_json::Value>(&host.ok(&["manifest", "inspect", name])).unwrap();
+    for (options, kind) in [
+        (
+            "compression=zstd,force-compression=true,annotation.made.By=tests",
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+        ),
+        ("compression=uncompressed,force-compression=true", "application/vnd.oci.image.layer.v1.tar"),
+        (
+            "compression=gzip,compression-level=9,force-compression=true,oci-mediatypes=false",
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        ),
+    ] {
+        host.build(&["--output", &format!("type=image,name={name},push=true,{options}"), &folder]);
+        let found = manifest();
+        for layer in found["layers"].as_array().unwrap() {
+            assert_eq!(layer["mediaType"], kind, "{found}");
+        }
+        let note = &found["annotations"]["made.By"];
+        assert_eq!(note.as_str(), options.contains("annotation").then_some("tests"));
+        forget(&host);
+        host.ok(&["pull", name]);
+        assert_eq!(host.ok(&["run", "--rm", name, "cat", "/file"]), "content");
+        host.import_busybox();
+    }
+    // An archive has the same form, and folders of platforms are there when they are asked for.
+    let (archive, files) = (host.path("image.tar"), host.path("files"));
+    let to = format!("type=oci,dest={},compression=zstd,force-compression=true", archive.display());
+    host.ok(&["build", "--output", &to, &folder]);
+    forget(&host);
+    host.ok(&["load", "-i", archive.to_str().unwrap()]);
+    host.import_busybox();
+    host.ok(&["build", "--output", &format!("type=local,dest={},platform-split=true", files.display()), &folder]);
+    let found = std::fs::read_dir(&files).unwrap().map(|entry| entry.unwrap().path().join("file"));
+    assert_eq!(found.map(|file| std::fs::read_to_string(file).unwrap()).collect::<Vec<_>>(), ["content"]);
+    let (_, error) = host.fails(&["build", "--output", "type=image,compression=estargz", &folder]);
+    assert!(error.contains("gzip or zstd"), "{error}");
+}
+
+#[test]
 fn results_go_to_a_registry_and_come_back() {
     let test = "results_go_to_a_registry_and_come_back";
     let Some(host) = Host::with_image(test) else { return };

@@ -37,9 +37,9 @@ impl Query {
         )
     }
 
-    /// The last value of that name that is not empty.
+    /// The first value of that name, unless it is empty: clients that send several mean that one, as with Docker.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(found, _)| found == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
+        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
     }
 
     /// All values of that name.

@@ -9,15 +9,22 @@ pub struct Device {
     pub required: bool,
 }
 
-/// Devices that whoever builds lets the steps have.
+/// What whoever builds lets the steps have beyond a container's rights.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowed {
     all: bool,
     /// Names, and kinds for all of theirs.
     names: Vec<String>,
+    network_host: bool,
 }
 
 impl Allowed {
+    /// Whether steps may be in the host's network (`RUN --network=host`).
+    #[must_use]
+    pub fn network_host(&self) -> bool {
+        self.network_host
+    }
+
     /// Whether a device (`vendor.example/class=name`) is among them.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -26,7 +33,7 @@ impl Allowed {
     }
 }
 
-/// Reads entries of `--allow`: `device`, `device=KIND`, `device=NAME`; and `network.host`, which needs no permission here.
+/// Reads entries of `--allow`: `device`, `device=KIND`, `device=NAME`, `network.host`.
 ///
 /// # Errors
 /// A sentence on what is wrong.
@@ -39,7 +46,7 @@ pub fn allowed(entries: &[String]) -> Result<Allowed, String> {
             ("device", Some(_)) => {
                 return Err(format!("--allow {entry}: no name of a device: expected vendor.example/class[=name]"));
             }
-            ("network.host", None) => {}
+            ("network.host", None) => found.network_host = true,
             ("security.insecure", None) => {
                 return Err(format!("--allow {entry}: steps have a container's rights and no more"));
             }

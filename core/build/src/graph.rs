@@ -102,16 +102,6 @@ impl Graph {
                         return Err(fault(file, instruction, format!("FROM {}: the name is empty", from.image))
                             .help("declare the ARG before the first FROM, with a default"));
                     }
-                    if let Some(name) = &from.name
-                        && let Some(first) = stages.iter().find(|stage| stage.name.as_ref() == Some(name))
-                    {
-                        let line = file.instructions[first.from].line;
-                        return Err(fault(
-                            file,
-                            instruction,
-                            format!("the stage {name} is there already, in line {line}"),
-                        ));
-                    }
                     let base = match (context_named(&contexts, &image), by_name(&stages, &image)) {
                         (Some(context), _) => Base::Context(context),
                         (None, Some(index)) => Base::Stage(index),
@@ -251,9 +241,10 @@ fn context_named(contexts: &BTreeSet<String>, name: &str) -> Option<String> {
     contexts.iter().find(same).cloned()
 }
 
+/// The last of a name: `--check` warns of others.
 fn by_name(stages: &[Stage], name: &str) -> Option<usize> {
     let name = name.to_ascii_lowercase();
-    stages.iter().position(|stage| stage.name.as_ref() == Some(&name))
+    stages.iter().rposition(|stage| stage.name.as_ref() == Some(&name))
 }
 
 fn fault(file: &Dockerfile, instruction: &Instruction, message: String) -> Diagnostic {
@@ -321,7 +312,6 @@ mod tests {
         let shown: Vec<String> = [
             ("FROM a AS x\nCOPY --from=y / /\nFROM a AS y\nCOPY --from=x / /\n", None),
             ("FROM a AS x\nCOPY --from=x / /\n", None),
-            ("FROM a AS x\nFROM b AS X\n", None),
             ("FROM ${NOTHING}\n", None),
             ("FROM a AS build\nFROM b AS test\n", Some("biuld")),
             ("FROM a\nCOPY --from=7 a b\n", None),

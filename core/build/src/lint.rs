@@ -96,7 +96,7 @@ pub fn check(file: &Dockerfile, options: &Options, ignore: &Ignore) -> Vec<Warni
     let ignore = options.tries("CopyIgnoredFile").then_some(ignore);
     let describes = options.tries("InvalidDefinitionDescription");
     let (found, globals, stages) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-    let mut lint = Lint { file, found, globals, stages, stage: None, ignore, describes };
+    let mut lint = Lint { file, found, globals, stages, names: BTreeSet::new(), stage: None, ignore, describes };
     lint.casing();
     for instruction in &file.instructions {
         lint.one(instruction);
@@ -114,6 +114,7 @@ fn described(rule: &str) -> &'static str {
             "All commands within the Dockerfile should use the same casing (either upper or lower)"
         }
         "CopyIgnoredFile" => "Attempting to Copy file that is excluded by .dockerignore",
+        "DuplicateStageName" => "Stage names should be unique",
         "ExposeInvalidFormat" => "IP address and host-port mapping should not be used in EXPOSE instruction",
         "ExposeProtoCasing" => "Protocol in EXPOSE instruction should be lowercase",
         "FromAsCasing" => "The 'as' keyword should match the case of the 'from' keyword",
@@ -173,7 +174,7 @@ struct Stage {
     shell: bool,
     absolute: bool,
     seen: BTreeSet<&'static str>,
-    /// Variables that have values: of ENV, which stages on this one inherit, and of ARG.
+    /// Variables that have values: of ENV and of the stage below, and of ARG.
     variables: BTreeSet<String>,
     arguments: BTreeSet<String>,
     /// The base image may bring others.
@@ -186,8 +187,10 @@ struct Lint<'a> {
     found: Vec<Warning>,
     /// ARGs before the first FROM, with their defaults.
     globals: BTreeMap<String, Option<String>>,
-    /// By name: variables of ENV, and whether the base may bring others.
+    /// By name: variables, and whether the base may bring others.
     stages: BTreeMap<String, (BTreeSet<String>, bool)>,
+    /// Of the stages so far.
+    names: BTreeSet<String>,
     stage: Option<Stage>,
     ignore: Option<&'a Ignore>,
     /// Comments above stages and arguments are looked at.
@@ -352,6 +355,10 @@ impl Lint<'_> {
                     format!("the stage name {name} should be lowercase"),
                 );
             }
+            if !self.names.insert(name.to_ascii_lowercase()) {
+                let message = format!("the stage name {name} is taken: the last of several stages is meant");
+                self.warn_word("DuplicateStageName", instruction, name, message);
+            }
             if upper(word) != upper(keyword(instruction)) {
                 let message = format!("the case of {word} and {} should match", keyword(instruction));
                 self.warn_word("FromAsCasing", instruction, word, message);
@@ -421,7 +428,8 @@ impl Lint<'_> {
     }
 
     fn end(&mut self) {
-        if let Some(Stage { name: Some(name), variables, open, .. }) = self.stage.take() {
+        if let Some(Stage { name: Some(name), mut variables, arguments, open, .. }) = self.stage.take() {
+            variables.extend(arguments);
             self.stages.insert(name, (variables, open));
         }
     }
@@ -588,7 +596,7 @@ mod tests {
 
     #[test]
     fn each_rule_points_at_its_word() {
-        let text = "ARG BASE=x\nFROM $BASE as Build\nMAINTAINER me\nENV API_TOKEN abc\nWORKDIR src\nWORKDIR /a\nWORKDIR b\nEXPOSE 80/TCP\nCMD run\nCMD [\"run\"]\nrun true\nRUN a && \\\n\n    b\nFROM --platform=linux/amd64 $OTHER:1 AS context\nFROM --platform=$TARGETPLATFORM x\nSHELL [\"/bin/bash\", \"-c\"]\nENTRYPOINT x\n";
+        let text = "ARG BASE=x\nFROM $BASE as Build\nMAINTAINER me\nENV API_TOKEN abc\nWORKDIR src\nWORKDIR /a\nWORKDIR b\nEXPOSE 80/TCP\nCMD run\nCMD [\"run\"]\nrun true\nRUN a && \\\n\n    b\nFROM --platform=linux/amd64 $OTHER:1 AS context\nFROM --platform=$TARGETPLATFORM x AS build\nSHELL [\"/bin/bash\", \"-c\"]\nENTRYPOINT x\n";
         insta::assert_snapshot!(rules(text, "").join("\n"), @r"
         2:12 FromAsCasing
         2:15 StageNameCasing
@@ -605,6 +613,7 @@ mod tests {
         15:30 UndefinedArgInFrom
         15:41 ReservedStageName
         16:17 RedundantTargetPlatform
+        16:38 DuplicateStageName
         ");
     }
 
@@ -613,7 +622,6 @@ mod tests {
         let text = "ARG TAG\nFROM scratch AS base\nARG VERSION=1\nENV HOME=/h\nCOPY a $VERSON/\nLABEL a=$HOME b='$NOT' c=\\$NOR d=${OR:-x}\nRUN echo $ANY\nFROM base\nWORKDIR $HOME\nUSER $VERSION\nFROM alpine\nWORKDIR $OF_THE_BASE\nENV MY_NAME=x\nUSER $MY_NMAE\nEXPOSE 127.0.0.1:80:80\nFROM image:$TAG\nFROM $TAG\n";
         insta::assert_snapshot!(rules(text, "").join("\n"), @r"
         5:8 UndefinedVar
-        10:6 UndefinedVar
         14:6 UndefinedVar
         15:8 ExposeInvalidFormat
         16:6 InvalidDefaultArgInFrom

@@ -46,8 +46,8 @@ pub struct Options {
     pub secrets: BTreeMap<String, Arc<[u8]>>,
     /// Sockets of agents on this host by id, for `RUN --mount=type=ssh`.
     pub ssh: BTreeMap<String, PathBuf>,
-    /// Devices that steps may have.
-    pub devices: Allowed,
+    /// What steps may have beyond a container's rights.
+    pub allowed: Allowed,
     /// What is said beside the image about how it was made.
     pub provenance: Option<Provenance>,
 }

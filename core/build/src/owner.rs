@@ -9,8 +9,12 @@ use sampan_image::tree::{self, Tree};
 /// Longest `passwd` or `group` that is read.
 const MAX_FILE: u64 = 4 << 20;
 
-/// Finds the numbers of `user[:group]`. A user without a group has the group of the same number, as Docker has it.
+/// Finds the numbers of `user[:group]`. A user without a group has the group of the same number, as Docker has it; of
+/// `user:` and `:group` the other is 0.
 pub fn resolve_owner(tree: &mut Tree, text: &str) -> Result<(u32, u32), String> {
+    if text.is_empty() || text == ":" {
+        return Err(format!("{text:?} is not a valid name of a user or group"));
+    }
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     let uid = resolve(tree, user, "passwd")?;
     let gid = match group {
@@ -21,10 +25,13 @@ pub fn resolve_owner(tree: &mut Tree, text: &str) -> Result<(u32, u32), String> 
 }
 
 fn resolve(tree: &mut Tree, name: &str, file: &str) -> Result<u32, String> {
+    if name.is_empty() {
+        return Ok(0);
+    }
     if let Ok(number) = name.parse::<u32>() {
         return if number == u32::MAX { Err(format!("{name} is not a valid number of a user")) } else { Ok(number) };
     }
-    if name.is_empty() || name.contains(['/', '\n']) {
+    if name.contains(['/', '\n']) {
         return Err(format!("{name:?} is not a valid name of a user or group"));
     }
     let what = if file == "passwd" { "user" } else { "group" };
@@ -154,7 +161,8 @@ mod tests {
             resolve_owner(&mut tree, "nobody").unwrap_err(),
             "there is no user nobody in the stage's /etc/passwd"
         );
-        assert!(resolve_owner(&mut tree, "web:").is_err());
+        assert_eq!((resolve_owner(&mut tree, "web:"), resolve_owner(&mut tree, ":staff")), (Ok((33, 0)), Ok((0, 50))));
+        assert!(resolve_owner(&mut tree, ":").is_err());
     }
 
     #[test]

@@ -59,9 +59,15 @@ impl BuildArgs {
         self.automatic.contains_key(name)
     }
 
-    /// Proxies that the user gave, for RUN.
+    /// Proxies that the user gave, for RUN, in both cases: some programs know the one, some the other.
     pub fn proxies(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.given.iter().filter(|(name, _)| is_proxy(name)).map(|(name, value)| (name.as_str(), value.as_str()))
+        PROXIES.iter().filter_map(|name| {
+            let value = self.given(name).or_else(|| {
+                let (_, value) = self.given.iter().find(|(given, _)| given.eq_ignore_ascii_case(name))?;
+                Some(value.as_str())
+            })?;
+            Some((*name, value))
+        })
     }
 
     /// Given arguments that no ARG declares.
@@ -94,6 +100,12 @@ impl Globals {
         self.values.insert(name.to_owned(), value);
     }
 
+    /// What was declared before the first FROM and has a value.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<String> {
+        self.values.get(name)?.clone()
+    }
+
     /// What FROM sees.
     #[must_use]
     pub fn lookup(&self, args: &BuildArgs, name: &str) -> Option<String> {
@@ -104,10 +116,20 @@ impl Globals {
     }
 }
 
-/// The ARGs of one stage, in the order of their declaration.
+/// The ARGs of one stage, in the order of their declaration, those of the stage that it is based on first.
+///
+/// They and ENV are one set of variables: what stands later in the file wins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
-    declared: Vec<(String, Option<String>)>,
+    declared: Vec<Declared>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Declared {
+    name: String,
+    value: Option<String>,
+    /// An ENV of this name came later.
+    covered: bool,
 }
 
 impl Scope {
@@ -118,19 +140,32 @@ impl Scope {
             (None, Some(default)) => Some(default),
             (None, None) => globals.lookup(args, name),
         };
-        self.declared.retain(|(each, _)| each != name);
-        self.declared.push((name.to_owned(), value));
+        let before = self.declared.iter().position(|each| each.name == name).map(|at| self.declared.remove(at));
+        let declared = match (before, value) {
+            // Declared again without a value it keeps what it has.
+            (Some(before), None) => before,
+            (_, value) => Declared { name: name.to_owned(), value, covered: false },
+        };
+        self.declared.push(declared);
     }
 
-    /// The value of a declared argument.
+    /// An ENV gives the name another value from here on.
+    pub fn cover(&mut self, name: &str) {
+        for each in self.declared.iter_mut().filter(|each| each.name == name) {
+            each.covered = true;
+        }
+    }
+
+    /// The value of a declared argument, unless an ENV has it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.declared.iter().find(|(each, _)| each == name)?.1.as_deref()
+        self.declared.iter().find(|each| each.name == name && !each.covered)?.value.as_deref()
     }
 
     /// Declared arguments with a value, for RUN.
     pub fn values(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.declared.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)))
+        let seen = self.declared.iter().filter(|each| !each.covered);
+        seen.filter_map(|each| Some((each.name.as_str(), each.value.as_deref()?)))
     }
 }
 
@@ -159,5 +194,24 @@ mod tests {
         assert_eq!(scope.get("A"), Some("given"));
         assert_eq!(scope.get("N"), Some("own"));
         assert_eq!(scope.get("TARGETARCH"), Some(host.architecture.as_str()));
+        // Again, without a value.
+        scope.declare(&args, &globals, "N", None);
+        assert_eq!(scope.get("N"), Some("own"));
+        scope.cover("N");
+        assert_eq!(scope.get("N"), None);
+        scope.declare(&args, &globals, "N", None);
+        assert_eq!(scope.get("N"), None);
+        scope.declare(&args, &globals, "N", Some("later".into()));
+        assert_eq!(scope.get("N"), Some("later"));
+    }
+
+    #[test]
+    fn a_proxy_is_given_in_both_cases() {
+        let given = [("HTTP_PROXY", "a"), ("no_proxy", "b"), ("NO_PROXY", "c"), ("X", "d")];
+        let given = given.map(|(name, value)| (name.to_owned(), Some(value.to_owned()))).into();
+        let host = Platform::host();
+        let args = BuildArgs::new(&given, &host, &host, "");
+        let found: Vec<_> = args.proxies().collect();
+        assert_eq!(found, [("HTTP_PROXY", "a"), ("http_proxy", "a"), ("NO_PROXY", "c"), ("no_proxy", "b")]);
     }
 }

@@ -70,12 +70,11 @@ impl StageState {
         (state, triggers)
     }
 
-    /// `FROM stage`.
+    /// `FROM stage`, with its arguments.
     #[must_use]
     pub fn from_stage(stage: &Self) -> (Self, Vec<String>) {
         let mut state = stage.clone();
         let triggers = std::mem::take(&mut state.config.config.on_build);
-        state.scope = Scope::default();
         state.own_command = false;
         (state, triggers)
     }
@@ -98,14 +97,16 @@ impl StageState {
         self.created
     }
 
-    /// A variable of the image's environment, else a declared argument.
+    /// A declared argument, unless an ENV came after it; else a variable of the image's environment.
     #[must_use]
     pub fn lookup(&self, name: &str) -> Option<String> {
-        let found = self.config.config.env.iter().find_map(|each| {
-            let (key, value) = each.split_once('=')?;
-            (key == name).then(|| value.to_owned())
-        });
-        found.or_else(|| self.scope.get(name).map(str::to_owned))
+        let of_image = || {
+            self.config.config.env.iter().find_map(|each| {
+                let (key, value) = each.split_once('=')?;
+                (key == name).then(|| value.to_owned())
+            })
+        };
+        self.scope.get(name).map(str::to_owned).or_else(of_image)
     }
 
     /// Writes a step into the history.
@@ -123,6 +124,7 @@ impl StageState {
 
     /// `ENV`.
     pub fn set_env(&mut self, name: &str, value: &str) {
+        self.scope.cover(name);
         let entry = format!("{name}={value}");
         let prefix = format!("{name}=");
         let env = &mut self.config.config.env;
@@ -244,7 +246,8 @@ impl StageState {
     }
 }
 
-/// `80`, `80/udp`, `8000-8002/tcp` as single ports.
+/// `80`, `80/udp`, `8000-8002/tcp` as single ports. An address or a port of the host before it, as `8080:80`, is what
+/// `run -p` is for, and says nothing here.
 fn parse_port(text: &str) -> Result<Vec<String>, String> {
     let wrong = |why: &str| format!("EXPOSE {text}: {why}");
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
@@ -252,6 +255,7 @@ fn parse_port(text: &str) -> Result<Vec<String>, String> {
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return Err(wrong("expected tcp, udp or sctp after the slash"));
     }
+    let range = range.rsplit_once(':').map_or(range, |(_, port)| port);
     let number = |text: &str| text.parse::<u16>().map_err(|_| wrong("not a port number"));
     let (low, high) = match range.split_once('-') {
         Some((low, high)) => (number(low)?, number(high)?),
@@ -284,6 +288,7 @@ fn is_signal(text: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::scope::{BuildArgs, Globals};
 
     fn state() -> StageState {
         StageState::scratch(&Platform::host())
@@ -304,13 +309,21 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_replaced_in_place_and_win_over_arguments() {
+    fn of_variables_and_arguments_the_later_wins() {
         let mut state = state();
         state.set_env("A", "1");
         state.set_env("B", "2");
         state.set_env("A", "3");
         assert_eq!(state.config.config.env[1..], ["A=3".to_owned(), "B=2".to_owned()]);
         assert_eq!(state.lookup("A").as_deref(), Some("3"));
+        let args = BuildArgs::default();
+        state.scope.declare(&args, &Globals::default(), "A", Some("4".into()));
+        assert_eq!(state.lookup("A").as_deref(), Some("4"));
+        let (next, _) = StageState::from_stage(&state);
+        assert_eq!(next.lookup("A").as_deref(), Some("4"), "a stage has the arguments of that which it is based on");
+        state.set_env("A", "5");
+        assert_eq!(state.lookup("A").as_deref(), Some("5"));
+        assert_eq!(state.scope.values().count(), 0);
     }
 
     #[test]
@@ -320,7 +333,8 @@ mod tests {
         assert_eq!(state.set_workdir("../b/./c"), "/b/c");
         assert_eq!(state.set_workdir("/../x"), "/x");
         assert_eq!(state.expose(&["80".into(), "90-91/UDP".into()]).unwrap(), ["80/tcp", "90/udp", "91/udp"]);
-        for bad in ["x", "70000", "9-8", "80/icmp", ""] {
+        assert_eq!(state.expose(&["127.0.0.1:8080:70".into(), "[::1]:1:60/udp".into()]).unwrap(), ["60/udp", "70/tcp"]);
+        for bad in ["x", "70000", "9-8", "80/icmp", "", "8080:", "80:x"] {
             assert!(state.expose(&[bad.into()]).is_err(), "{bad}");
         }
         for good in ["SIGTERM", "term", "9", "SIGRTMIN+3"] {

@@ -18,6 +18,7 @@ use crate::expand::Expander;
 use crate::extract::ensure_folder;
 use crate::graph::Origin;
 use crate::instruction::{Instruction, Kind};
+use crate::owner::resolve_owner;
 use crate::scope::is_proxy;
 use crate::source::Source;
 use crate::state::StageState;
@@ -98,7 +99,8 @@ impl<B: Backend> StageRun<B> {
                 for (name, default) in items {
                     let default = default.as_deref().map(|text| self.word(text)).transpose()?;
                     if !is_proxy(name) {
-                        told.push(default.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
+                        let value = default.clone().or_else(|| self.build.graph.globals.value(name));
+                        told.push(value.map_or_else(|| name.clone(), |value| format!("{name}={value}")));
                     }
                     self.state.scope.declare(&self.build.args, &self.build.graph.globals, name, default);
                 }
@@ -137,10 +139,8 @@ impl<B: Backend> StageRun<B> {
                 format!("VOLUME [{}]", paths.join(" "))
             }
             Kind::User(user) => {
+                // Without a name, as of a variable that has no value, it is root again.
                 let user = self.word(user)?;
-                if user.is_empty() {
-                    return Err(BuildError::Invalid("USER: the name is empty".to_owned()));
-                }
                 self.state.config.config.user.clone_from(&user);
                 format!("USER {user}")
             }
@@ -267,7 +267,9 @@ impl<B: Backend> StageRun<B> {
             return self.metadata(step).await;
         }
         let mut key = KeyWriter::new("workdir", self.state.top());
-        key.text(&path).maybe(self.epoch().as_deref());
+        // A new directory is its user's, as with BuildKit.
+        let user = Some(self.state.config.config.user.clone()).filter(|user| !user.is_empty());
+        key.text(&path).maybe(self.epoch().as_deref()).maybe(user.as_deref());
         let key = key.finish();
         let _flight = self.build.backend.flights().lock(key).await;
         // Whether a directory is there does not go stale: no_cache need not look again, unless it would make one.
@@ -285,7 +287,10 @@ impl<B: Backend> StageRun<B> {
             if tree.folder(name).is_ok() {
                 return Ok(false);
             }
-            ensure_folder(&mut tree, name, (0, 0), 0o755, Some(Self::time(created))).map_err(|error| wrong(&error))?;
+            // Whom the image does not know owns nothing yet; whether a step can run as them is told there.
+            let owner = user.and_then(|user| resolve_owner(&mut tree, &user).ok()).unwrap_or((0, 0));
+            let time = Some(Self::time(created));
+            ensure_folder(&mut tree, name, owner, 0o755, time).map_err(|error| wrong(&error))?;
             Ok(true)
         })
         .await?;

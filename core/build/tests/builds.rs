@@ -574,6 +574,77 @@ async fn faults_are_shown_at_their_place_and_leave_nothing() {
 }
 
 #[tokio::test]
+async fn arguments_are_seen_by_the_stages_upon_and_the_later_of_two_wins() {
+    let world = World::new();
+    let text = "FROM scratch AS base\nARG A=1\nENV B=2\nARG B=3\nARG C=4\nENV C=5\nFROM base\nARG A\nRUN put /x $A\n";
+    let built = world.build(text).await;
+    let steps = world.engine.steps.lock().unwrap();
+    let env: Vec<_> = steps[0].env.iter().filter(|each| !each.starts_with("PATH=")).cloned().collect();
+    assert_eq!(env, ["C=5", "B=3", "A=1"]);
+    // What the image brings is what ENV says.
+    assert_eq!(built.image().config.config.env[1..], ["B=2".to_owned(), "C=5".to_owned()]);
+}
+
+#[tokio::test]
+async fn several_files_go_into_a_directory_that_is_there() {
+    let world = World::new();
+    world.put("a", "1");
+    world.put("b", "2");
+    let built = world.build("FROM scratch\nWORKDIR /d\nCOPY a b /d\nCOPY ../a /../b d/\n").await;
+    assert_eq!(
+        (world.read(built.image(), "d/b"), world.read(built.image(), "d/d/a")),
+        ("2".to_owned(), "1".to_owned())
+    );
+    assert!(world.build("FROM scratch\nCOPY a /d\nCOPY a b /d\n").await.fault().contains("more than one source file"));
+}
+
+#[tokio::test]
+async fn a_working_directory_is_its_users() {
+    use std::os::unix::fs::MetadataExt;
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: a_working_directory_is_its_users needs root");
+        return;
+    }
+    let world = World::new();
+    let text = "FROM scratch\nWORKDIR /first\nUSER 7:8\nWORKDIR /own/deep\nUSER 9\nWORKDIR /own\nUSER who\nWORKDIR /r\nUSER $NOBODY\n";
+    let built = world.build(text).await;
+    let top = built.image().layers.last().unwrap().chain_id;
+    let owner = |path: &str| {
+        let found = fs::metadata(world.engine.layers.path(&top).join(path)).unwrap();
+        (found.uid(), found.gid())
+    };
+    assert_eq!([owner("first"), owner("own"), owner("own/deep"), owner("r")], [(0, 0), (7, 8), (7, 8), (0, 0)]);
+    assert_eq!(built.image().config.config.user, "");
+}
+
+#[tokio::test]
+async fn a_copy_with_a_mode_is_no_layer_of_its_own() {
+    let world = World::new();
+    world.put("a", "1");
+    let built = world.build("FROM scratch\nCOPY --link a /d/x\nCOPY --link --chmod=600 a /d/y\n").await;
+    let top = built.image().layers.last().unwrap().chain_id;
+    let mode = |path: &str| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(world.engine.layers.path(&top).join(path)).unwrap().mode() & 0o777
+    };
+    assert_eq!((mode("d"), mode("d/y")), (0o755, 0o600), "the directory is that which was there");
+}
+
+#[tokio::test]
+async fn the_hosts_network_is_for_whom_it_is_allowed() {
+    let world = World::new();
+    let text = "FROM scratch\nRUN --network=host put /x y\n";
+    let fault = world.build(text).await.fault();
+    assert!(fault.contains("--allow network.host"), "{fault}");
+    let allow = |request: &mut Request| {
+        request.options.allowed = sampan_build::device::allowed(&["network.host".to_owned()]).unwrap();
+    };
+    world.build_with(text, allow).await.image();
+    // Or all steps are in it.
+    world.build_with(text, |request| request.options.network = "host".into()).await.image();
+}
+
+#[tokio::test]
 async fn a_dropped_build_ends_and_leaves_nothing() {
     let world = World::new();
     let request = world.request("FROM scratch\nRUN sleep\n");

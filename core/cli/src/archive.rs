@@ -207,11 +207,13 @@ fn append_one<W: Write>(
 /// # Errors
 /// What the archives say.
 pub fn append_below<W: Write>(archive: &mut tar::Builder<W>, from: impl Read, folder: &str) -> io::Result<()> {
-    let mut root = tar::Header::new_ustar();
-    root.set_entry_type(tar::EntryType::Directory);
-    root.set_mode(0o755);
-    root.set_size(0);
-    archive.append_data(&mut root, format!("{folder}/"), io::empty())?;
+    if !folder.is_empty() {
+        let mut root = tar::Header::new_ustar();
+        root.set_entry_type(tar::EntryType::Directory);
+        root.set_mode(0o755);
+        root.set_size(0);
+        archive.append_data(&mut root, format!("{folder}/"), io::empty())?;
+    }
     let mut from = tar::Archive::new(from);
     for entry in from.entries()? {
         let mut entry = entry?;

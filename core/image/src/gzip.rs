@@ -28,7 +28,13 @@ struct Work {
 }
 
 /// Packs a stream to its end.
-pub(crate) fn compress(reader: impl Read + Send, mut out: impl Write) -> io::Result<()> {
+pub(crate) fn compress(reader: impl Read + Send, out: impl Write) -> io::Result<()> {
+    compress_at(reader, out, None)
+}
+
+/// The same as hard as is asked for, 0 to 9.
+pub(crate) fn compress_at(reader: impl Read + Send, mut out: impl Write, level: Option<u32>) -> io::Result<()> {
+    let level = level.map_or_else(Compression::default, Compression::new);
     let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let (to_workers, work) = sync_channel::<Work>(threads);
     // Results in the order of the pieces.
@@ -41,7 +47,7 @@ pub(crate) fn compress(reader: impl Read + Send, mut out: impl Write) -> io::Res
                     let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(Work { piece, last, done }) = next else { return };
                     // Whoever waits may have given up.
-                    drop(done.send(deflate(&piece, last)));
+                    drop(done.send(deflate(&piece, last, level)));
                 }
             });
         }
@@ -91,10 +97,10 @@ fn write_pieces(results: Receiver<Receiver<io::Result<Packed>>>, out: &mut impl 
 }
 
 /// One piece: blocks that end at a byte's border, or the last ones of the stream.
-fn deflate(piece: &[u8], last: bool) -> io::Result<Packed> {
+fn deflate(piece: &[u8], last: bool, level: Compression) -> io::Result<Packed> {
     let mut crc = Crc::new();
     crc.update(piece);
-    let mut compress = Compress::new(Compression::default(), false);
+    let mut compress = Compress::new(level, false);
     let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
     let mut bytes = Vec::with_capacity(piece.len() / 2 + 1024);
     loop {

@@ -45,5 +45,5 @@ pub use manifest::Platform;
 pub use pack::{Change, ChangeKind, PackError, changes, pack_entry, pack_tree};
 pub use record::{ImageRecord, LayerRef};
 pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, ImageRef, InvalidRef};
-pub use store::{Content, Hold, ImageStore, IndexEntry, IndexRecord, Member, Removed, Statement};
+pub use store::{Content, Hold, ImageStore, IndexEntry, IndexRecord, Member, Packing, Removed, Statement};
 pub use unpack::{Limits, UnpackError};

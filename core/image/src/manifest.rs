@@ -144,6 +144,8 @@ pub struct Manifest {
     pub media_type: Option<String>,
     pub config: Descriptor,
     pub layers: Vec<Descriptor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
 }
 
 /// One name for images of several platforms.
@@ -215,7 +217,7 @@ impl Manifest {
     /// The manifest of layers that were made here, or came without one.
     pub fn of_layers(config: Descriptor, layers: &[crate::record::LayerRef]) -> Self {
         let layers = layers.iter().map(descriptor_of).collect();
-        Self { schema_version: 2, media_type: Some(OCI_MANIFEST.to_owned()), config, layers }
+        Self { schema_version: 2, media_type: Some(OCI_MANIFEST.to_owned()), config, layers, annotations: None }
     }
 
     /// Checks what the media types promise: a container image whose layers come from here.
@@ -250,6 +252,12 @@ fn oci_layer_type(media_type: &str) -> &str {
         }
         other => other,
     }
+}
+
+/// Docker's media type for layers of one of OCI's.
+pub fn docker_layer_type(media_type: &str) -> &str {
+    let docker = [DOCKER_LAYER, "application/vnd.docker.image.rootfs.diff.tar.gzip"];
+    docker.into_iter().find(|docker| oci_layer_type(docker) == media_type).unwrap_or(media_type)
 }
 
 /// Whether layers of a media type are had from elsewhere, and not sent to registries.

@@ -82,6 +82,14 @@ fn open_root(path: &Path) -> Result<OwnedFd, PackError> {
         .step(path.to_string_lossy().as_bytes(), "open")
 }
 
+/// A container's upper directory; `None` before it was first mounted, as then nothing has changed.
+fn open_upper(path: &Path) -> Result<Option<OwnedFd>, PackError> {
+    match openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(nix::errno::Errno::ENOENT) => Ok(None),
+        other => other.map(Some).step(path.to_string_lossy().as_bytes(), "open"),
+    }
+}
+
 fn open_folder(folder: impl AsFd, name: &[u8], path: &[u8]) -> Result<OwnedFd, PackError> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(folder, name, flags, Mode::empty()).step(path, "open")
@@ -134,8 +142,9 @@ pub fn pack_changes<W: Write>(view: &ChangeView, out: W) -> Result<W, PackError>
     let mut packer = Packer { tar: TarWriter::new(out), links: HashMap::new() };
     match view {
         ChangeView::Upper(upper) => {
-            let folder = open_root(upper)?;
-            packer.upper(&folder, b"")?;
+            if let Some(folder) = open_upper(upper)? {
+                packer.upper(&folder, b"")?;
+            }
         }
         ChangeView::Compare(old, new) => {
             let mut found = Vec::new();
@@ -297,7 +306,9 @@ pub fn changes(view: &ChangeView, lower: &[PathBuf]) -> Result<Vec<Change>, Pack
         ChangeView::Upper(upper) => {
             let lower = lower.iter().map(|path| open_root(path)).collect::<Result<Vec<_>, _>>()?;
             let lower: Vec<_> = lower.iter().map(|fd| Some(fd.as_fd())).collect();
-            upper_changes(&open_root(upper)?, &lower, b"", &mut found)?;
+            if let Some(upper) = open_upper(upper)? {
+                upper_changes(&upper, &lower, b"", &mut found)?;
+            }
         }
         ChangeView::Compare(old, new) => {
             compare(&open_root(old)?, &open_root(new)?, b"", &mut found)?;

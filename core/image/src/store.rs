@@ -11,6 +11,7 @@ mod layers;
 mod recover;
 mod register;
 mod remove;
+mod repack;
 mod sweep;
 mod transfer;
 
@@ -38,6 +39,7 @@ pub(crate) use index::{REFERENCE_TYPE, subject};
 pub(crate) use layers::ExpectedLayer;
 use recover::boot_id;
 pub use remove::Removed;
+pub use repack::Packing;
 use sweep::Sweeper;
 
 /// More layers than overlayfs can join are refused when an image arrives.

@@ -8,7 +8,8 @@ use sampan_compose::Project;
 use sampan_compose::build_options::{self, ContextKind};
 use sampan_compose::model::Build;
 use sampan_engine::build::{
-    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext, Options, Ulimit, attestations,
+    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, NamedContext, Options, Ulimit, allowed,
+    attestations,
 };
 use sampan_engine::{Error, Result};
 
@@ -19,9 +20,7 @@ pub async fn request(project: &Project, service: &str, build: &Build) -> Result<
     if build.privileged {
         return Err(refuse("privileged", "steps have a container's rights and no more"));
     }
-    if let Some(asked) = build.entitlements.iter().find(|asked| *asked != "network.host") {
-        return Err(refuse("entitlements", &format!("{asked}: steps have a container's rights and no more")));
-    }
+    let allowed = allowed(&build.entitlements).map_err(|why| refuse("entitlements", &why))?;
     if !matches!(build.isolation.as_str(), "" | "default") {
         return Err(refuse("isolation", "there is one way to isolate on Linux: default"));
     }
@@ -77,6 +76,7 @@ pub async fn request(project: &Project, service: &str, build: &Build) -> Result<
                 .map(|text| agent(text))
                 .collect::<Result<_, _>>()
                 .map_err(|why| wrong("ssh", &why))?,
+            allowed,
             provenance,
             ..Options::default()
         },

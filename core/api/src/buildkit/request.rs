@@ -160,7 +160,7 @@ fn options(opts: &HashMap<String, String>, asked: &SolveRequest) -> Result<Optio
         Some("") => options.no_cache = true,
         Some(stages) => options.no_cache_stages = stages.split(',').map(str::to_owned).collect(),
     }
-    options.devices = allowed(&asked.entitlements).map_err(wrong)?;
+    options.allowed = allowed(&asked.entitlements).map_err(wrong)?;
     let mut statements = Vec::new();
     for (key, value) in opts {
         let Some(kind) = key.strip_prefix("attest:") else { continue };

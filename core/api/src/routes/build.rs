@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use sampan_engine::build::{
-    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, Call as BuildCall, NamedContext,
-    Options as BuildOptions, Ulimit, allowed, attestations, read_options,
+    BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, Call as BuildCall, Compression, NamedContext,
+    Options as BuildOptions, Packing, Ulimit, allowed, attestations, read_options,
 };
 use sampan_engine::{Engine, Error, Result};
 use serde::Deserialize;
@@ -88,6 +88,45 @@ struct Options {
     tell_keys: bool,
     cache_from: Vec<SourceOption>,
     cache_to: Vec<TargetOption>,
+    packing: Option<PackingOption>,
+}
+
+/// The form of the image.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct PackingOption {
+    compression: Option<CompressionOption>,
+    level: Option<u32>,
+    force: bool,
+    docker_types: bool,
+    annotations: BTreeMap<String, String>,
+}
+
+/// How layers are packed.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum CompressionOption {
+    Uncompressed,
+    Gzip,
+    Zstd,
+}
+
+impl PackingOption {
+    fn checked(self) -> Result<Packing> {
+        let packing = Packing {
+            compression: self.compression.map(|asked| match asked {
+                CompressionOption::Uncompressed => Compression::None,
+                CompressionOption::Gzip => Compression::Gzip,
+                CompressionOption::Zstd => Compression::Zstd,
+            }),
+            level: self.level,
+            force: self.force,
+            docker_types: self.docker_types,
+            annotations: self.annotations,
+        };
+        packing.check().map_err(Error::invalid)?;
+        Ok(packing)
+    }
 }
 
 /// What is to be done with the Dockerfile.
@@ -157,7 +196,8 @@ async fn with_options(request: &mut BuildRequest, remote: Option<String>, mut up
         request.options.secrets.insert(id, content.into());
     }
     request.options.ssh = options.ssh;
-    request.options.devices = allowed(&options.allow).map_err(Error::invalid)?;
+    request.options.allowed = allowed(&options.allow).map_err(Error::invalid)?;
+    request.packing = options.packing.map(PackingOption::checked).transpose()?;
     request.options.provenance = attestations(&options.attest).map_err(Error::invalid)?;
     request.contexts = options
         .contexts

@@ -17,16 +17,14 @@ const MAX_DEPTH: usize = 250;
 
 /// What a source names, with digests of all contents. A pattern may name nothing; a plain name may not.
 pub fn collect(origin: &Origin<'_>, source: &str, selection: &Selection) -> Result<Vec<Match>, CopyError> {
-    let cleaned = clean(source.trim_start_matches('/'));
-    if cleaned == ".." || cleaned.starts_with("../") {
-        return Err(CopyError::Source(format!("{source} lies outside {}", origin.label)));
-    }
+    // Above the top there is nothing else than the top.
+    let cleaned = clean(&format!("/{source}")).trim_start_matches('/').to_owned();
     let path = if cleaned == "." { String::new() } else { cleaned };
     let mut tree = Tree::open(origin.root).at("open", origin.root.as_os_str().as_encoded_bytes())?;
     let mut work = Collect { origin, selection, tree: &mut tree };
     let literal = Pattern::is_literal(&path);
     let names = if literal { vec![path.clone().into_bytes()] } else { work.expand(&path)? };
-    let pivot = source.find("/./").map(|at| clean(source[..at].trim_start_matches('/')));
+    let pivot = source.find("/./").map(|at| clean(&format!("/{}", &source[..at])).trim_start_matches('/').to_owned());
     let mut matches = Vec::new();
     for name in names {
         if let Some(found) = work.one(&name, pivot.as_deref())? {

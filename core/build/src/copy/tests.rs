@@ -104,7 +104,7 @@ fn what_is_not_there_is_said() {
     let fault = |source: &str| world.copy(&[source], "/x/").unwrap_err().to_string();
     assert_eq!(fault("a.tx"), "a.tx: not found in the build context; did you mean a.txt?");
     assert_eq!(fault("skip"), "skip: excluded from the build context by .dockerignore");
-    assert_eq!(fault("../x"), "../x lies outside the build context");
+    assert_eq!(fault("../x"), "../x: not found in the build context");
     assert_eq!(fault("src/main.d"), "src/main.d: not found in the build context; did you mean main.c?");
 }
 
@@ -114,7 +114,7 @@ fn links_in_the_root_are_followed_inside_it() {
     let outside = tempfile::tempdir().unwrap();
     symlink(outside.path(), world.root.join("out")).unwrap();
     symlink("usr/lib", world.root.join("lib")).unwrap();
-    world.copy(&["a.txt"], "/out/x").unwrap();
+    world.copy(&["../../a.txt"], "/out/x").unwrap();
     world.copy(&["src"], "/out/sub/").unwrap();
     world.copy(&["a.txt"], "/lib/x").unwrap();
     world.copy(&["a.txt"], "/../../x").unwrap();

@@ -31,8 +31,14 @@ impl<B: Backend> StageRun<B> {
             ));
         }
         let devices = self.devices(run).await?;
+        let options = &self.build.request.options;
         let network = match run.network.as_deref() {
-            None | Some("default") => self.build.request.options.network().to_owned(),
+            None | Some("default") => options.network().to_owned(),
+            Some("host") if options.network() != "host" && !options.allowed.network_host() => {
+                return Err(BuildError::Invalid(
+                    "RUN --network=host is not allowed: whoever builds must say --allow network.host".to_owned(),
+                ));
+            }
             Some(other) => other.to_owned(),
         };
         let (args, script) = self.arguments(run);
@@ -40,7 +46,7 @@ impl<B: Backend> StageRun<B> {
             .state
             .scope
             .values()
-            .filter(|(name, _)| !is_proxy(name) && !self.has_env(name))
+            .filter(|(name, _)| !is_proxy(name))
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let mut mounts = Vec::new();
@@ -72,6 +78,8 @@ impl<B: Backend> StageRun<B> {
         }
         tell(&self.output, Message::Running(key.short())).await?;
         let mut env = self.state.config.config.env.clone();
+        // An argument that came later has another value than the variable.
+        env.retain(|each| each.split('=').next().is_none_or(|name| self.state.scope.get(name).is_none()));
         env.extend(arguments);
         for (name, value) in
             self.build.args.proxies().chain(self.state.scope.values().filter(|(name, _)| is_proxy(name)))
@@ -133,7 +141,7 @@ impl<B: Backend> StageRun<B> {
         if wanted.is_empty() {
             return Ok(Chosen::default());
         }
-        let chosen = self.build.backend.devices(wanted, &self.build.request.options.devices).await?;
+        let chosen = self.build.backend.devices(wanted, &self.build.request.options.allowed).await?;
         for name in &chosen.missing {
             let note = format!("[Warning] RUN --device={name}: there is none here, and the step does not require it\n");
             say(&self.output, note).await?;

@@ -48,15 +48,17 @@ impl<B: Backend> StageRun<B> {
         let copying = self.copying(keyword, transfer)?;
         let files = self.files(transfer.from.as_deref()).await?;
         let step = history(&copying, transfer);
-        // With --link the files make a layer of their own, which nothing below has a part in.
-        let parents = if transfer.link { Vec::new() } else { self.state.parents() };
+        // With --link the files make a layer of their own, which nothing below has a part in. As with BuildKit there is
+        // none with --chmod.
+        let link = transfer.link && copying.chmod.is_none();
+        let parents = if link { Vec::new() } else { self.state.parents() };
         let owner = match &copying.chown {
-            Some(text) if transfer.link => Some(self.owner(text).await?),
+            Some(text) if link => Some(self.owner(text).await?),
             _ => None,
         };
         let begin = |kind: &str| {
-            let mut key = KeyWriter::new(if transfer.link { "link" } else { kind }, parents.first().copied());
-            if transfer.link {
+            let mut key = KeyWriter::new(if link { "link" } else { kind }, parents.first().copied());
+            if link {
                 key.text(kind).list(owner.map(|(uid, gid)| format!("{uid}:{gid}")));
             }
             self.copy_key(&mut key, &copying);
@@ -75,7 +77,7 @@ impl<B: Backend> StageRun<B> {
         if let Some(quick) = quick
             && let Some(entry) = self.known(quick, parents.first().copied()).await?
         {
-            return self.transferred(transfer.link, quick, &step, entry).await;
+            return self.transferred(link, quick, &step, entry).await;
         }
         let parts = self.parts(&copying, files).await?;
         let parts = self.collect(&copying, parts).await?;
@@ -101,7 +103,7 @@ impl<B: Backend> StageRun<B> {
             self.remember(quick, entry.clone()).await?;
         }
         drop(flight);
-        self.transferred(transfer.link, key, &step, entry).await
+        self.transferred(link, key, &step, entry).await
     }
 
     /// Goes on with what was copied. A layer of its own is laid over the stage's first; there it is another, as it has
@@ -250,13 +252,6 @@ impl<B: Backend> StageRun<B> {
             Ok(parts)
         })
         .await?;
-        let found: usize = parts.iter().map(|part| part.matches.len()).sum();
-        let most = found.max(copying.paths.len() + copying.remote.len()) + copying.inline.len();
-        if most > 1 && !is_folder(&copying.dest) {
-            return Err(BuildError::Invalid(format!(
-                "When using {keyword} with more than one source file, the destination must be a directory and end with a /"
-            )));
-        }
         Ok(parts)
     }
 
@@ -269,7 +264,16 @@ impl<B: Backend> StageRun<B> {
         created: i64,
     ) -> Result<()> {
         let dest = self.state.absolute(&copying.dest);
+        let found: usize = parts.iter().map(|part| part.matches.len()).sum();
+        let most = found.max(copying.paths.len() + copying.remote.len()) + copying.inline.len();
         blocking(move || {
+            // Several files go into a directory: one that is there, or one that is meant to be.
+            if most > 1 && !is_folder(&copying.dest) && !is_folder_in(&root, &dest) {
+                return Err(BuildError::Invalid(format!(
+                    "When using {} with more than one source file, the destination must be a directory and end with a /",
+                    copying.keyword
+                )));
+            }
             let owner = match (&copying.chown, owner) {
                 (_, Some(known)) => Some(known),
                 (Some(text), None) => Some(owner_in(&root, text)?),
@@ -308,6 +312,15 @@ fn owner_in(root: &Path, text: &str) -> Result<(u32, u32)> {
 /// Whether a destination was written as a directory.
 fn is_folder(dest: &str) -> bool {
     dest.ends_with('/') || dest == "." || dest == ".." || dest.ends_with("/.") || dest.ends_with("/..")
+}
+
+/// Whether a directory of that name is in a root, links followed.
+fn is_folder_in(root: &Path, dest: &str) -> bool {
+    let found = Tree::open(root).ok().and_then(|mut tree| {
+        let (_, stat) = copy::resolve(&mut tree, dest.trim_start_matches('/').as_bytes()).ok()?;
+        stat
+    });
+    found.is_some_and(|stat| sampan_image::tree::format(&stat) == libc::S_IFDIR)
 }
 
 /// COPY as the history shows it.

@@ -71,7 +71,8 @@ pub(super) fn build(cx: &mut Cx<'_, '_>, node: &Node) -> Option<Build> {
 fn refuse(cx: &mut Cx<'_, '_>, node: &Node, build: &Build) {
     let at = |key: &str| node.entry(key).map_or(node.at, |entry| entry.at);
     let mut refused: Vec<(&str, String)> = Vec::new();
-    if build.privileged || build.entitlements.iter().any(|one| one != "network.host") {
+    let allowed = |one: &String| matches!(one.split('=').next(), Some("device")) || one == "network.host";
+    if build.privileged || !build.entitlements.iter().all(allowed) {
         let key = if build.privileged { "privileged" } else { "entitlements" };
         refused.push((key, "steps of a build have the rights of a container, no more".to_owned()));
     }

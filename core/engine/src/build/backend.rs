@@ -13,7 +13,7 @@ use sampan_build::provenance;
 use sampan_build::remote::Remote;
 use sampan_image::registry::Reporter;
 use sampan_image::{
-    ChainId, DiffId, Digest, ImageConfig, ImageRecord, ImageRef, IndexEntry, LayerRef, Platform, Statement,
+    ChainId, DiffId, Digest, ImageConfig, ImageRecord, ImageRef, IndexEntry, LayerRef, Packing, Platform, Statement,
 };
 
 use super::export;
@@ -38,6 +38,8 @@ pub(crate) struct EngineBackend {
     pub reporter: Reporter,
     /// The image tells in its configuration which steps its layers are of.
     pub inline: bool,
+    /// The form of the image, if one was asked for.
+    pub packing: Option<Packing>,
     /// In which form statements on how an image was made are written.
     pub provenance: Option<provenance::Version>,
     /// The results that the build has made or taken.
@@ -288,7 +290,15 @@ impl Backend for EngineBackend {
         }
         let images = &self.engine.inner.images;
         let tagged = names.clone();
-        let created = images.blocking(move |store| Ok(store.create_image(config, layers, parent, &names)?)).await;
+        let packing = self.packing.clone();
+        let created = images.blocking(move |store| {
+            let image = store.create_image(config, layers, parent, &names)?;
+            Ok(match packing {
+                Some(packing) => store.repack(&image.id, &packing)?,
+                None => image,
+            })
+        });
+        let created = created.await;
         let image = created.map_err(fault)?;
         for name in tagged {
             images.event("tag", &image.id.to_string(), Some(name.familiar()));

@@ -36,6 +36,7 @@ pub use sampan_build::parser::duration;
 pub use sampan_build::provenance::attestations;
 use sampan_build::remote::Remote;
 use sampan_image::registry::Reporter;
+pub use sampan_image::{Compression, Packing};
 use sampan_image::{ImageRef, Platform};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
@@ -264,7 +265,15 @@ fn receive(
         std::fs::remove_file(context.root().join(&name))
             .map_err(|error| BuildError::Context(format!("{name}: {error}")))?;
     }
-    Ok(Received { context, dockerfile: name, text, contexts, caches })
+    let dockerfile = if uploaded { shown_name(&name).to_owned() } else { name };
+    Ok(Received { context, dockerfile, text, contexts, caches })
+}
+
+/// What a Dockerfile is called where it was: clients that have it elsewhere send it as `.dockerfile.NUMBER`, ours with its
+/// name after that.
+fn shown_name(name: &str) -> &str {
+    let Some(sent) = name.strip_prefix(".dockerfile.").filter(|sent| !sent.contains('/')) else { return name };
+    sent.split_once('.').map_or("Dockerfile", |(_, own)| own)
 }
 
 /// An image in OCI's form in the upload; its id. It stays as one that FROM pulls does.
@@ -426,6 +435,7 @@ impl Engine {
             engine: self.clone(),
             auth: request.registry_auth,
             login: request.login,
+            packing: request.packing,
             caches: received.caches,
             reporter: Reporter(reporter),
             inline: request.cache_to.iter().any(|target| target.place == CachePlace::Inline),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use sampan_build::context::Context;
 use sampan_build::options::Options;
+use sampan_image::Packing;
 use tokio::io::AsyncRead;
 
 use crate::messages::Credentials;
@@ -146,6 +147,8 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheSource>,
     /// Where the results of this one go.
     pub cache_to: Vec<CacheTarget>,
+    /// The form of the image; the usual one if none.
+    pub packing: Option<Packing>,
     /// Credentials by registry.
     pub registry_auth: HashMap<String, Credentials>,
     /// Asked for those of others.

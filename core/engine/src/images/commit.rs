@@ -1,5 +1,7 @@
 //! `commit`: an image of what a container has changed.
 
+use std::collections::BTreeSet;
+
 use bollard_stubs::models::{ContainerConfig, IdResponse};
 use sampan_image::{ChainId, ContainerDefaults, HistoryEntry, ImageConfig, ImageRef, Platform};
 
@@ -64,7 +66,10 @@ impl Engine {
         let view = blocking(move || layers.changes(&id, &chain)).await?;
         let base = if source.image.is_empty() { None } else { Some(images.resolve(&source.image)?) };
         let mut config = base.as_ref().map_or_else(scratch, |base| base.config.clone());
-        config.config = defaults(options.config.as_ref().unwrap_or(&source.config))?;
+        config.config = defaults(&source.config)?;
+        if let Some(given) = &options.config {
+            config.config = filled(defaults(given)?, config.config);
+        }
         apply_changes(&mut config, &options.changes)?;
         let now = sampan_image::timestamp::format(sampan_image::timestamp::now());
         config.created = Some(now.clone());
@@ -91,6 +96,39 @@ impl Engine {
     }
 }
 
+/// A configuration that came with the request; what it does not say is the container's.
+fn filled(mut given: ContainerDefaults, own: ContainerDefaults) -> ContainerDefaults {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let set: BTreeSet<String> = given.env.iter().map(|entry| name(entry)).collect();
+    let mut env: Vec<String> = own.env.into_iter().filter(|entry| !set.contains(&name(entry))).collect();
+    env.append(&mut given.env);
+    let none = |words: &Option<Vec<String>>| words.as_ref().is_none_or(Vec::is_empty);
+    // A command of the container's was meant for its own entry point.
+    if none(&given.entrypoint) {
+        if none(&given.cmd) {
+            given.cmd = own.cmd;
+        }
+        given.entrypoint = given.entrypoint.or(own.entrypoint);
+    }
+    let or = |given: String, own: String| if given.is_empty() { own } else { given };
+    let mut labels = own.labels;
+    labels.append(&mut given.labels);
+    ContainerDefaults {
+        user: or(given.user, own.user),
+        working_dir: or(given.working_dir, own.working_dir),
+        exposed_ports: given.exposed_ports.into_iter().chain(own.exposed_ports).collect(),
+        volumes: given.volumes.into_iter().chain(own.volumes).collect(),
+        env,
+        labels,
+        stop_signal: given.stop_signal.or(own.stop_signal),
+        stop_timeout: given.stop_timeout.or(own.stop_timeout),
+        healthcheck: given.healthcheck.or(own.healthcheck),
+        shell: given.shell.or(own.shell),
+        on_build: if given.on_build.is_empty() { own.on_build } else { given.on_build },
+        ..given
+    }
+}
+
 fn scratch() -> ImageConfig {
     let host = Platform::host();
     ImageConfig { architecture: host.architecture, os: host.os, ..ImageConfig::default() }
@@ -104,4 +142,28 @@ fn defaults(config: &ContainerConfig) -> Result<ContainerDefaults> {
         map.retain(|key, value| !OWN.contains(&key.as_str()) && !value.is_null());
     }
     serde_json::from_value(document).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_a_request_does_not_say_is_the_containers() {
+        let own: ContainerDefaults = serde_json::from_value(serde_json::json!({
+            "Env": ["A=1", "B=2"], "Cmd": ["x"], "Labels": { "a": "1", "b": "2" }, "User": "me", "Volumes": { "/v": {} },
+        }))
+        .unwrap();
+        let given = |value: serde_json::Value| -> ContainerDefaults { serde_json::from_value(value).unwrap() };
+        let read = |found: &ContainerDefaults| serde_json::to_value(found).unwrap();
+        assert_eq!(read(&filled(given(serde_json::json!({})), own.clone())), read(&own));
+        let asked =
+            serde_json::json!({ "Env": ["B=3"], "Labels": { "b": "3" }, "Entrypoint": ["e"], "WorkingDir": "/w" });
+        let wanted = serde_json::json!({
+            "Env": ["A=1", "B=3"], "Entrypoint": ["e"], "Labels": { "a": "1", "b": "3" }, "User": "me",
+            "WorkingDir": "/w", "Volumes": { "/v": {} },
+        });
+        assert_eq!(read(&filled(given(asked), own)), wanted);
+    }
 }

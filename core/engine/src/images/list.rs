@@ -247,6 +247,8 @@ pub(super) fn until(text: &str) -> Result<i64> {
 
 /// An image's defaults in Docker's model.
 pub(super) fn config_model(defaults: &ContainerDefaults) -> ImageConfig {
+    // As with Docker, what is zero is not said.
+    let said = |number: i64| (number != 0).then_some(number);
     let set = |set: &BTreeSet<String>| (!set.is_empty()).then(|| set.iter().cloned().collect::<Vec<_>>());
     ImageConfig {
         user: Some(defaults.user.clone()),
@@ -255,11 +257,11 @@ pub(super) fn config_model(defaults: &ContainerDefaults) -> ImageConfig {
         cmd: defaults.cmd.clone(),
         healthcheck: defaults.healthcheck.as_ref().map(|check| HealthConfig {
             test: Some(check.test.clone()),
-            interval: Some(check.interval),
-            timeout: Some(check.timeout),
-            retries: Some(check.retries),
-            start_period: Some(check.start_period),
-            start_interval: Some(check.start_interval),
+            interval: said(check.interval),
+            timeout: said(check.timeout),
+            retries: said(check.retries),
+            start_period: said(check.start_period),
+            start_interval: said(check.start_interval),
         }),
         args_escaped: defaults.args_escaped.then_some(true),
         volumes: set(&defaults.volumes),

@@ -150,6 +150,7 @@ pub async fn push_artifact(
         media_type: Some(OCI_MANIFEST.to_owned()),
         config,
         layers: artifact.layers.iter().map(ArtifactLayer::descriptor).collect(),
+        annotations: None,
     };
     let bytes = serde_json::to_vec(&manifest).context(|| "write a manifest".to_owned())?;
     let hold = store.hold([written]);

@@ -114,6 +114,7 @@ pub async fn push_files(
         media_type: Some(OCI_MANIFEST.to_owned()),
         config: Descriptor::new(config_type, Digest::of(CONFIG), CONFIG.len() as u64),
         layers: files.iter().map(layer).collect(),
+        annotations: None,
     };
     let mut document = serde_json::to_value(&manifest).context(|| "write a manifest".to_owned())?;
     if let Some(artifact_type) = artifact_type {

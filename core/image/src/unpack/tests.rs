@@ -392,6 +392,14 @@ fn changes_of_an_upper_directory_are_listed_and_packed() {
 }
 
 #[test]
+fn what_was_never_mounted_has_not_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let view = ChangeView::Upper(folder.path().join("upper"));
+    assert!(pack::changes(&view, &[]).unwrap().is_empty());
+    assert_eq!(pack_changes(&view, Vec::new()).unwrap(), Archive::new().done());
+}
+
+#[test]
 fn compared_trees_give_the_layer_that_turns_one_into_the_other() {
     let old = tempfile::tempdir().unwrap();
     let base = Archive::new()
@@ -649,9 +657,17 @@ fn a_whiteout_behind_a_link_hides_what_is_there_in_both_forms() {
         Archive::new().file("lib/.wh.old", "").done(),
         Archive::new().file("far/.wh.old", "").file("lib/new", "").done(),
         Archive::new().file("lib/made", "").file("usr/lib/.wh.made", "").file("far/.wh.old", "").done(),
-        Archive::new().file("lib/made", "").file("lib/.wh..wh..opq", "").link(EntryType::Link, "hard", "lib/made").done(),
+        Archive::new()
+            .file("lib/made", "")
+            .file("lib/.wh..wh..opq", "")
+            .link(EntryType::Link, "hard", "lib/made")
+            .done(),
         // A link of the layer's own leads to what lies below alone.
-        Archive::new().link(EntryType::Symlink, "var/run", "/run").file("var/run/pid", "").file("lib/.wh.old", "").done(),
+        Archive::new()
+            .link(EntryType::Symlink, "var/run", "/run")
+            .file("var/run/pid", "")
+            .file("lib/.wh.old", "")
+            .done(),
         Archive::new().link(EntryType::Symlink, "mine", "usr").file("mine/lib/.wh.old", "").file("mine/x", "").done(),
     ];
     for (at, layer) in layers.iter().enumerate() {

@@ -178,11 +178,9 @@ fn image_args(
     let pairs = |map: &BTreeMap<String, String>| -> Vec<String> {
         map.iter().map(|(key, value)| format!("{key}={value}")).collect()
     };
-    for (given, key) in [
-        (found.privileged, "privileged"),
-        (found.entitlements.iter().any(|asked| asked != "network.host"), "entitlements"),
-        (!matches!(found.isolation.as_str(), "" | "default"), "isolation"),
-    ] {
+    for (given, key) in
+        [(found.privileged, "privileged"), (!matches!(found.isolation.as_str(), "" | "default"), "isolation")]
+    {
         if given {
             return Err(format!("build.{key} is not supported by this command"));
         }
@@ -200,6 +198,7 @@ fn image_args(
         hard: Some(limit.hard),
     });
     Ok(ImageArgs {
+        allow: found.entitlements.clone(),
         add_host: found.extra_hosts.iter().map(|host| host.replacen('=', ":", 1)).collect(),
         build_context: contexts.collect(),
         cache_from: found.cache_from.clone(),

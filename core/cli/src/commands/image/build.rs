@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use bollard_stubs::models::ResourcesUlimits;
 use serde_json::{Map, Value, json};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -131,9 +132,12 @@ pub struct BuildArgs {
     /// Ulimit options
     #[arg(long, value_name = "ulimit", value_parser = ulimit::ulimit)]
     pub ulimit: Vec<ResourcesUlimits>,
-    /// Allow the steps more than a container's rights ("device", "device=vendor.com/class=name")
+    /// Allow the steps more than a container's rights ("device", "device=vendor.com/class=name", "network.host")
     #[arg(long, value_name = "what")]
     pub allow: Vec<String>,
+    /// Add annotation to the image (format: "name=value")
+    #[arg(long, value_name = "annotation")]
+    pub annotation: Vec<String>,
     /// Attestation parameters (format: "type=provenance,mode=max")
     #[arg(long, value_name = "attestation")]
     pub attest: Vec<String>,
@@ -561,9 +565,8 @@ fn from_directory(root: PathBuf, dockerfile: Dockerfile) -> Outcome<Sent> {
             }
             (name, None)
         }
-        Dockerfile::Beside(_, text) | Dockerfile::Given(text) => {
-            (format!(".dockerfile.{:x}", std::process::id()), Some(text))
-        }
+        Dockerfile::Beside(path, text) => (sent_name(path.file_name().and_then(OsStr::to_str)), Some(text)),
+        Dockerfile::Given(text) => (sent_name(None), Some(text)),
     };
     let (mut writer, chunks) = archive::pipe();
     let dockerfile = name.clone();
@@ -581,6 +584,12 @@ fn from_directory(root: PathBuf, dockerfile: Dockerfile) -> Outcome<Sent> {
         }
     });
     Ok(Sent::new(chunks, Some(dockerfile)))
+}
+
+/// The name of a Dockerfile that is none of the context's files. Messages show its own, which comes last.
+fn sent_name(own: Option<&str>) -> String {
+    let own = own.filter(|own| own.len() <= 200).map(|own| format!(".{own}")).unwrap_or_default();
+    format!(".dockerfile.{:x}{own}", std::process::id())
 }
 
 pub fn append_file<W: Write>(builder: &mut tar::Builder<W>, name: &str, text: &[u8]) -> io::Result<()> {
@@ -664,7 +673,7 @@ mod tests {
         assert_eq!(packed(sent).await, [".dockerignore", "Dockerfile", "a", "target/keep"]);
         let sent = gather(&context, Some(at("other").to_str().unwrap())).unwrap();
         let name = sent.dockerfile.clone().unwrap();
-        assert!(name.starts_with(".dockerfile."));
+        assert!(name.starts_with(".dockerfile.") && name.ends_with(".other"), "{name}");
         assert!(packed(sent).await.contains(&name));
     }
 

@@ -1,7 +1,9 @@
 //! `--output`, `--push`, `--load`: where the result of a build goes.
 
 use http::Method;
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,9 +21,9 @@ use crate::failure::{Failure, Outcome};
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Output {
     /// The files, into a directory.
-    Local(PathBuf),
+    Local(PathBuf, Split),
     /// The files as a tar; `None` is standard output.
-    Tar(Option<PathBuf>),
+    Tar(Option<PathBuf>, Split),
     /// The image as a tar in both forms, OCI's and Docker's.
     Archive(Option<PathBuf>),
     /// The image in OCI's form, in a directory.
@@ -32,14 +34,89 @@ enum Output {
     Nothing,
 }
 
+/// Whether the files for each platform lie in a folder of its own (`platform-split`); `None` when there are several.
+type Split = Option<bool>;
+
+/// The form in which the engine is to write the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Packing {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compression: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<u32>,
+    force: bool,
+    docker_types: bool,
+    annotations: BTreeMap<String, String>,
+}
+
+impl Packing {
+    /// Takes a key of `--output`; whether it is one of these.
+    fn take(&mut self, key: &str, value: &str) -> Result<bool, String> {
+        match key {
+            "compression" => match value {
+                "gzip" | "zstd" | "uncompressed" => self.compression = Some(value.to_owned()),
+                "estargz" => return Err("compression=estargz: layers are packed as gzip or zstd, or not at all".into()),
+                other => return Err(format!("compression={other}: expected uncompressed, gzip or zstd")),
+            },
+            "compression-level" => {
+                let level = value.parse().map_err(|_| format!("compression-level={value}: expected a number"))?;
+                self.level = Some(level);
+            }
+            "force-compression" => self.force = truth(key, value)?,
+            "oci-mediatypes" => self.docker_types = !truth(key, value)?,
+            key => match annotation(key)? {
+                Some(name) => drop(self.annotations.insert(name.to_owned(), value.to_owned())),
+                None => return Ok(false),
+            },
+        }
+        Ok(true)
+    }
+}
+
+/// The annotation that a key of `--output` sets: `annotation.NAME`, `annotation-manifest.NAME`.
+fn annotation(key: &str) -> Result<Option<&str>, String> {
+    let Some(rest) = key.strip_prefix("annotation") else { return Ok(None) };
+    match rest.split_once('.') {
+        Some(("" | "-manifest", name)) if !name.is_empty() => Ok(Some(name)),
+        _ => Err(format!("{key}: expected annotation.NAME or annotation-manifest.NAME: an image's manifest has them")),
+    }
+}
+
+/// The annotation of `--annotation`: `[manifest:]name=value`.
+fn annotation_flag(text: &str) -> Result<(String, String), String> {
+    let wrong = |why: &str| format!("--annotation {text}: {why}");
+    let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected name=value"))?;
+    let name = match key.split_once(':') {
+        Some(("manifest", name)) => name,
+        Some((kind, _)) if kind.starts_with("index") || kind.starts_with("manifest") => {
+            return Err(wrong("only an image's manifest has annotations here: manifest:name=value"));
+        }
+        _ => key,
+    };
+    if name.is_empty() { Err(wrong("the name is empty")) } else { Ok((name.to_owned(), value.to_owned())) }
+}
+
+fn truth(key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "" | "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        other => Err(format!("{key}={other}: expected true or false")),
+    }
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Outputs {
     all: Vec<Output>,
     /// Names beside those of `--tag`.
     names: Vec<String>,
+    /// How many of them are an image.
+    images: usize,
     /// Times in layers become `SOURCE_DATE_EPOCH`.
     pub rewrite_timestamp: bool,
+    /// The form of the image; one for all outputs.
+    pub packing: Option<Packing>,
 }
 
 impl Outputs {
@@ -48,6 +125,10 @@ impl Outputs {
         let mut outputs = Self::default();
         for text in &args.output {
             outputs.add(text)?;
+        }
+        for text in &args.annotation {
+            let (name, value) = annotation_flag(text).map_err(Failure::usage)?;
+            outputs.packing.get_or_insert_default().annotations.insert(name, value);
         }
         if args.push {
             outputs.all.push(Output::Image { push: true });
@@ -64,16 +145,16 @@ impl Outputs {
 
     fn add(&mut self, text: &str) -> Outcome {
         if !text.contains('=') {
-            self.all.push(if text == "-" { Output::Tar(None) } else { Output::Local(PathBuf::from(text)) });
+            self.all.push(match text {
+                "-" => Output::Tar(None, None),
+                folder => Output::Local(PathBuf::from(folder), None),
+            });
             return Ok(());
         }
         let usage = |why: String| Failure::usage(format!("--output {text}: {why}"));
-        let truth = |key: &str, value: &str| match value {
-            "" | "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
-            other => Err(usage(format!("{key}={other}: expected true or false"))),
-        };
+        let truth = |key: &str, value: &str| truth(key, value).map_err(usage);
         let (mut kind, mut dest, mut push, mut tar) = (String::new(), None, false, true);
+        let (mut split, mut packing) = (None, None);
         for (key, value) in fields("output", text)? {
             match key.as_str() {
                 "type" => kind = value,
@@ -82,17 +163,39 @@ impl Outputs {
                 "push" => push = truth("push", &value)?,
                 "tar" => tar = truth("tar", &value)?,
                 "rewrite-timestamp" => self.rewrite_timestamp |= truth("rewrite-timestamp", &value)?,
+                "platform-split" => split = Some(truth("platform-split", &value)?),
+                // So it is in any case.
+                "unpack" | "store" if truth(&key, &value)? => {}
                 other => {
-                    let known = "type, dest, name, push, tar and rewrite-timestamp are known";
-                    return Err(usage(format!("unknown key {other}: {known}")));
+                    let mut form: Packing = packing.take().unwrap_or_default();
+                    if !form.take(other, &value).map_err(usage)? {
+                        let known = "type, dest, name, push, tar, platform-split, compression, compression-level, \
+                                     force-compression, oci-mediatypes, annotation.NAME and rewrite-timestamp are known";
+                        return Err(usage(format!("unknown key {other}: {known}")));
+                    }
+                    packing = Some(form);
                 }
             }
         }
+        let files = matches!(kind.as_str(), "local" | "tar" | "cacheonly");
+        if packing.is_some() && files {
+            return Err(usage(format!("type={kind} writes no image: compression and annotations are an image's")));
+        }
+        if split.is_some() && !matches!(kind.as_str(), "local" | "tar") {
+            return Err(usage("platform-split goes with type=local and type=tar".to_owned()));
+        }
+        if !files {
+            if self.images > 0 && self.packing != packing {
+                return Err(usage("an image has one form: say the same for all outputs that are images".to_owned()));
+            }
+            self.images += 1;
+            self.packing = packing;
+        }
         self.all.push(match (kind.as_str(), dest) {
-            ("local", Some(dest)) => Output::Local(dest),
+            ("local", Some(dest)) => Output::Local(dest, split),
             ("cacheonly", None) => Output::Nothing,
             ("local", None) => return Err(usage("dest is missing".to_owned())),
-            ("tar", dest) => Output::Tar(dest),
+            ("tar", dest) => Output::Tar(dest, split),
             ("oci" | "docker", Some(dest)) if !tar => Output::Layout(dest),
             ("oci" | "docker", None) if !tar => return Err(usage("tar=false needs dest".to_owned())),
             ("docker", None) | ("image", None) => Output::Image { push },
@@ -112,7 +215,7 @@ impl Outputs {
     /// Only the files are wanted: the image itself need not stay.
     fn files_only(&self) -> bool {
         !self.all.is_empty()
-            && self.all.iter().all(|output| matches!(output, Output::Local(_) | Output::Tar(_) | Output::Nothing))
+            && self.all.iter().all(|output| matches!(output, Output::Local(..) | Output::Tar(..) | Output::Nothing))
     }
 
     /// Names for the image.
@@ -126,13 +229,13 @@ impl Outputs {
         let id = &built.id;
         for output in &self.all {
             match output {
-                Output::Local(dest) => {
-                    for (platform, id) in built.images() {
-                        let dest = platform.map_or_else(|| dest.clone(), |each| dest.join(folder_of(each)));
-                        export(context, id, Some(&dest), true).await?;
+                Output::Local(dest, split) => {
+                    for (platform, id) in split_images(context, built, *split).await? {
+                        let dest = platform.map_or_else(|| dest.clone(), |each| dest.join(folder_of(&each)));
+                        export(context, &id, Some(&dest), true).await?;
                     }
                 }
-                Output::Tar(dest) => match built.images().as_slice() {
+                Output::Tar(dest, split) => match split_images(context, built, *split).await?.as_slice() {
                     [(None, id)] => export(context, id, dest.as_deref(), false).await?,
                     images => export_all(context, images, dest.as_deref()).await?,
                 },
@@ -165,6 +268,28 @@ impl Outputs {
         }
         Ok(())
     }
+}
+
+/// The images whose files are written, each with its platform when that has a folder of its own.
+async fn split_images(context: &Context, built: &Built, split: Split) -> Outcome<Vec<(Option<String>, String)>> {
+    let images = built.images();
+    let mut found = Vec::new();
+    for (platform, id) in &images {
+        let platform = match (split, platform) {
+            (Some(false), _) | (None, None) => None,
+            (_, Some(platform)) => Some((*platform).to_owned()),
+            (Some(true), None) => Some(platform_of(context, id).await?),
+        };
+        found.push((platform, (*id).to_owned()));
+    }
+    Ok(found)
+}
+
+/// The platform of an image.
+async fn platform_of(context: &Context, id: &str) -> Outcome<String> {
+    let image: Value = context.client.get(&format!("/images/{}/json", escape(id))).await?;
+    let parts = ["Os", "Architecture", "Variant"].map(|key| image[key].as_str().unwrap_or_default());
+    Ok(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"))
 }
 
 async fn save(context: &Context, names: &[String], id: &str) -> Outcome<http::Response<hyper::body::Incoming>> {
@@ -218,15 +343,15 @@ async fn export(context: &Context, id: &str, dest: Option<&Path>, folder: bool) 
 }
 
 /// The files of images for several platforms as one tar, with a folder for each.
-async fn export_all(context: &Context, images: &[(Option<&str>, &str)], dest: Option<&Path>) -> Outcome {
+async fn export_all(context: &Context, images: &[(Option<String>, String)], dest: Option<&Path>) -> Outcome {
     let mut archive = tar::Builder::new(OutFile::open(dest)?);
     for (platform, id) in images {
         let files = Files::of(context, id).await?;
         let written = match files.tar().await {
             Ok(tar) => {
-                let (reader, folder) = (archive::download(tar.into_body()), folder_of(platform.unwrap_or_default()));
+                let (reader, folder) = (archive::download(tar.into_body()), platform.as_deref().map(folder_of));
                 let work = tokio::task::spawn_blocking(move || {
-                    let done = archive::append_below(&mut archive, reader, &folder);
+                    let done = archive::append_below(&mut archive, reader, folder.as_deref().unwrap_or_default());
                     done.map(|()| archive)
                 });
                 work.await.map_err(io::Error::other).flatten()
@@ -286,9 +411,9 @@ mod tests {
         assert_eq!(
             found.unwrap().all,
             [
-                Output::Local("out".into()),
-                Output::Tar(None),
-                Output::Tar(Some("x.tar".into())),
+                Output::Local("out".into(), None),
+                Output::Tar(None, None),
+                Output::Tar(Some("x.tar".into()), None),
                 Output::Archive(None),
                 Output::Layout("d".into()),
             ]
@@ -304,12 +429,43 @@ mod tests {
             ("type=local", "dest is missing"),
             ("type=cache", "expected local"),
             ("dest=x", "type is missing"),
-            ("type=image,compression=zstd", "unknown key compression"),
+            ("type=image,compresion=zstd", "unknown key compresion"),
+            ("type=image,compression=estargz", "gzip or zstd"),
+            ("type=image,compression=lz4", "expected uncompressed, gzip or zstd"),
+            ("type=image,compression-level=high", "expected a number"),
+            ("type=tar,compression=zstd", "writes no image"),
+            ("type=oci,platform-split=true", "goes with type=local"),
+            ("type=image,annotation-index.a=b", "annotation.NAME"),
+            ("type=image,push-by-digest=true", "unknown key push-by-digest"),
             ("type=image,push=maybe", "expected true or false"),
             ("type=image,push=true", "a tag is needed"),
         ] {
             let message = outputs(&[text]).unwrap_err().message;
             assert!(message.contains(part), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn an_image_has_the_form_that_is_asked_for() {
+        let found = outputs(&[
+            "type=oci,dest=x,compression=zstd,compression-level=5,force-compression=true,annotation.A.b=c=d",
+            "type=image,compression=zstd,compression-level=5,force-compression=true,annotation-manifest.A.b=c=d",
+            "type=local,dest=out,platform-split=true",
+        ])
+        .unwrap();
+        let form = json!({
+            "compression": "zstd", "level": 5, "force": true, "dockerTypes": false, "annotations": { "A.b": "c=d" },
+        });
+        assert_eq!(json!(found.packing), form);
+        assert_eq!(found.all[2], Output::Local("out".into(), Some(true)));
+        let other = outputs(&["type=oci,dest=x,compression=zstd", "type=image"]).unwrap_err().message;
+        assert!(other.contains("one form"), "{other}");
+        let args = BuildArgs { annotation: vec!["manifest:a=b".into(), "c.d/e=f:g".into()], ..BuildArgs::default() };
+        let found = Outputs::parse(&args).unwrap().packing.unwrap();
+        assert_eq!(json!(found.annotations), json!({ "a": "b", "c.d/e": "f:g" }));
+        for wrong in ["a", "=b", "index:a=b", "manifest[linux/amd64]:a=b"] {
+            let args = BuildArgs { annotation: vec![wrong.into()], ..BuildArgs::default() };
+            assert!(Outputs::parse(&args).is_err(), "{wrong}");
         }
     }
 }

@@ -59,6 +59,7 @@ pub struct Extras {
     tell_keys: bool,
     attest: Vec<String>,
     allow: Vec<String>,
+    packing: Option<Value>,
 }
 
 impl std::fmt::Debug for Extras {
@@ -73,7 +74,12 @@ pub fn fields(flag: &str, text: &str) -> Outcome<Vec<(String, String)>> {
     Ok(parts
         .iter()
         .map(|part| part.split_once('=').unwrap_or((part, "")))
-        .map(|(key, value)| (key.trim().to_ascii_lowercase(), value.to_owned()))
+        .map(|(key, value)| (key.trim(), value.to_owned()))
+        .map(|(key, value)| match key.split_once('.') {
+            // What comes after the dot is a name of the user's.
+            Some((kind, name)) => (format!("{}.{name}", kind.to_ascii_lowercase()), value),
+            None => (key.to_ascii_lowercase(), value),
+        })
         .collect())
 }
 
@@ -86,6 +92,7 @@ impl Extras {
             call,
             attest: attestations(args),
             allow: args.allow.clone(),
+            packing: outputs.packing.as_ref().map(|packing| json!(packing)),
             ..Self::default()
         };
         for target in cache_targets(args)? {
@@ -169,6 +176,7 @@ impl Extras {
             || self.tell_keys
             || !self.attest.is_empty()
             || !self.allow.is_empty()
+            || self.packing.is_some()
     }
 
     fn options(&self) -> Value {
@@ -176,6 +184,7 @@ impl Extras {
             "secrets": self.secrets, "ssh": self.ssh, "contexts": self.contexts, "cacheFrom": self.cache_from,
             "noCacheFilter": self.no_cache_filter, "rewriteTimestamp": self.rewrite_timestamp, "call": self.call.name(),
             "tellKeys": self.tell_keys, "cacheTo": self.cache_to, "attest": self.attest, "allow": self.allow,
+            "packing": self.packing,
         })
     }
 }
