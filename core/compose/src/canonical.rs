@@ -121,6 +121,8 @@ fn service(session: &Session<'_>, service: &mut Node) {
     change(service, "develop", |mut develop| {
         change_items(&mut develop, "watch", |mut rule| {
             change(&mut rule, "path", |node| path(session, node));
+            change(&mut rule, "ignore", merge::list);
+            change(&mut rule, "include", merge::list);
             rule
         });
         develop

@@ -156,6 +156,9 @@ impl Project {
         let always = [("command", Value::Null), ("entrypoint", Value::Null)];
         let first = service.get_mut("pre_start").and_then(Value::as_array_mut);
         for container in first.into_iter().flatten().filter_map(Value::as_object_mut) {
+            if let Some(blkio) = container.get_mut("blkio_config") {
+                capitalize(blkio);
+            }
             *container = ordered(container, ORDER, &always);
         }
         let without: Map<String, Value> =

@@ -103,13 +103,13 @@ pub(crate) fn merge(session: &mut Session<'_>, base: Node, over: Node, path: &mu
         }
         (Value::Seq(mut base), Value::Seq(over)) => {
             // What is there already is not said again; nobody writes longer lists by hand.
-            let known = if matches!(rule, Rule::Plain | Rule::Gpus) && base.len() <= 1000 { base.len() } else { 0 };
+            let once = matches!(rule, Rule::Plain | Rule::Gpus) && base.len().saturating_add(over.len()) <= 1000;
             // One relative path means two places in files of two folders.
             let has_paths = path.ends_with(&["develop".to_owned(), "watch".to_owned()]);
             for item in over {
                 let same =
                     |known: &Node| *known == item && (!has_paths || session.base(known.at) == session.base(item.at));
-                if !base.iter().take(known).any(same) {
+                if !once || item.has_tags() || !base.iter().any(same) {
                     base.push(item);
                 }
             }
@@ -202,7 +202,7 @@ pub(crate) fn pairs(node: Node) -> Node {
 }
 
 /// One value as a list of it.
-fn list(node: Node) -> Node {
+pub(crate) fn list(node: Node) -> Node {
     match node.value {
         Value::Seq(_) => node,
         _ => Node { at: node.at, tag: node.tag, value: Value::Seq(vec![Node { tag: MergeTag::Merge, ..node }]) },

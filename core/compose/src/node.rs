@@ -73,6 +73,16 @@ impl Value {
 }
 
 impl Node {
+    /// Whether something in it says how it is to be merged.
+    pub(crate) fn has_tags(&self) -> bool {
+        self.tag != MergeTag::Merge
+            || match &self.value {
+                Value::Seq(items) => items.iter().any(Self::has_tags),
+                Value::Map(entries) => entries.iter().any(|entry| entry.value.has_tags()),
+                _ => false,
+            }
+    }
+
     pub(crate) fn new(at: At, value: Value) -> Self {
         Self { at, tag: MergeTag::Merge, value }
     }

@@ -132,14 +132,16 @@ pub(super) fn labels(cx: &mut Cx<'_, '_>, fields: &mut Fields<'_>, service: &mut
     let mut known = Env::new();
     for item in items {
         let Some(written) = cx.string(item) else { continue };
+        let shown = cx.session.path(item, &written);
+        // A file that is named again stays where it was first.
+        if service.label_file.contains(&shown) {
+            continue;
+        }
+        service.label_file.push(shown);
         let path = cx.session.resolve(item.at, &written);
         // As the reference reads them: no variable but those of these files is known.
         let found = env_file_as(cx.session, &path, Some(item.at), &|_| None, EnvFormat::Dotenv(&known));
         known.extend(found.unwrap_or_default());
-        let shown = cx.session.path(item, &written);
-        if !service.label_file.contains(&shown) {
-            service.label_file.push(shown);
-        }
     }
     service.labels.extend(known);
     cx.key = outer;

@@ -72,6 +72,10 @@ pub(super) fn init_container(cx: &mut Cx<'_, '_>, of: &Node, node: &Node) -> Opt
         cx.session.error(entry.at, message);
         return None;
     }
+    // What it takes over is worked out with all else that is.
+    if cx.session.without.normalization {
+        return service(cx, &own);
+    }
     let mut base = of.clone();
     if let Some(entries) = base.entries_mut() {
         entries.retain(|entry| !SERVICES_OWN.contains(&entry.key.as_str()) && !entry.key.starts_with("x-"));
