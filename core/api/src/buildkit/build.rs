@@ -71,7 +71,8 @@ impl Plan<'_> {
     /// Builds.
     pub async fn run(self) -> Result<Product, Status> {
         let outputs = Outputs::parse(self.asked)?;
-        let wanted = request::translate(self.opts, self.inputs, self.imports, self.asked, outputs.names_here())?;
+        let mut wanted = request::translate(self.opts, self.inputs, self.imports, self.asked, outputs.names_here())?;
+        wanted.request.options.rewrite_timestamp = outputs.rewrite_timestamp;
         let session = self.kit.sessions.get(&self.asked.session).await?;
         let progress = Arc::new(Progress::new(Arc::clone(self.job)));
         let gathering = Gathering { plan: &self, session: &session, progress: &progress };

@@ -65,7 +65,7 @@ impl BuildKit {
         }
         let outputs = Outputs::parse(&asked)?;
         let job = self.jobs.get(&asked.reference)?;
-        let ending = job.ask(asked.clone())?;
+        let ending = self.jobs.ask(&job, asked.clone())?;
         let product = if asked.frontend.is_empty() {
             self.played(&job).await?
         } else {

@@ -16,9 +16,15 @@ const ASKING: Duration = Duration::from_secs(20);
 /// What is told and not yet sent. A client that listens slowly slows its build; without one who listens, the oldest goes.
 const TOLD: usize = 256;
 
+/// Builds that have ended and may still be asked about: a call to follow one may come after a build that had little to do.
+const RECENT: usize = 32;
+
 /// All of them.
 #[derive(Debug, Default)]
-pub struct Jobs(Mutex<HashMap<String, Weak<Job>>>);
+pub struct Jobs {
+    all: Mutex<HashMap<String, Weak<Job>>>,
+    recent: Arc<Mutex<VecDeque<Arc<Job>>>>,
+}
 
 impl Jobs {
     /// The build of that name, asked for or not yet.
@@ -26,7 +32,7 @@ impl Jobs {
         if reference.is_empty() || reference.len() > 256 {
             return Err(Status::new(Code::InvalidArgument, "a build needs a reference"));
         }
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = all.get(reference).and_then(Weak::upgrade) {
             return Ok(found);
         }
@@ -34,6 +40,12 @@ impl Jobs {
         let made = Arc::new(Job::new(reference));
         all.insert(reference.to_owned(), Arc::downgrade(&made));
         Ok(made)
+    }
+
+    /// Asks for a build, once.
+    pub fn ask(&self, job: &Arc<Job>, request: SolveRequest) -> Result<Asked, Status> {
+        job.ask(request)?;
+        Ok(Asked { job: Arc::clone(job), recent: Arc::clone(&self.recent) })
     }
 }
 
@@ -57,12 +69,20 @@ struct Told {
 
 /// Ends what is told when the build does, however that is.
 #[derive(Debug)]
-pub struct Asked(pub Arc<Job>);
+pub struct Asked {
+    job: Arc<Job>,
+    recent: Arc<Mutex<VecDeque<Arc<Job>>>>,
+}
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.0.told.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
-        self.0.changed.notify_waiters();
+        self.job.told.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+        self.job.changed.notify_waiters();
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back(Arc::clone(&self.job));
+        if recent.len() > RECENT {
+            recent.pop_front();
+        }
     }
 }
 
@@ -83,8 +103,7 @@ impl Job {
         &self.reference
     }
 
-    /// Asks for it, once.
-    pub fn ask(self: &Arc<Self>, request: SolveRequest) -> Result<Asked, Status> {
+    fn ask(&self, request: SolveRequest) -> Result<(), Status> {
         let mut fresh = true;
         self.request.send_if_modified(|asked| {
             fresh = asked.is_none();
@@ -94,7 +113,7 @@ impl Job {
             fresh
         });
         if fresh {
-            Ok(Asked(Arc::clone(self)))
+            Ok(())
         } else {
             Err(Status::new(Code::AlreadyExists, format!("a build {} is there already", self.reference)))
         }
@@ -204,8 +223,8 @@ mod tests {
         let job = jobs.get("a").unwrap();
         assert!(Arc::ptr_eq(&job, &jobs.get("a").unwrap()));
         assert!(jobs.get("").is_err());
-        let asked = job.ask(SolveRequest::default()).unwrap();
-        assert_eq!(job.ask(SolveRequest::default()).unwrap_err().code, Code::AlreadyExists as i32);
+        let asked = jobs.ask(&job, SolveRequest::default()).unwrap();
+        assert_eq!(jobs.ask(&job, SolveRequest::default()).unwrap_err().code, Code::AlreadyExists as i32);
         for number in 0..TOLD + 10 {
             job.tell(said(&number.to_string())).await;
         }
@@ -220,9 +239,24 @@ mod tests {
         job.tell(said("last")).await;
         drop(asked);
         assert_eq!(listening.await.unwrap(), (Some(said("last")), None));
-        drop(job);
-        // The name is free again.
-        jobs.get("a").unwrap().ask(SolveRequest::default()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_asks_late_hears_that_a_build_has_ended() {
+        let jobs = Jobs::default();
+        let job = jobs.get("quick").unwrap();
+        let asked = jobs.ask(&job, SolveRequest::default()).unwrap();
+        job.tell(said("done")).await;
+        drop((asked, job));
+        let late = jobs.get("quick").unwrap();
+        assert_eq!((late.hear().await, late.hear().await), (Some(said("done")), None));
+        drop(late);
+        // Not for ever.
+        for number in 0..RECENT {
+            let job = jobs.get(&number.to_string()).unwrap();
+            drop(jobs.ask(&job, SolveRequest::default()).unwrap());
+        }
+        jobs.ask(&jobs.get("quick").unwrap(), SolveRequest::default()).unwrap();
     }
 
     #[tokio::test]

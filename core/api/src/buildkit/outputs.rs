@@ -13,13 +13,13 @@ use sampan_buildkit::control::{Exporter, SolveRequest};
 use sampan_buildkit::files::{Packet, Send, Stat, Step, mode, order};
 use sampan_buildkit::grpc::{Code, Status};
 use sampan_buildkit::session::{BytesMessage, FILE_SEND, Nothing};
-use sampan_engine::build::ImageFiles;
+use sampan_engine::build::{ImageFiles, image_registry};
 use sampan_engine::images::Download;
 
 use super::build::Product;
 use super::progress::Progress;
 use super::session::Session;
-use super::{BuildKit, status};
+use super::{BuildKit, gather, status};
 
 /// Where a result goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +39,19 @@ enum Kind {
 struct Output {
     kind: Kind,
     names: Vec<String>,
+    /// To the registries of its names, too.
+    push: bool,
     /// The files of each platform in a folder of its own, even if there is one.
     split: bool,
 }
 
 /// All of them.
 #[derive(Debug, Default)]
-pub struct Outputs(Vec<Output>);
+pub struct Outputs {
+    all: Vec<Output>,
+    /// Times in layers become `SOURCE_DATE_EPOCH`.
+    pub rewrite_timestamp: bool,
+}
 
 /// Bytes of a piece of a file.
 const PIECE: usize = 32 << 10;
@@ -53,7 +59,7 @@ const PIECE: usize = 32 << 10;
 impl Outputs {
     /// Reads what is asked for.
     pub fn parse(asked: &SolveRequest) -> Result<Self, Status> {
-        let mut outputs = Vec::new();
+        let (mut outputs, mut rewrite_timestamp) = (Vec::new(), false);
         let deprecated = Exporter { kind: asked.exporter.clone(), attrs: asked.exporter_attrs.clone() };
         let listed = if asked.exporters.is_empty() { vec![deprecated] } else { asked.exporters.clone() };
         for exporter in listed.iter().filter(|exporter| !exporter.kind.is_empty()) {
@@ -64,9 +70,6 @@ impl Outputs {
             };
             let kind = match exporter.kind.as_str() {
                 "moby" => Kind::Image,
-                "image" if truth("push") => {
-                    return refuse("push=true", "build with the docker driver, or `docker push`");
-                }
                 "image" => Kind::Image,
                 "local" => Kind::Local,
                 "tar" => Kind::Tar,
@@ -80,21 +83,27 @@ impl Outputs {
                     )));
                 }
             };
-            for key in ["compression", "push-by-digest", "rewrite-timestamp"] {
+            rewrite_timestamp |= truth("rewrite-timestamp");
+            for key in ["compression", "push-by-digest"] {
                 if !matches!(attr(key), "" | "false" | "0") {
                     return refuse(key, "not done over BuildKit's protocol; use `sampan build`");
                 }
             }
             let names = attr("name").split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-            outputs.push(Output { kind, names, split: truth("platform-split") });
+            let push = kind == Kind::Image && truth("push");
+            let output = Output { kind, names, push, split: truth("platform-split") };
+            if push && output.names.is_empty() {
+                return Err(Status::new(Code::InvalidArgument, "tag is needed when pushing to registry"));
+            }
+            outputs.push(output);
         }
-        Ok(Self(outputs))
+        Ok(Self { all: outputs, rewrite_timestamp })
     }
 
     /// The names that the image gets in the engine.
     pub fn names_here(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
-        for output in self.0.iter().filter(|output| output.kind == Kind::Image) {
+        for output in self.all.iter().filter(|output| output.kind == Kind::Image) {
             names.extend(output.names.iter().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
         }
         names
@@ -102,7 +111,7 @@ impl Outputs {
 
     /// Whether the image stays in the engine.
     fn keeps(&self) -> bool {
-        self.0.iter().any(|output| output.kind == Kind::Image)
+        self.all.iter().any(|output| output.kind == Kind::Image)
     }
 
     /// Hands over; what is to be told of the result.
@@ -115,7 +124,7 @@ impl Outputs {
     ) -> Result<HashMap<String, String>, Status> {
         let mut told = HashMap::new();
         let mut written = Ok(());
-        for (number, output) in self.0.iter().enumerate() {
+        for (number, output) in self.all.iter().enumerate() {
             let writing = Writing { kit, session, progress, product, number };
             written = writing.write(output, &mut told).await;
             if written.is_err() {
@@ -154,6 +163,11 @@ impl Writing<'_> {
                 }
                 shown.end().await;
                 self.tell(told, &names);
+                for name in names.iter().filter(|_| output.push) {
+                    let shown = self.progress.begin(format!("pushing {name}")).await;
+                    let pushed = self.push(name).await;
+                    shown.ends(pushed).await?;
+                }
                 Ok(())
             }
             Kind::Archive => {
@@ -201,6 +215,22 @@ impl Writing<'_> {
                 shown.ends(result).await
             }
         }
+    }
+
+    /// Sends the image to a registry, as the client is known there.
+    async fn push(&self, name: &str) -> Result<(), Status> {
+        let auth = match image_registry(name) {
+            Some(registry) => gather::login(self.session.clone())(registry).await,
+            None => None,
+        };
+        let mut messages = self.kit.engine.push_image(name, None, None, auth).await.map_err(|error| status(&error))?;
+        while let Some(message) = messages.recv().await {
+            if let Some(failure) = message.error_detail {
+                let why = failure.message.unwrap_or_default();
+                return Err(Status::new(Code::Unknown, format!("failed to push {name}: {why}")));
+            }
+        }
+        Ok(())
     }
 
     fn tell(&self, told: &mut HashMap<String, String>, names: &[String]) {
@@ -406,10 +436,10 @@ mod tests {
         assert_eq!(found.names_here(), ["a", "b:1"]);
         let found = outputs("oci", &[("name", "a")]).unwrap();
         assert!(found.names_here().is_empty() && !found.keeps());
-        assert_eq!(Outputs::parse(&SolveRequest::default()).unwrap().0, []);
+        assert_eq!(Outputs::parse(&SolveRequest::default()).unwrap().all, []);
         for (kind, attrs, part) in [
             ("oci", ("tar", "false"), "sampan build"),
-            ("image", ("push", "true"), "docker push"),
+            ("image", ("push", "true"), "tag is needed"),
             ("image", ("compression", "zstd"), "sampan build"),
             ("other", ("", ""), "are known"),
         ] {

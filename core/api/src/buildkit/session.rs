@@ -134,7 +134,7 @@ impl Session {
         let answer = Box::pin(self.calls.clone().send_request(request));
         Ok(Exchange {
             sender: Some(sender),
-            reading: Reading { answer: Some(answer), body: None, frames: Frames::default() },
+            reading: Reading { answer: Some(answer), body: None, frames: Frames::default(), settled: false },
         })
     }
 
@@ -165,6 +165,8 @@ pub struct Reading {
     answer: Option<BoxFuture<'static, hyper::Result<Response<Incoming>>>>,
     body: Option<Incoming>,
     frames: Frames,
+    /// The status came with the head of the answer.
+    settled: bool,
 }
 
 fn lost(error: &hyper::Error) -> Status {
@@ -223,6 +225,7 @@ impl Reading {
             let answer = answer.map_err(|error| lost(&error))?;
             if answer.headers().contains_key("grpc-status") {
                 check(answer.headers())?;
+                self.settled = true;
             }
             self.body = Some(answer.into_body());
         }
@@ -244,10 +247,11 @@ impl Reading {
                     }
                 },
                 Some(Err(error)) => return Err(lost(&error)),
-                None => {
+                None if self.settled => {
                     self.body = None;
                     self.frames.end()?;
                 }
+                None => return Err(Status::new(Code::Unavailable, "the client ended the call without a status")),
             }
         }
     }

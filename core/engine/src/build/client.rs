@@ -76,6 +76,12 @@ pub fn image_name(text: &str) -> Option<String> {
     sampan_image::ImageRef::parse(text).ok().map(|name| name.to_string())
 }
 
+/// The registry that an image's name is of; `None` of what is no name.
+#[must_use]
+pub fn image_registry(text: &str) -> Option<String> {
+    sampan_image::ImageRef::parse(text).ok().map(|name| name.domain().to_owned())
+}
+
 /// The rules of a `.dockerignore` as patterns.
 ///
 /// # Errors

@@ -45,7 +45,7 @@ use tokio_util::io::SyncIoBridge;
 use backend::EngineBackend;
 pub(crate) use cache::Builds;
 use cache::Prune;
-pub use client::{ImageFiles, host_platform, ignore_patterns, image_name, needed};
+pub use client::{ImageFiles, host_platform, ignore_patterns, image_name, image_registry, needed};
 use import::Imported;
 pub use request::{AskLogin, BuildContext, BuildRequest, CachePlace, CacheSource, CacheTarget, Call, NamedContext};
 pub(crate) use root::recover;
