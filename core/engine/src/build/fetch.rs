@@ -30,9 +30,16 @@ fn scratch(engine: &Engine) -> Result<Scratch> {
 pub(super) async fn fetch(engine: &Engine, remote: &Remote, keep: bool, checksum: Option<&str>) -> Result<Fetched> {
     match remote {
         Remote::Http { url } => file(engine, remote, url, checksum).await,
-        Remote::Git { url, reference, folder } => {
+        Remote::Git { url, reference, folder, wish } => {
             let scratch = scratch(engine)?;
-            repository(scratch.path(), remote, url, reference.as_deref(), keep, checksum).await?;
+            let given = [checksum, wish.checksum.as_deref()].into_iter().flatten();
+            let wanted = Wanted {
+                reference: reference.as_deref(),
+                keep: keep || wish.keep,
+                checksums: given.map(str::to_ascii_lowercase).collect(),
+                submodules: !wish.no_submodules,
+            };
+            repository(scratch.path(), remote, url, wanted).await?;
             let path = if folder.is_empty() { ".".to_owned() } else { folder.clone() };
             Ok(Fetched { context: Context::scratch(scratch), path, note: None })
         }
@@ -90,15 +97,20 @@ fn finish(path: &Path, modified: Option<i64>) -> std::io::Result<String> {
     Ok(sampan_image::Digest::from_bytes(hash.finalize().into()).hex())
 }
 
-/// Checks a commit out into `folder`, with its submodules.
-async fn repository(
-    folder: &Path,
-    remote: &Remote,
-    url: &str,
-    reference: Option<&str>,
+/// What is wanted of a repository.
+struct Wanted<'a> {
+    /// A branch, a tag or a commit.
+    reference: Option<&'a str>,
+    /// What git itself keeps there stays.
     keep: bool,
-    checksum: Option<&str>,
-) -> Result<()> {
+    /// The commit must be each of them; lower case, or the beginning of its name.
+    checksums: Vec<String>,
+    submodules: bool,
+}
+
+/// Checks a commit out into `folder`, with its submodules.
+async fn repository(folder: &Path, remote: &Remote, url: &str, of: Wanted<'_>) -> Result<()> {
+    let Wanted { reference, keep, checksums, submodules } = of;
     let shown = remote.shown();
     let wrong = |why: String| BuildError::Invalid(format!("{shown}: {why}"));
     git(folder, &["init", "--quiet"]).await.map_err(&wrong)?;
@@ -113,7 +125,11 @@ async fn repository(
         git(folder, &whole).await.map_err(&wrong)?;
         let places = match reference {
             None => vec!["refs/remotes/head".to_owned()],
-            Some(name) => vec![format!("refs/remotes/origin/{name}"), format!("refs/tags/{name}"), name.to_owned()],
+            Some(name) => vec![
+                format!("refs/remotes/origin/{}", name.strip_prefix("refs/heads/").unwrap_or(name)),
+                format!("refs/tags/{name}"),
+                name.to_owned(),
+            ],
         };
         let mut found = None;
         for place in places {
@@ -128,13 +144,13 @@ async fn repository(
     } else {
         git(folder, &["checkout", "--quiet", "--detach", "FETCH_HEAD"]).await.map_err(&wrong)?;
     }
-    if let Some(wanted) = checksum {
+    for wanted in checksums {
         let commit = git(folder, &["rev-parse", "HEAD"]).await.map_err(&wrong)?;
-        if wanted.len() < 7 || !commit.trim().starts_with(&wanted.to_ascii_lowercase()) {
+        if wanted.len() < 7 || !commit.trim().starts_with(&wanted) {
             return Err(wrong(format!("the commit is {}, not {wanted}", commit.trim())));
         }
     }
-    if folder.join(".gitmodules").symlink_metadata().is_ok_and(|found| found.is_file()) {
+    if submodules && folder.join(".gitmodules").symlink_metadata().is_ok_and(|found| found.is_file()) {
         let update = ["submodule", "--quiet", "update", "--init", "--recursive"];
         if git(folder, &[&update[..], &["--depth=1"]].concat()).await.is_err() {
             git(folder, &update).await.map_err(|why| wrong(format!("fetch submodules: {why}")))?;

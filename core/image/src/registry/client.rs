@@ -302,7 +302,9 @@ impl Repository {
             let error = match self.authorised(method, url, extra).await {
                 Ok(response) => return Ok(response),
                 Err((error, asked_to_wait)) => {
-                    if attempt >= TRIES || !error.is_passing() {
+                    // Behind a mirror that is not there stands the next one.
+                    let elsewhere = !self.endpoint.own && matches!(error, RequestError::Unreachable { .. });
+                    if attempt >= TRIES || elsewhere || !error.is_passing() {
                         return Err(error);
                     }
                     wait = asked_to_wait.unwrap_or(wait).min(MAX_WAIT);

@@ -299,7 +299,8 @@ impl Connector {
             let authority = uri.authority().map_or(host, |authority| authority.as_str());
             let config = self.tls(authority, bare)?;
             let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
-            Stream::Tls(Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
+            let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+            Stream::Tls(Box::new(connected.map_err(|error| explained(error, authority))?))
         } else {
             Stream::Plain(stream)
         };
@@ -330,17 +331,38 @@ impl Connector {
             .map_err(io::Error::other)?;
         // Who names an authority for a registry wants it checked, wherever it is.
         let builder = if given.authorities.is_empty() && (is_loopback(host) || self.config.is_insecure(authority)) {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider.clone())))
         } else {
             let mut roots = (*self.roots).clone();
             roots.add_parsable_certificates(given.authorities);
             builder.with_root_certificates(roots)
         };
         match given.client {
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(io::Error::other),
+            Some((chain, key)) => {
+                let key = provider.key_provider.load_private_key(key).map_err(io::Error::other)?;
+                // Whether the two fit is the registry's to judge: certificates of version 1, which many tools still
+                // make, would not even be looked at here.
+                let certified = rustls::sign::CertifiedKey::new(chain, key);
+                Ok(builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified))))
+            }
             None => Ok(builder.with_no_client_auth()),
         }
     }
+}
+
+/// A failure to agree on TLS, with what can be done.
+fn explained(error: io::Error, authority: &str) -> io::Error {
+    use rustls::{CertificateError, Error};
+    let hint = match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            format!("to trust its authority, put that one's certificate into /etc/sampan/certs.d/{authority}/ca.crt")
+        }
+        Some(Error::InvalidMessage(_)) => {
+            format!("if it speaks HTTP without TLS, name {authority} among insecure-registries in daemon.json")
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}: {hint}"))
 }
 
 /// What is not connected to.

@@ -440,6 +440,9 @@ fn check_result(result: &Built) -> Outcome<String> {
     }
 }
 
+/// The time of what is built, in seconds since 1970.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 fn query(args: &BuildArgs, names: &[String], sent: &Sent) -> Outcome<Query> {
     let mut build_args = Map::new();
     for text in &args.build_arg {
@@ -448,6 +451,13 @@ fn query(args: &BuildArgs, names: &[String], sent: &Sent) -> Outcome<Query> {
             // A name alone takes the client's value; without one it is left to the Dockerfile.
             None => build_args.insert(text.clone(), json!(std::env::var(text).ok())),
         };
+    }
+    // As buildx does: who sets it for a whole script means its builds, too.
+    if let Ok(seconds) = std::env::var(EPOCH)
+        && !seconds.is_empty()
+        && !build_args.contains_key(EPOCH)
+    {
+        build_args.insert(EPOCH.to_owned(), json!(seconds));
     }
     let labels: Map<String, Value> =
         crate::flags::map(&args.label).into_iter().map(|(name, value)| (name, json!(value))).collect();

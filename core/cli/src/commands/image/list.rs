@@ -239,6 +239,10 @@ pub async fn tag(context: Context, args: TagArgs) -> Outcome {
     if digest.is_some() {
         return Err(Failure::new("refusing to create a tag with a digest reference"));
     }
+    // The daemon would take one for a tag that is to be replaced.
+    if name.rsplit('/').next().is_some_and(|last| last.contains(':')) {
+        return Err(Failure::new(format!("{:?} is not a valid repository/tag: invalid reference format", args.target)));
+    }
     let query = Query::new().with("repo", name).with("tag", tag.unwrap_or("latest"));
     context.client.act(&format!("/images/{}/tag{query}", escape(&args.source))).await
 }
