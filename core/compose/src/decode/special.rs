@@ -10,12 +10,14 @@ use crate::model::{
 };
 use crate::node::{Node, Value};
 
+const REAL_TIME: &str = "groups of real-time scheduling are cgroup version 1's alone, on kernels built for them; `cap_add: [SYS_NICE]` with `ulimits: { rtprio: 99 }` lets a program ask for it";
+
 /// Keys that are decoded and that the engine can't act on, each with the reason.
 const REFUSED: &[(&str, &str)] = &[
     ("cpu_count", "it is of Windows alone"),
     ("cpu_percent", "it is of Windows alone"),
-    ("cpu_rt_period", "real-time groups do not exist in the unified cgroup hierarchy"),
-    ("cpu_rt_runtime", "real-time groups do not exist in the unified cgroup hierarchy"),
+    ("cpu_rt_period", REAL_TIME),
+    ("cpu_rt_runtime", REAL_TIME),
     ("credential_spec", "it is of Windows alone"),
     ("external_links", "links to containers of other stacks need the old bridge; share a network instead"),
     (
