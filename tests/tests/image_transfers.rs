@@ -35,6 +35,9 @@ fn big_tar() -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
+/// The blobs and the layer of busybox, and the layer that lies below every container.
+const ALONE: usize = 5;
+
 /// What the daemon keeps of images.
 fn kept(host: &Host) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
@@ -99,7 +102,7 @@ fn a_pull_is_unpacked_while_it_comes_and_leaves_nothing_when_it_is_given_up() {
     let Some(_registry) = Registry::start(test, &host, "", "") else { return };
     let name = remote(&host);
     let way = SlowWay::open(&host, 5001);
-    host.wait_until("the removed image's files are gone", || kept(&host).len() == 4);
+    host.wait_until("the removed image's files are gone", || kept(&host).len() == ALONE);
     let before = kept(&host);
     let mut pull = begin(&host, &["pull", name]);
     host.wait_until("the layer is unpacked while it comes", || begins_to_be_unpacked(&host, &before));
@@ -137,7 +140,7 @@ fn a_daemon_that_dies_in_a_pull_leaves_nothing_and_can_pull_again() {
     let Some(_registry) = Registry::start(test, &host, "", "") else { return };
     let name = remote(&host);
     let way = SlowWay::open(&host, 5001);
-    host.wait_until("the removed image's files are gone", || kept(&host).len() == 4);
+    host.wait_until("the removed image's files are gone", || kept(&host).len() == ALONE);
     let before = kept(&host);
     let mut pull = begin(&host, &["pull", name]);
     host.wait_until("the layer is unpacked while it comes", || begins_to_be_unpacked(&host, &before));
@@ -194,7 +197,7 @@ fn a_daemon_that_dies_in_an_import_or_a_load_leaves_nothing() {
 fn removed_images_do_not_wait_for_their_files() {
     let test = "removed_images_do_not_wait_for_their_files";
     let Some(mut host) = Host::with_image(test) else { return };
-    host.wait_until("busybox alone is here", || kept(&host).len() == 4);
+    host.wait_until("busybox alone is here", || kept(&host).len() == ALONE);
     let before = kept(&host);
     let mut tar = tar::Builder::new(Vec::new());
     for at in 0..3000 {
@@ -320,7 +323,7 @@ fn what_was_made_here_is_packed_once_and_comes_back_the_same() {
 fn archives_are_imported_from_the_network_while_they_come() {
     let test = "archives_are_imported_from_the_network_while_they_come";
     let Some(host) = Host::with_image(test) else { return };
-    host.wait_until("busybox alone is here", || kept(&host).len() == 4);
+    host.wait_until("busybox alone is here", || kept(&host).len() == ALONE);
     let before = kept(&host);
     let tar = big_tar();
     host.write("www/big.tar", &tar);
