@@ -63,9 +63,10 @@ impl BuildKit {
         if !matches!(asked.frontend.as_str(), "" | "dockerfile.v0") {
             return Err(bridge::no_frontend(&asked.frontend));
         }
-        let outputs = Outputs::parse(&asked)?;
         let job = self.jobs.get(&asked.reference)?;
         let ending = self.jobs.ask(&job, asked.clone())?;
+        // After it is known: other calls of the client's wait for that.
+        let outputs = Outputs::parse(&asked)?;
         let product = if asked.frontend.is_empty() {
             self.played(&job).await?
         } else {
