@@ -154,7 +154,7 @@ fn a_daemon_that_dies_in_a_pull_leaves_nothing_and_can_pull_again() {
 
 /// Feeds half of an archive to a command, kills the daemon once that is being unpacked, and does it again whole.
 fn dies_midway(host: &mut Host, arguments: &[&str], archive: &[u8], half: usize) {
-    host.wait_until("earlier files are gone", || kept(host).len() == 4);
+    host.wait_until("earlier files are gone", || kept(host).len() == ALONE);
     let before = kept(host);
     let mut command = begin(host, arguments);
     let mut input = command.stdin.take().unwrap();
