@@ -402,6 +402,8 @@ fn two_builds_of_one_context_give_one_digest() {
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
     fs::File::options().write(true).open(host.path("ctx/file")).unwrap().set_modified(later).unwrap();
     assert_eq!(digest("two.json"), first);
+    let (code, error) = host.fails(&["build", "--frob", "x", &folder]);
+    assert_eq!((code, error.lines().next()), (125, Some("unknown flag: --frob")), "an option, and not the context");
     let (_, error) = host.fails(&["build", "-o", "type=image,rewrite-timestamp=true", &folder]);
     assert!(error.contains("SOURCE_DATE_EPOCH"), "{error}");
 }

@@ -157,7 +157,7 @@ pub struct BuildArgs {
     #[arg(skip)]
     pub secret_values: Vec<(String, Vec<u8>)>,
     /// Directory or git URL of the context, or - for standard input
-    #[arg(allow_hyphen_values = true, default_value = "", hide_default_value = true)]
+    #[arg(default_value = "", hide_default_value = true)]
     pub context: String,
 }
 
