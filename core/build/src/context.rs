@@ -182,7 +182,7 @@ impl Context {
     pub fn read_ignore(&mut self, dockerfile: &str) -> Result<()> {
         for name in [format!("{dockerfile}.dockerignore"), ".dockerignore".to_owned()] {
             if let Some(text) = self.read_text(&name)? {
-                self.ignore = Ignore::parse(&text).map_err(|error| BuildError::Context(format!("{name}: {error}")))?;
+                self.ignore = rules(&name, &text)?;
                 return Ok(());
             }
         }
@@ -191,7 +191,7 @@ impl Context {
 
     /// Takes a text as its `.dockerignore`.
     pub fn set_ignore(&mut self, text: &str) -> Result<()> {
-        self.ignore = Ignore::parse(text).map_err(|error| BuildError::Context(format!(".dockerignore: {error}")))?;
+        self.ignore = rules(".dockerignore", text)?;
         Ok(())
     }
 
@@ -218,6 +218,11 @@ impl Context {
     pub fn root(&self) -> &Path {
         &self.root
     }
+}
+
+/// The rules of a `.dockerignore`, which is called `name`.
+pub fn rules(name: &str, text: &str) -> Result<Ignore> {
+    Ignore::parse(text).map_err(|error| BuildError::Context(format!("{name}: {error}")))
 }
 
 #[cfg(test)]

@@ -42,3 +42,12 @@ pub mod state;
 mod step;
 mod stubs;
 pub mod words;
+
+/// Runs blocking work on files.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, error::BuildError> + Send + 'static,
+) -> Result<T, error::BuildError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(error::BuildError::Backend(format!("a worker thread failed: {error}"))))
+}

@@ -25,6 +25,17 @@ impl Warning {
         described(self.rule)
     }
 
+    /// In the form of BuildKit's frontend, which tools know.
+    #[must_use]
+    pub fn document(&self) -> serde_json::Value {
+        serde_json::json!({
+            "ruleName": self.rule,
+            "description": self.description(),
+            "detail": self.detail(),
+            "location": crate::outline::Location::lines(self.place.line, self.place.line),
+        })
+    }
+
     /// What is wrong, without the name of the rule.
     #[must_use]
     pub fn detail(&self) -> &str {
@@ -153,17 +164,7 @@ fn described(rule: &str) -> &'static str {
 #[must_use]
 pub fn report(found: &[Warning], text: &str) -> serde_json::Value {
     use base64::Engine as _;
-    let warnings: Vec<_> = found
-        .iter()
-        .map(|warning| {
-            serde_json::json!({
-                "ruleName": warning.rule,
-                "description": warning.description(),
-                "detail": warning.detail(),
-                "location": crate::outline::Location::lines(warning.place.line, warning.place.line),
-            })
-        })
-        .collect();
+    let warnings: Vec<_> = found.iter().map(Warning::document).collect();
     let source = base64::engine::general_purpose::STANDARD.encode(text);
     serde_json::json!({ "warnings": warnings, "sources": [source] })
 }

@@ -9,6 +9,7 @@ use sampan_image::ChainId;
 use sampan_image::tree::Tree;
 
 use crate::backend::{Backend, Message, Output, Root};
+use crate::blocking;
 use crate::cache::{Entry, Key, KeyWriter};
 use crate::context::Context;
 use crate::copy::{self, CopyError};
@@ -22,13 +23,6 @@ use crate::owner::resolve_owner;
 use crate::scope::is_proxy;
 use crate::source::Source;
 use crate::state::StageState;
-
-/// Runs blocking work on files.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(BuildError::Backend(format!("a worker thread failed: {error}"))))
-}
 
 /// A stage that is being built.
 pub(crate) struct StageRun<B: Backend> {

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
+use sampan_image::registry::unescape;
 
 /// Bytes of a message; containerd's and BuildKit's own limit.
 pub const MAX_MESSAGE: usize = 16 << 20;
@@ -93,7 +94,7 @@ impl Status {
             Ok(0) => Ok(()),
             code => Err(Self {
                 code: code.unwrap_or(Code::Unknown as i32),
-                message: percent_decode(field("grpc-message").unwrap_or_default()),
+                message: String::from_utf8_lossy(&unescape(field("grpc-message").unwrap_or_default())).into_owned(),
                 details: Vec::new(),
             }),
         }
@@ -117,25 +118,6 @@ fn percent_encode(text: &str) -> String {
         }
     }
     encoded
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = after.get(..2).filter(|_| *first == b'%').and_then(|pair| std::str::from_utf8(pair).ok());
-        match hex.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A message as a frame.

@@ -15,3 +15,6 @@ pub mod gateway;
 pub mod grpc;
 pub mod llb;
 pub mod session;
+
+/// By which steps and operations are named.
+pub use sampan_image::Digest;

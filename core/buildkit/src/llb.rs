@@ -2,7 +2,7 @@
 //! client can name it as a context of another build.
 
 use prost::{Message, Oneof};
-use sha2::{Digest as _, Sha256};
+use sampan_image::Digest;
 use std::collections::HashMap;
 
 use crate::session::Nothing;
@@ -56,7 +56,7 @@ impl Definition {
     pub fn of_image(id: &str) -> Self {
         let kind = Some(Kind::Source(SourceOp { identifier: format!("{SCHEME}{id}") }));
         let source = Op { inputs: Vec::new(), kind }.encode_to_vec();
-        let digest = |bytes: &[u8]| format!("sha256:{}", hex(&Sha256::digest(bytes)));
+        let digest = |bytes: &[u8]| Digest::of(bytes).to_string();
         let last = Op { inputs: vec![Input { digest: digest(&source), index: 0 }], kind: None }.encode_to_vec();
         let metadata = [digest(&source), digest(&last)].map(|digest| (digest, Nothing {})).into();
         Self { def: vec![source, last], metadata }
@@ -80,10 +80,6 @@ impl Definition {
         }
         found
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -216,7 +216,11 @@ impl Document {
 impl Manifest {
     /// The manifest of layers that were made here, or came without one.
     pub fn of_layers(config: Descriptor, layers: &[crate::record::LayerRef]) -> Self {
-        let layers = layers.iter().map(descriptor_of).collect();
+        Self::new(config, layers.iter().map(descriptor_of).collect())
+    }
+
+    /// In OCI's form.
+    pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
         Self { schema_version: 2, media_type: Some(OCI_MANIFEST.to_owned()), config, layers, annotations: None }
     }
 

@@ -108,14 +108,9 @@ impl Plan<'_> {
                     let warnings: Vec<Value> = found
                         .iter()
                         .map(|warning| {
-                            let at = json!({ "line": warning.place.line });
-                            json!({
-                                "ruleName": warning.rule,
-                                "description": warning.description(),
-                                "url": rule_page(warning.rule),
-                                "detail": warning.detail(),
-                                "location": { "ranges": [{ "start": at, "end": at }] },
-                            })
+                            let mut document = warning.document();
+                            document["url"] = rule_page(warning.rule).into();
+                            document
                         })
                         .collect();
                     let source = json!({ "filename": file.name, "language": "Dockerfile", "data": base64(&text) });

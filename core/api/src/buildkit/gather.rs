@@ -190,7 +190,8 @@ pub async fn agents(
         let folder = match &agents._folder {
             Some(folder) => folder.path().to_owned(),
             None => {
-                let made = engine.build_scratch().map_err(|error| super::status(&error))?;
+                let made = engine.build_scratch();
+                let made = made.map_err(|error| Status::new(Code::Unknown, error.to_string()))?;
                 agents._folder.insert(made).path().to_owned()
             }
         };

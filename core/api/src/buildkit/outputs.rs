@@ -69,8 +69,7 @@ impl Outputs {
                 Err(Status::unimplemented(format!("--output type={},{what}: {instead}", exporter.kind)))
             };
             let kind = match exporter.kind.as_str() {
-                "moby" => Kind::Image,
-                "image" => Kind::Image,
+                "moby" | "image" => Kind::Image,
                 "local" => Kind::Local,
                 "tar" => Kind::Tar,
                 "oci" | "docker" if attr("tar") == "false" => {

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use sampan_buildkit::Digest;
 use sampan_buildkit::control::{
     Range, SourceInfo, StatusResponse, Timestamp, Vertex, VertexLog, VertexStatus, VertexWarning,
 };
 use sampan_engine::build::{Message, Step};
 use sampan_engine::timestamp;
-use sha2::{Digest as _, Sha256};
 
 use super::job::Job;
 
@@ -111,9 +111,8 @@ impl Progress {
 
     fn vertex(&self, name: String, inputs: Vec<String>) -> Vertex {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let hash = Sha256::digest(format!("{}\0{number}\0{name}", self.job.reference()));
-        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        Vertex { digest: format!("sha256:{hex}"), name, inputs, started: now(), ..Vertex::default() }
+        let digest = Digest::of(format!("{}\0{number}\0{name}", self.job.reference()).as_bytes());
+        Vertex { digest: digest.to_string(), name, inputs, started: now(), ..Vertex::default() }
     }
 
     /// A step begins.

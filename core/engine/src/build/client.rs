@@ -1,19 +1,19 @@
 //! Of a client that is asked for its files while a build begins, and that writes the results itself: what its side of the
 //! API needs of the engine.
 
-use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use bytes::Bytes;
-use sampan_build::context::{Context, Scratch};
+use sampan_build::blocking;
+use sampan_build::context::{Context, Scratch, rules};
 use sampan_build::error::BuildError;
 use sampan_build::mount::Needed;
-use tokio::sync::mpsc;
 use tokio_util::io::SyncIoBridge;
 
+use super::fetch;
 use super::root::BuildRoot;
 use crate::Engine;
-use crate::error::{Error, Result};
+use crate::containers::archive::download;
+use crate::error::Result;
 use crate::images::{Download, Upload};
 
 /// The files of an image, mounted as long as the value is there.
@@ -30,31 +30,8 @@ impl ImageFiles {
     /// All of them as a tar.
     #[must_use]
     pub fn tar(&self) -> Download {
-        let (sender, receiver) = mpsc::channel(4);
         let files = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let out = BufWriter::with_capacity(128 << 10, Chunks(sender.clone()));
-            let packed = sampan_image::pack_tree(files.path(), out).map_err(io::Error::other);
-            if let Err(error) = packed.and_then(|mut out| out.flush()) {
-                let _ = sender.blocking_send(Err(error));
-            }
-        });
-        receiver
-    }
-}
-
-/// Bytes for a channel.
-struct Chunks(mpsc::Sender<io::Result<Bytes>>);
-
-impl Write for Chunks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        download(move |out| sampan_image::pack_tree(files.path(), out))
     }
 }
 
@@ -87,9 +64,7 @@ pub fn image_registry(text: &str) -> Option<String> {
 /// # Errors
 /// A pattern that is none.
 pub fn ignore_patterns(text: &str) -> Result<Vec<String>, BuildError> {
-    let ignore = sampan_build::dockerignore::Ignore::parse(text);
-    let ignore = ignore.map_err(|error| BuildError::Context(format!(".dockerignore: {error}")))?;
-    Ok(ignore.patterns())
+    Ok(rules(".dockerignore", text)?.patterns())
 }
 
 impl Engine {
@@ -97,9 +72,7 @@ impl Engine {
     pub async fn receive_context(&self, reader: Upload) -> Result<Context, BuildError> {
         let scratch = self.config().tmp();
         let work = move || Context::receive(SyncIoBridge::new(reader), &scratch);
-        tokio::task::spawn_blocking(work)
-            .await
-            .unwrap_or_else(|error| Err(BuildError::Backend(format!("a worker thread failed: {error}"))))
+        blocking(work).await
     }
 
     /// Fetches the files of a build: a git repository, an archive, or a Dockerfile alone.
@@ -108,8 +81,8 @@ impl Engine {
     }
 
     /// A folder for root alone that goes with the value.
-    pub fn build_scratch(&self) -> Result<Scratch> {
-        Scratch::new(&self.config().tmp()).map_err(|error| Error::internal(format!("scratch folder: {error}")))
+    pub fn build_scratch(&self) -> Result<Scratch, BuildError> {
+        fetch::scratch(self)
     }
 
     /// The files of an image of this engine.

@@ -22,7 +22,7 @@ const LIMIT: u64 = 16 << 30;
 /// A repository that takes longer is given up.
 const GIT_WAIT: Duration = Duration::from_secs(1800);
 
-fn scratch(engine: &Engine) -> Result<Scratch> {
+pub(super) fn scratch(engine: &Engine) -> Result<Scratch> {
     Scratch::new(&engine.config().tmp()).map_err(|error| BuildError::Backend(format!("scratch folder: {error}")))
 }
 

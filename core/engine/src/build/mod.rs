@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex};
 
 use bollard_stubs::models::BuildPruneResponse;
 pub use sampan_build::backend::{Message, Step, Ulimit};
+use sampan_build::blocking;
 use sampan_build::cache::Key;
 pub use sampan_build::context::{Context, Scratch};
 pub use sampan_build::device::allowed;
@@ -177,9 +178,7 @@ async fn remote(engine: &Engine, url: &str, keep_git: bool) -> Result<Context, B
         }
         Context::receive(std::fs::File::open(&path).map_err(wrong)?, &scratch)
     };
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(BuildError::Backend(format!("a worker thread failed: {error}"))))
+    blocking(work).await
 }
 
 /// Takes the files in and reads the Dockerfile. Blocks.
@@ -422,13 +421,11 @@ impl Engine {
     async fn build_in(&self, mut request: BuildRequest, checked: Checked, sender: &Telling) -> Result<(), BuildError> {
         let (engine, scratch) = (self.clone(), self.config().tmp());
         let remotes = fetch_contexts(self, keeps_git(&request), addresses(&request)).await?;
-        let received = tokio::task::spawn_blocking(move || {
+        let received = blocking(move || {
             let received = receive(&mut request, remotes, &engine, &scratch)?;
             Ok::<_, BuildError>((request, received))
         });
-        let (request, received) = received
-            .await
-            .unwrap_or_else(|error| Err(BuildError::Backend(format!("a worker thread failed: {error}"))))?;
+        let (request, received) = received.await?;
         let (reporter, events) = mpsc::channel(64);
         tokio::spawn(tell_transfers(events, sender.clone(), request.options.quiet));
         let mut backend = EngineBackend {

@@ -194,7 +194,7 @@ fn go_mode(mode: u32) -> u32 {
 }
 
 /// Writes pieces into a channel; blocks while it is full.
-struct Pieces {
+pub(crate) struct Pieces {
     sender: mpsc::Sender<io::Result<Bytes>>,
     buffer: BytesMut,
 }
@@ -224,7 +224,7 @@ impl Write for Pieces {
 }
 
 /// Runs the writer of a tar on a thread; a failure is the last thing in the channel.
-fn download(
+pub(crate) fn download(
     work: impl FnOnce(Pieces) -> std::result::Result<Pieces, sampan_image::PackError> + Send + 'static,
 ) -> Download {
     let (sender, receiver) = mpsc::channel(QUEUE);

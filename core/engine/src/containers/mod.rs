@@ -2,7 +2,7 @@
 //!
 //! `record` is what the store keeps, `link` the connection to a container's shim, `streams` its output and input.
 
-mod archive;
+pub(crate) mod archive;
 mod attach;
 mod bench;
 mod commit;

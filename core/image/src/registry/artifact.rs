@@ -12,7 +12,7 @@ use super::{RegistryAuth, RegistryClient, Reporter};
 use crate::archive::{choose, expected};
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Context, ImageError};
-use crate::manifest::{Descriptor, Document, Manifest, OCI_MANIFEST, Platform};
+use crate::manifest::{Descriptor, Document, Manifest, Platform};
 use crate::record::LayerRef;
 use crate::reference::ImageRef;
 use crate::store::ImageStore;
@@ -145,13 +145,7 @@ pub async fn push_artifact(
 ) -> Result<Digest, ImageError> {
     let config = Descriptor::new(&artifact.config_type, Digest::of(&artifact.config), artifact.config.len() as u64);
     let written = config.digest;
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(OCI_MANIFEST.to_owned()),
-        config,
-        layers: artifact.layers.iter().map(ArtifactLayer::descriptor).collect(),
-        annotations: None,
-    };
+    let manifest = Manifest::new(config, artifact.layers.iter().map(ArtifactLayer::descriptor).collect());
     let bytes = serde_json::to_vec(&manifest).context(|| "write a manifest".to_owned())?;
     let hold = store.hold([written]);
     let document = artifact.config.clone();

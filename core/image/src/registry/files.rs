@@ -9,7 +9,7 @@ use super::push::push_document;
 use super::{RegistryAuth, RegistryClient, Reporter};
 use crate::digest::Digest;
 use crate::error::{Context, ImageError};
-use crate::manifest::{Descriptor, Document, Manifest, OCI_MANIFEST};
+use crate::manifest::{Descriptor, Document, Manifest};
 use crate::reference::ImageRef;
 use crate::store::ImageStore;
 
@@ -109,13 +109,8 @@ pub async fn push_files(
         annotations: Some(file.annotations.clone()),
         ..Descriptor::new(&file.media_type, Digest::of(&file.content), file.content.len() as u64)
     };
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(OCI_MANIFEST.to_owned()),
-        config: Descriptor::new(config_type, Digest::of(CONFIG), CONFIG.len() as u64),
-        layers: files.iter().map(layer).collect(),
-        annotations: None,
-    };
+    let config = Descriptor::new(config_type, Digest::of(CONFIG), CONFIG.len() as u64);
+    let manifest = Manifest::new(config, files.iter().map(layer).collect());
     let mut document = serde_json::to_value(&manifest).context(|| "write a manifest".to_owned())?;
     if let Some(artifact_type) = artifact_type {
         document["artifactType"] = artifact_type.into();

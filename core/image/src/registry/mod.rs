@@ -33,7 +33,7 @@ pub use files::{RemoteFile, RemoteFiles, files, push_files};
 pub use lists::{platform, put_list};
 pub use login::login;
 pub use look::{Found, SearchResult, manifest, search, tags};
-pub use proxy::Proxies;
+pub use proxy::{Proxies, unescape};
 pub use pull::{Pulled, pull};
 pub use push::{Pushed, push};
 

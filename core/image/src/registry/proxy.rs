@@ -51,8 +51,9 @@ impl Proxy {
     }
 }
 
-/// The bytes of a part of an address.
-fn unescape(text: &str) -> Vec<u8> {
+/// The bytes of a text with escapes as `%41`; what is no escape stays as it is.
+#[must_use]
+pub fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {

@@ -293,8 +293,7 @@ impl ImageStore {
             });
             let config = serde_json::to_vec(&config).context(failed)?;
             let config = Descriptor::new(OCI_CONFIG, write(&config)?, config.len() as u64);
-            let media_type = Some(OCI_MANIFEST.to_owned());
-            let manifest = Manifest { schema_version: 2, media_type, config, layers, annotations: None };
+            let manifest = Manifest::new(config, layers);
             let document = serde_json::to_vec(&manifest).context(failed)?;
             let digest = write(&document)?;
             blobs.retain(|blob| *blob != digest);
